@@ -1,0 +1,2 @@
+//! Cost of the consensus core.
+fn main() {}

@@ -1,0 +1,108 @@
+//! Configuration of the core, checked as a whole before the first step.
+
+use crate::types::{GroupId, NodeId};
+use alloc::vec::Vec;
+
+/// How the core behaves. Times are ticks; the host decides how long a tick is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// This node.
+    pub id: NodeId,
+    /// The group this core serves.
+    pub group: GroupId,
+    /// Seed of the election timeouts. Different on every node, or elections may be split for ever.
+    pub seed: u64,
+    /// Least election timeout. Each timeout is drawn from `election_ticks..2 * election_ticks`.
+    pub election_ticks: u32,
+    /// Time between a leader's heartbeats.
+    pub heartbeat_ticks: u32,
+    /// Ask before campaigning (thesis 9.6), so that a node that cannot win disturbs nobody.
+    pub pre_vote: bool,
+    /// A leader that hears from no quorum within an election timeout steps down, and voters refuse
+    /// (pre-)votes while they hear from a leader (thesis 6.2, 4.2.3).
+    pub check_quorum: bool,
+    /// Largest body of one batch, in bytes. A constant of the cluster.
+    pub max_batch_bytes: u32,
+    /// Most bytes of batches in one append; one whole batch always fits.
+    pub append_bytes_max: u64,
+    /// Most appends in flight to one peer.
+    pub inflight_messages_max: usize,
+    /// Most bytes in flight to one peer; an empty window admits one whole append.
+    pub inflight_bytes_max: u64,
+    /// Most bytes proposed and not committed; an empty log tail admits one whole batch.
+    pub uncommitted_bytes_max: u64,
+    /// Most bytes given to the state machine and not reported applied; one whole batch always fits.
+    pub unapplied_bytes_max: u64,
+    /// Bytes of recent batches kept in memory. Batches that are not durable yet are kept beyond it.
+    pub cache_bytes_max: u64,
+}
+
+impl Config {
+    /// A configuration with the default limits.
+    pub fn new(id: NodeId, group: GroupId, seed: u64) -> Config {
+        Config {
+            id,
+            group,
+            seed,
+            election_ticks: 10,
+            heartbeat_ticks: 2,
+            pre_vote: true,
+            check_quorum: true,
+            max_batch_bytes: 1 << 20,
+            append_bytes_max: 1 << 20,
+            inflight_messages_max: 256,
+            inflight_bytes_max: 16 << 20,
+            uncommitted_bytes_max: 64 << 20,
+            unapplied_bytes_max: 64 << 20,
+            cache_bytes_max: 64 << 20,
+        }
+    }
+
+    /// Every problem at once, none if the configuration can be used.
+    pub fn validate(&self) -> Vec<ConfigProblem> {
+        let mut problems = Vec::new();
+        let mut check = |ok: bool, field: &'static str, rule: &'static str| {
+            if !ok {
+                problems.push(ConfigProblem { field, rule });
+            }
+        };
+        check(self.heartbeat_ticks >= 1, "heartbeat_ticks", "at least 1");
+        check(
+            u64::from(self.election_ticks) >= 3 * u64::from(self.heartbeat_ticks),
+            "election_ticks",
+            "at least 3 times heartbeat_ticks",
+        );
+        check(
+            self.election_ticks <= 1 << 30,
+            "election_ticks",
+            "at most 2^30",
+        );
+        check(self.max_batch_bytes >= 16, "max_batch_bytes", "at least 16");
+        check(
+            self.max_batch_bytes <= 1 << 30,
+            "max_batch_bytes",
+            "at most 1 GiB",
+        );
+        check(
+            self.inflight_messages_max >= 1,
+            "inflight_messages_max",
+            "at least 1",
+        );
+        problems
+    }
+}
+
+/// A field and the rule it breaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ConfigProblem {
+    /// The field.
+    pub field: &'static str,
+    /// What must hold.
+    pub rule: &'static str,
+}
+
+impl core::fmt::Display for ConfigProblem {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{} must be {}", self.field, self.rule)
+    }
+}
