@@ -26,7 +26,7 @@ pub use io::{
 };
 pub use membership::{MEMBERS_MAX, Membership, MembershipProblem};
 pub use message::{AppendReply, Envelope, Message};
-pub use raft::{Boot, BootError, Raft};
+pub use raft::{Boot, BootError, Phase, ProgressView, Raft};
 pub use types::{
     GroupId, HardState, Incarnation, Index, LoadId, LogId, NodeId, Position, ProposalId, Term,
     WriteSeq,
