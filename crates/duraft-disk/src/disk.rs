@@ -131,6 +131,51 @@ pub enum DiskOp {
     Map,
 }
 
+impl DiskOp {
+    /// All kinds, in the order of their declaration.
+    pub const ALL: [DiskOp; 16] = [
+        DiskOp::List,
+        DiskOp::CreateDir,
+        DiskOp::Create,
+        DiskOp::Open,
+        DiskOp::Rename,
+        DiskOp::Remove,
+        DiskOp::SyncDir,
+        DiskOp::Lock,
+        DiskOp::FreeBytes,
+        DiskOp::Len,
+        DiskOp::Read,
+        DiskOp::Write,
+        DiskOp::SyncData,
+        DiskOp::SyncAll,
+        DiskOp::FillZero,
+        DiskOp::Map,
+    ];
+
+    /// Can an operation of this kind change what is on the disk or what of it is durable? Those are
+    /// the operations before, in and after which a crash makes a difference.
+    pub fn changes(self) -> bool {
+        match self {
+            DiskOp::CreateDir
+            | DiskOp::Create
+            | DiskOp::Rename
+            | DiskOp::Remove
+            | DiskOp::SyncDir
+            | DiskOp::Lock
+            | DiskOp::Write
+            | DiskOp::SyncData
+            | DiskOp::SyncAll
+            | DiskOp::FillZero => true,
+            DiskOp::List
+            | DiskOp::Open
+            | DiskOp::FreeBytes
+            | DiskOp::Len
+            | DiskOp::Read
+            | DiskOp::Map => false,
+        }
+    }
+}
+
 /// A failed disk operation: what, where, why.
 #[derive(Debug, thiserror::Error)]
 #[error("disk operation {op:?} on '{name}' failed: {source}")]

@@ -2,6 +2,15 @@
 //! that injects faults.
 #![deny(unsafe_code)]
 
+mod crash;
 mod disk;
+mod fault;
+mod image;
+mod rng;
+mod state;
 
+pub use crash::{CrashPoint, PendingItem, PendingKind, Survival};
 pub use disk::{Disk, DiskError, DiskFile, DiskLock, DiskOp, Map};
+pub use fault::{Effect, Fault, FaultDisk, FaultOptions, TraceEntry};
+pub use rng::SplitMix64;
+pub use state::CacheAfter;
