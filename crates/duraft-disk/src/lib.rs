@@ -6,11 +6,16 @@ mod crash;
 mod disk;
 mod fault;
 mod image;
+mod machine;
+mod map;
+mod real;
 mod rng;
 mod state;
 
 pub use crash::{CrashPoint, PendingItem, PendingKind, Survival};
 pub use disk::{Disk, DiskError, DiskFile, DiskLock, DiskOp, Map};
 pub use fault::{Effect, Fault, FaultDisk, FaultOptions, TraceEntry};
+pub use machine::FileSystem;
+pub use real::RealDisk;
 pub use rng::SplitMix64;
 pub use state::CacheAfter;
