@@ -4,6 +4,7 @@
 
 mod crash;
 mod disk;
+mod enumerate;
 mod fault;
 mod image;
 mod machine;
@@ -14,6 +15,9 @@ mod state;
 
 pub use crash::{CrashPoint, PendingItem, PendingKind, Survival};
 pub use disk::{Disk, DiskError, DiskFile, DiskLock, DiskOp, Map};
+pub use enumerate::{
+    CrashState, Subsets, Tally, Violation, explore, for_each_crash_state, for_each_outcome,
+};
 pub use fault::{Effect, Fault, FaultDisk, FaultOptions, TraceEntry};
 pub use machine::FileSystem;
 pub use real::RealDisk;
