@@ -394,7 +394,7 @@ impl Life {
         }
     }
 
-    fn file(&self, op: DiskOp, name: &str) -> Result<usize, DiskError> {
+    pub(crate) fn file(&self, op: DiskOp, name: &str) -> Result<usize, DiskError> {
         self.folder(op, parent(name))?;
         match self.state.live.get(name) {
             Some(Node::File(id)) => Ok(*id),

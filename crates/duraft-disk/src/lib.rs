@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 mod crash;
+mod damage;
 mod disk;
 mod enumerate;
 mod fault;
@@ -14,6 +15,7 @@ mod rng;
 mod state;
 
 pub use crash::{CrashPoint, PendingItem, PendingKind, Survival};
+pub use damage::Damage;
 pub use disk::{Disk, DiskError, DiskFile, DiskLock, DiskOp, Map};
 pub use enumerate::{
     CrashState, Subsets, Tally, Violation, explore, for_each_crash_state, for_each_outcome,

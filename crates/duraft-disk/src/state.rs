@@ -86,7 +86,7 @@ impl State {
             .expect("a file lives as long as a name or a handle of its life")
     }
 
-    fn inode_mut(&mut self, id: usize) -> &mut Inode {
+    pub(crate) fn inode_mut(&mut self, id: usize) -> &mut Inode {
         let inode = self.inodes[id]
             .as_mut()
             .expect("a file lives as long as a name or a handle of its life");
