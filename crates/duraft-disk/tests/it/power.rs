@@ -169,6 +169,28 @@ fn name_needs_its_folder_synced_and_the_folder_its_parent() {
 }
 
 #[test]
+fn lost_folder_takes_its_entries_along_for_good() {
+    // A new folder under the old name must not show files of the lost one.
+    let disk = disk();
+    disk.create_dir("d").unwrap();
+    disk.create("d/f").unwrap();
+    disk.sync_dir("d").unwrap();
+    let next = disk.power_loss(Survival::Nothing);
+    next.create_dir("d").unwrap();
+    assert!(next.list("d").unwrap().is_empty());
+}
+
+#[test]
+fn writing_the_durable_content_again_replaces_what_was_pending() {
+    let (disk, file) = with_file(1);
+    file.write_at(&[b'n'; 512], 0).unwrap();
+    file.write_at(&[b'o'; 512], 0).unwrap();
+    assert_eq!(outcomes(&disk, |disk| sectors(disk, "f")), set(["n", "o"]));
+    file.sync_data().unwrap();
+    assert_eq!(outcomes(&disk, |disk| sectors(disk, "f")), set(["o"]));
+}
+
+#[test]
 fn rename_is_lost_or_kept_as_a_whole_and_content_apart_from_it() {
     // The classic: a new file renamed over the old one without a sync between.
     let (disk, _) = with_file(1);
