@@ -176,16 +176,26 @@ pub(crate) fn mix(word: u64) -> u64 {
 /// A hash for telling crash states apart. It withstands accidents, not adversaries.
 pub(crate) fn hash_bytes(bytes: &[u8]) -> u64 {
     let mut lanes = [bytes.len() as u64, 1, 2, 3];
-    for chunk in bytes.chunks(32) {
-        for (lane, word) in lanes.iter_mut().zip(chunk.chunks(8)) {
-            let mut raw = [0; 8];
-            raw[..word.len()].copy_from_slice(word);
-            *lane = (*lane ^ u64::from_le_bytes(raw))
-                .wrapping_mul(0x9E37_79B9_7F4A_7C15)
-                .rotate_left(29);
+    // Four lanes, so that the multiplications of one need not wait for those of another.
+    let (rows, rest) = bytes.as_chunks::<32>();
+    for row in rows {
+        let (words, _) = row.as_chunks::<8>();
+        for (lane, word) in lanes.iter_mut().zip(words) {
+            *lane = absorb(*lane, *word);
         }
     }
+    for (lane, chunk) in lanes.iter_mut().zip(rest.chunks(8)) {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        *lane = absorb(*lane, word);
+    }
     lanes.into_iter().fold(0, |state, lane| mix(state ^ lane))
+}
+
+fn absorb(lane: u64, word: [u8; 8]) -> u64 {
+    (lane ^ u64::from_le_bytes(word))
+        .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+        .rotate_left(29)
 }
 
 fn hash_page(bytes: &[u8; PAGE_BYTES]) -> u64 {
