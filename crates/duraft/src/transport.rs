@@ -1,0 +1,79 @@
+//! Carrying messages between nodes.
+//!
+//! A [`Transport`] may lose, delay, duplicate and reorder messages; it must not change them, and
+//! [`Transport::send`] must not block, because the raft thread calls it. What it delivers has passed
+//! its checksums.
+
+mod inbound;
+mod outbound;
+mod tcp;
+
+use crate::driver::DriverInput;
+use crate::queue::Queue;
+use duraft_core::{Batch, Envelope, Incarnation, Message, NodeId};
+use std::io;
+use std::sync::Arc;
+
+pub use tcp::{TcpOptions, TcpStats, TcpTransport};
+
+/// See the module documentation.
+pub trait Transport: Send + Sync {
+    /// Begins to deliver messages to `inbox`. Called once, before the first `send`.
+    fn start(&self, local: Local, inbox: Inbox) -> io::Result<()>;
+    /// Sends a message or loses it. Never blocks.
+    fn send(&self, envelope: Envelope);
+    /// Ends all threads and connections. Nothing is delivered after it returned. Idempotent.
+    fn stop(&self);
+}
+
+/// Who this node is to its peers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Local {
+    /// The cluster's identity.
+    pub cluster: [u8; 16],
+    /// This node.
+    pub node: NodeId,
+    /// This node's life.
+    pub incarnation: Incarnation,
+    /// The cluster's largest batch body.
+    pub max_batch_bytes: u32,
+}
+
+/// Where a transport delivers messages.
+#[derive(Clone, Debug)]
+pub struct Inbox {
+    queue: Arc<Queue<DriverInput>>,
+}
+
+/// The node has stopped and takes no messages any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InboxClosed;
+
+impl Inbox {
+    pub(crate) fn new(queue: Arc<Queue<DriverInput>>) -> Inbox {
+        Inbox { queue }
+    }
+
+    /// Hands a message to the node, waiting while the node's queue is full.
+    pub fn deliver(&self, envelope: Envelope) -> Result<(), InboxClosed> {
+        let cost = cost_of(&envelope);
+        self.queue
+            .push_wait(DriverInput::Received(envelope), cost)
+            .map_err(|_| InboxClosed)
+    }
+}
+
+/// Bytes that a message weighs in a queue.
+pub(crate) fn cost_of(envelope: &Envelope) -> u64 {
+    const FIXED: u64 = 128;
+    match &envelope.message {
+        Message::Append { batches, .. } => FIXED + batches.iter().map(Batch::cost).sum::<u64>(),
+        Message::PreVote { .. }
+        | Message::PreVoteReply { .. }
+        | Message::Vote { .. }
+        | Message::VoteReply { .. }
+        | Message::AppendReply(_)
+        | Message::Heartbeat { .. }
+        | Message::HeartbeatReply { .. } => FIXED,
+    }
+}

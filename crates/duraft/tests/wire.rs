@@ -1,0 +1,342 @@
+//! The frame codec: what is written is read back, and nothing else is read at all.
+
+use bytes::Bytes;
+use duraft::wire::{
+    APPEND_OVERHEAD_BYTES, Accepted, Class, Frame, FrameBuffer, HEADER_BYTES, Hello,
+    PROTOCOL_VERSION, Refusal, WireError, decode, decode_frame, frame_bytes,
+};
+use duraft_core::{
+    AppendReply, Batch, BatchKind, Body, Digest, Envelope, GroupId, Incarnation, Index, LogId,
+    Message, NodeId, Position, Term,
+};
+use proptest::prelude::*;
+
+const LIMIT: u64 = 1 << 24;
+
+fn encode(frame: &Frame) -> Vec<u8> {
+    let mut buffer = FrameBuffer::default();
+    buffer.push(frame, LIMIT).expect("the frame is within the limit");
+    let bytes = buffer.to_bytes();
+    assert_eq!(bytes.len(), buffer.len());
+    bytes
+}
+
+fn commands(commands: &[&[u8]]) -> Body {
+    let mut bytes = Vec::new();
+    let mut end = 0;
+    for command in commands {
+        end += u32::try_from(command.len()).expect("small");
+        bytes.extend_from_slice(&end.to_le_bytes());
+    }
+    for command in commands {
+        bytes.extend_from_slice(command);
+    }
+    Body {
+        kind: BatchKind::Commands,
+        codec: 7,
+        count: u32::try_from(commands.len()).expect("few"),
+        checksum: crc32fast::hash(&bytes),
+        bytes: Bytes::from(bytes),
+    }
+}
+
+fn message(message: Message) -> Frame {
+    Frame::Message(Envelope {
+        group: GroupId(5),
+        from: NodeId(1),
+        incarnation: Incarnation(3),
+        to: NodeId(u64::MAX),
+        term: Term(9),
+        message,
+    })
+}
+
+fn append(bodies: Vec<Body>) -> Frame {
+    let prev = Position {
+        id: LogId {
+            term: Term(2),
+            index: Index(41),
+        },
+        digest: Digest(0xABCD),
+    };
+    let mut at = prev;
+    let batches: Vec<Batch> = bodies
+        .into_iter()
+        .map(|body| {
+            let batch = body.seal(GroupId(5), &at, Term(9)).expect("a sound body");
+            at = batch.header.position();
+            batch
+        })
+        .collect();
+    message(Message::Append {
+        prev,
+        batches,
+        commit: Index(40),
+    })
+}
+
+/// One frame of every type and variant.
+fn examples() -> Vec<Frame> {
+    let last = LogId {
+        term: Term(4),
+        index: Index(17),
+    };
+    let place = Position {
+        id: last,
+        digest: Digest(1),
+    };
+    let hello = |class| {
+        Frame::Hello(Hello {
+            protocol: PROTOCOL_VERSION,
+            class,
+            max_batch_bytes: 1 << 20,
+            cluster: *b"0123456789abcdef",
+            node: NodeId(1),
+            incarnation: Incarnation(2),
+            to: NodeId(3),
+        })
+    };
+    let large = vec![0x5A; 100_000];
+    let wanted = Term(10);
+    vec![
+        hello(Class::Control),
+        hello(Class::Bulk),
+        Frame::Accepted(Accepted {
+            node: NodeId(3),
+            incarnation: Incarnation(8),
+        }),
+        Frame::Refused(Refusal::Protocol { ours: 2 }),
+        Frame::Refused(Refusal::Cluster),
+        Frame::Refused(Refusal::WrongNode { actual: NodeId(4) }),
+        Frame::Refused(Refusal::UnknownPeer),
+        Frame::Refused(Refusal::MaxBatch { ours: 77 }),
+        message(Message::PreVote { wanted, last }),
+        message(Message::PreVoteReply {
+            wanted,
+            granted: true,
+        }),
+        message(Message::Vote { last }),
+        message(Message::VoteReply { granted: false }),
+        message(Message::Heartbeat {
+            commit: Index(3),
+            round: 12,
+        }),
+        message(Message::HeartbeatReply { round: 12 }),
+        message(Message::AppendReply(AppendReply::Accepted {
+            matched: Index(u64::MAX),
+        })),
+        message(Message::AppendReply(AppendReply::Rejected {
+            prev: last,
+            hint: LogId::default(),
+        })),
+        message(Message::AppendReply(AppendReply::Divergence {
+            theirs: place,
+            ours: Position::START,
+        })),
+        append(vec![]),
+        append(vec![Body::noop()]),
+        append(vec![commands(&[b"a", b"", b"ccc"]), commands(&[b"dd"])]),
+        append(vec![
+            commands(&[b"small"]),
+            commands(&[&large, b"x"]),
+            Body::noop(),
+            commands(&[&large]),
+        ]),
+    ]
+}
+
+#[test]
+fn every_frame_is_read_back() {
+    for frame in examples() {
+        let bytes = encode(&frame);
+        assert_eq!(frame_bytes(&bytes, LIMIT), Ok(Some(bytes.len())), "{frame:?}");
+        assert_eq!(decode(&bytes).as_ref(), Ok(&frame));
+    }
+}
+
+#[test]
+fn frames_share_a_buffer() {
+    // Large bodies are spliced in by reference; a wrong place would mix frames up.
+    let mut buffer = FrameBuffer::default();
+    for frame in examples() {
+        buffer.push(&frame, LIMIT).expect("within the limit");
+    }
+    let bytes = Bytes::from(buffer.to_bytes());
+    let mut at = 0;
+    for frame in examples() {
+        let len = frame_bytes(&bytes[at..], LIMIT).expect("a header").expect("16 bytes");
+        assert_eq!(decode_frame(bytes.slice(at..at + len)), Ok(frame));
+        at += len;
+    }
+    assert_eq!(at, bytes.len());
+}
+
+#[test]
+fn bodies_are_slices_of_the_frame() {
+    let frame = Bytes::from(encode(&append(vec![commands(&[b"zero copy"])])));
+    let range = frame.as_ptr_range();
+    let Ok(Frame::Message(Envelope {
+        message: Message::Append { batches, .. },
+        ..
+    })) = decode_frame(frame.clone())
+    else {
+        panic!("an append");
+    };
+    assert!(range.contains(&batches[0].body.as_ptr()), "the body was copied");
+}
+
+#[test]
+fn every_cut_is_an_error() {
+    for frame in examples() {
+        let bytes = encode(&frame);
+        // Every cut near both ends, samples between.
+        let cuts = (0..bytes.len()).filter(|n| *n < 300 || n % 997 == 0 || bytes.len() - n < 50);
+        for n in cuts {
+            assert_eq!(decode(&bytes[..n]), Err(WireError::Short), "{n} of {frame:?}");
+        }
+        let mut longer = bytes.clone();
+        longer.push(0);
+        assert_eq!(decode(&longer), Err(WireError::Trailing));
+    }
+}
+
+#[test]
+fn every_changed_byte_is_noticed() {
+    // Each byte is under the frame's checksum, a descriptor's, a body's, or is the position field of
+    // a descriptor, which is no part of the message.
+    for frame in examples() {
+        let bytes = encode(&frame);
+        let step = if bytes.len() > 10_000 { 391 } else { 1 };
+        for at in (0..bytes.len()).step_by(step) {
+            for flip in [0x01, 0x80, 0xFF] {
+                let mut bad = bytes.clone();
+                bad[at] ^= flip;
+                match decode(&bad) {
+                    Err(_) => {}
+                    Ok(read) => assert_eq!(read, frame, "byte {at} changed the message"),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn limits_hold_before_allocation() {
+    let bytes = encode(&append(vec![commands(&[b"abc"])]));
+    let len = bytes.len() as u64;
+    assert_eq!(
+        frame_bytes(&bytes, len - 1),
+        Err(WireError::TooLong { len, max: len - 1 })
+    );
+    assert_eq!(frame_bytes(&bytes[..HEADER_BYTES - 1], LIMIT), Ok(None));
+    let mut buffer = FrameBuffer::default();
+    let frame = append(vec![commands(&[&[0; 1000]])]);
+    assert!(matches!(
+        buffer.push(&frame, 1000),
+        Err(WireError::TooLong { .. })
+    ));
+    assert!(buffer.is_empty(), "a refused frame leaves nothing behind");
+    assert_eq!(APPEND_OVERHEAD_BYTES as usize, encode(&append(vec![])).len());
+}
+
+/// Replaces the frame's checksum by the right one for its bytes, as a hostile or broken sender would.
+fn reseal(bytes: &mut [u8], sealed_end: usize) {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&bytes[..12]);
+    hasher.update(&bytes[HEADER_BYTES..sealed_end]);
+    let sum = hasher.finalize();
+    bytes[12..16].copy_from_slice(&sum.to_le_bytes());
+}
+
+#[test]
+fn well_sealed_nonsense_is_refused() {
+    // Checksums prove nothing about the sender's sense: behind them, every value is checked.
+    type Case = (&'static str, Frame, usize, u8, WireError);
+    let hello = examples().remove(0);
+    let cases: Vec<Case> = vec![
+        ("magic", hello.clone(), 0, b'X', WireError::Magic),
+        ("version", hello.clone(), 4, 9, WireError::Version(9)),
+        ("type", hello.clone(), 5, 200, WireError::Type(200)),
+        ("flags", hello.clone(), 6, 1, WireError::Reserved),
+        ("class", hello.clone(), 18, 3, WireError::Value("connection class")),
+        ("reserved", hello.clone(), 19, 1, WireError::Reserved),
+        (
+            "granted",
+            message(Message::VoteReply { granted: true }),
+            HEADER_BYTES + 40,
+            2,
+            WireError::Value("granted"),
+        ),
+        (
+            "reply kind",
+            message(Message::AppendReply(AppendReply::Accepted { matched: Index(1) })),
+            HEADER_BYTES + 40,
+            9,
+            WireError::Value("kind of append reply"),
+        ),
+        (
+            "refusal",
+            Frame::Refused(Refusal::Cluster),
+            HEADER_BYTES,
+            99,
+            WireError::Value("refusal"),
+        ),
+        // A count that would need more descriptors than the frame has bytes.
+        ("batch count", append(vec![]), HEADER_BYTES + 72 + 6, 0xFF, WireError::Short),
+        ("one batch too many", append(vec![]), HEADER_BYTES + 72, 1, WireError::Short),
+        (
+            "group",
+            append(vec![Body::noop()]),
+            HEADER_BYTES,
+            6,
+            WireError::Value("group of a batch"),
+        ),
+    ];
+    for (name, frame, at, value, expected) in cases {
+        let mut bytes = encode(&frame);
+        bytes[at] = value;
+        let sealed_end = bytes.len().min(APPEND_OVERHEAD_BYTES as usize);
+        reseal(&mut bytes, sealed_end);
+        assert_eq!(decode(&bytes), Err(expected), "{name}");
+    }
+}
+
+#[test]
+fn swapped_descriptors_do_not_pass_as_the_same_append() {
+    // Two valid descriptors in exchanged places keep all their checksums. Either the bodies no longer
+    // fit, or, with equal bodies, the message is another one, whose digests do not follow `prev`.
+    let frame = append(vec![commands(&[b"same"]), commands(&[b"same"])]);
+    let mut bytes = encode(&frame);
+    let start = APPEND_OVERHEAD_BYTES as usize;
+    let (first, second) = bytes[start..start + 128].split_at_mut(64);
+    first.swap_with_slice(second);
+    let Ok(Frame::Message(Envelope {
+        message: Message::Append { prev, batches, .. },
+        ..
+    })) = decode(&bytes)
+    else {
+        panic!("every checksum holds");
+    };
+    assert!(!batches[0].header.follows(&prev), "the digest chain notices the swap");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn decoding_any_bytes_never_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..400), kind in 0u8..26, seal in any::<bool>()) {
+        if bytes.len() >= HEADER_BYTES {
+            // Random bytes alone never get past the header: make them look like a frame.
+            bytes[..5].copy_from_slice(b"DRF1\x01");
+            bytes[5] = kind;
+            bytes[6..8].fill(0);
+            let len = u32::try_from(bytes.len() - HEADER_BYTES).expect("short");
+            bytes[8..12].copy_from_slice(&len.to_le_bytes());
+            if seal {
+                let end = if kind == 20 { bytes.len().min(APPEND_OVERHEAD_BYTES as usize) } else { bytes.len() };
+                reseal(&mut bytes, end);
+            }
+        }
+        let _ = decode(&bytes);
+    }
+}
