@@ -83,6 +83,11 @@ impl BatchHeader {
         }
     }
 
+    /// Bytes this batch costs in a message or a queue: descriptor and body.
+    pub fn cost(&self) -> u64 {
+        DESCRIPTOR_BYTES + u64::from(self.body_len)
+    }
+
     /// What this batch adds to the digest chain.
     pub fn link(&self) -> Link {
         Link {
@@ -116,7 +121,7 @@ pub struct Batch {
 impl Batch {
     /// Bytes this batch costs in a message or a queue: descriptor and body.
     pub fn cost(&self) -> u64 {
-        DESCRIPTOR_BYTES + u64::from(self.header.body_len)
+        self.header.cost()
     }
 }
 

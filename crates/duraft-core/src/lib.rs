@@ -6,19 +6,37 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
+mod apply;
 mod batch;
+mod boot;
 mod config;
 mod digest;
+mod durability;
+mod election;
+mod follower;
+pub mod invariants;
 mod io;
+mod leader;
+mod log;
 mod membership;
 mod message;
+mod plant;
+mod progress;
 mod raft;
+mod rng;
+mod role;
+#[cfg(test)]
+mod tests;
 mod types;
+mod view;
 
 pub use batch::{
     Batch, BatchHeader, BatchKind, Body, BodyError, Commands, DESCRIPTOR_BYTES, check_count,
 };
+pub use boot::{Boot, BootError};
 pub use config::{Config, ConfigProblem};
 pub use digest::{Digest, Link, mix64};
 pub use io::{
@@ -26,8 +44,12 @@ pub use io::{
 };
 pub use membership::{MEMBERS_MAX, Membership, MembershipProblem};
 pub use message::{AppendReply, Envelope, Message};
-pub use raft::{Boot, BootError, Phase, ProgressView, Raft};
+pub use raft::Raft;
 pub use types::{
     GroupId, HardState, Incarnation, Index, LoadId, LogId, NodeId, Position, ProposalId, Term,
     WriteSeq,
 };
+pub use view::{Phase, ProgressView};
+
+#[doc(hidden)]
+pub use plant::Plant;

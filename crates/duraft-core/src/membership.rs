@@ -2,10 +2,9 @@
 
 use crate::types::NodeId;
 use alloc::collections::BTreeSet;
-use alloc::vec::Vec;
 
 /// The members of a cluster: voters decide, learners only receive.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Membership {
     voters: BTreeSet<NodeId>,
     learners: BTreeSet<NodeId>,
@@ -100,11 +99,24 @@ impl Membership {
         distinct.len() >= self.quorum()
     }
 
-    /// The largest value that a quorum of voters has reached.
+    /// The largest value that a quorum of voters has reached. Asked at every acknowledgement, so it
+    /// sorts on the stack: a membership has at most [`MEMBERS_MAX`] voters.
     pub fn quorum_value<T: Ord + Copy>(&self, value_of: impl Fn(NodeId) -> T) -> T {
-        let mut values: Vec<T> = self.voters().map(value_of).collect();
-        values.sort_unstable();
+        let mut voters = self.voters();
+        let first = value_of(voters.next().expect("a membership has a voter"));
+        let mut values = [first; MEMBERS_MAX];
+        let mut count = 1;
+        for voter in voters {
+            let value = value_of(voter);
+            let mut place = count;
+            while place > 0 && values[place - 1] > value {
+                values[place] = values[place - 1];
+                place -= 1;
+            }
+            values[place] = value;
+            count += 1;
+        }
         // Ascending: the voters from this place to the end are exactly a quorum.
-        values[self.voters.len() - self.quorum()]
+        values[count - self.quorum()]
     }
 }

@@ -1,193 +1,545 @@
-//! The Raft state machine.
+//! The Raft state machine: one node's part of one group.
+//!
+//! # Raft in a page
+//!
+//! Nodes elect a leader per term; a node votes once per term and only for a candidate whose log is
+//! at least as up to date as its own. The leader gives every batch of commands its place in the log
+//! and replicates it; what a quorum of voters holds **durably** in the leader's own term is
+//! committed, and so is everything before it. A follower that learns of a later term follows it.
+//!
+//! # What this core adds
+//!
+//! **The durability gate is inside.** Every output may be performed the moment it is emitted. What
+//! a crash must not be able to break waits in here until the disk has reported:
+//!
+//! | output | leaves when |
+//! |---|---|
+//! | RequestVote, the own vote | term and vote are durable (and, with one FIFO, the log it claims) |
+//! | vote grant | term and vote are durable |
+//! | append acknowledgement up to m | m is durable and was verified against this term's leader |
+//! | the leader's own copy counts | it is durable |
+//! | anything else that carries a term | the term is durable |
+//! | pre-vote and its answer | at once: they promise nothing, and carry the durable term |
+//! | Apply | committed and durable here |
+//!
+//! **Waiting answers are derived, not queued**: `Owed` keeps at most one per kind and peer,
+//! and they are gone when the term they were promised in is gone.
+//!
+//! **One write per step.** Handlers change the state in memory and stage what the disk must learn;
+//! the end of the step makes one [`Write`] of it. Emitting a write never waits for another.
+//!
+//! **One place changes the role**: handlers return a `Transition`, [`Raft::step`] carries it out.
+//!
+//! # What it does not know
+//!
+//! Bodies (passed on unread), files, sockets, clocks. Membership is the one given at boot; changing
+//! it, snapshots and reads are answered with a typed rejection in this version. The shape of the
+//! whole log (48 bytes a batch) is held in memory.
+//!
+//! The rest is in `election.rs` (votes, timers), `follower.rs` (appends received), `leader.rs`
+//! (replication, commit), `apply.rs` (handing over committed batches, loads).
 
-use crate::batch::BatchHeader;
-use crate::config::{Config, ConfigProblem};
-use crate::io::{Fault, Input, Output, RoleKind};
+use crate::batch::{Batch, check_count};
+use crate::boot::{Boot, BootError, check_chain};
+use crate::config::Config;
+use crate::digest::mix64;
+use crate::durability::{Durability, NeverIssued};
+use crate::io::{Completion, Event, Fault, Input, Output, Reject, Response, RoleKind, Write};
+use crate::log::{Boundary, Log};
 use crate::membership::Membership;
-use crate::types::{HardState, Incarnation, Index, NodeId, Position, Term, WriteSeq};
+use crate::message::{Envelope, Message};
+use crate::plant::Plants;
+use crate::rng::Rng;
+use crate::role::{Ballot, Candidate, Follower, Role, Transition};
+use crate::types::{GroupId, HardState, Incarnation, LoadId, NodeId, Position, ProposalId, Term};
 use alloc::vec::Vec;
 
-/// What recovery found on disk: the state a new life begins with.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Boot {
-    /// This life's number, larger than every earlier one of this node.
-    pub incarnation: Incarnation,
-    /// Durable term and vote.
-    pub hard_state: HardState,
-    /// The boundary before the first stored batch.
-    pub start: Position,
-    /// Headers of all stored batches, in order, following `start`.
-    pub batches: Vec<BatchHeader>,
-    /// The membership at `start`.
-    pub membership: Membership,
-}
-
-/// Why a core cannot start.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum BootError {
-    /// The configuration breaks rules.
-    Config(Vec<ConfigProblem>),
-    /// Stored batch number `at` does not continue the log before it.
-    BrokenChain {
-        /// Place in [`Boot::batches`].
-        at: usize,
-    },
-    /// The stored term is older than the last stored entry's.
-    TermBehindLog,
-    /// This version cannot start from a log that holds a membership batch.
-    UnsupportedMembershipBatch,
-}
-
-/// How a leader replicates to one peer.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Phase {
-    /// Looking for the last common boundary, one question at a time.
-    Probe,
-    /// Sending ahead within the in-flight window.
-    Replicate,
-}
-
-/// What a leader knows of one peer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ProgressView {
-    /// How the leader replicates to the peer.
-    pub phase: Phase,
-    /// Everything up to this batch end is durable on the peer.
-    pub matched: Index,
-    /// First index of the next batch to send.
-    pub next: Index,
-    /// Appends sent and not answered.
-    pub inflight_messages: usize,
-    /// Bytes of batches in them.
-    pub inflight_bytes: u64,
-}
-
-/// One node's part of one Raft group.
+/// One node's part of one Raft group. See the module documentation.
 #[derive(Clone, Debug)]
 pub struct Raft {
-    config: Config,
-    boot: Boot,
+    pub(crate) config: Config,
+    pub(crate) me: Sender,
+    pub(crate) membership: Membership,
+    pub(crate) rng: Rng,
+    pub(crate) role: Role,
+    /// Term and vote, durable or not.
+    pub(crate) hard: HardState,
+    pub(crate) log: Log,
+    pub(crate) disk: Durability,
+    /// Committed up to here; never moves back.
+    pub(crate) commit: Boundary,
+    /// Given to the state machine up to here; never above `commit` nor the durable log.
+    pub(crate) handed: Boundary,
+    /// Reported applied up to here.
+    pub(crate) applied: Boundary,
+    /// Cost of the batches between `applied` and `handed`.
+    pub(crate) unapplied_bytes: u64,
+    /// Compared with the log of this term's leader up to here. It outlives a pre-campaign: the leader
+    /// of a term is one and the same.
+    pub(crate) verified: Boundary,
+    /// The batches at `handed` are being read from disk.
+    pub(crate) apply_load: Option<LoadId>,
+    pub(crate) next_load: LoadId,
+    /// Ticks since the election timer was reset.
+    pub(crate) elapsed: u32,
+    /// Ticks until this node (pre-)campaigns.
+    pub(crate) timeout: u32,
+    /// Ticks of this life.
+    pub(crate) now: u64,
+    pub(crate) staged: Staged,
+    pub(crate) halted: Option<Fault>,
+    pub(crate) plants: Plants,
+}
+
+/// The parts of an envelope that never change in a life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Sender {
+    pub(crate) id: NodeId,
+    pub(crate) group: GroupId,
+    pub(crate) incarnation: Incarnation,
+}
+
+impl Sender {
+    pub(crate) fn send(self, to: NodeId, term: Term, message: Message) -> Output {
+        Output::Send(Envelope {
+            group: self.group,
+            from: self.id,
+            incarnation: self.incarnation,
+            to,
+            term,
+            message,
+        })
+    }
+}
+
+/// What the disk must learn of this step.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Staged {
+    pub(crate) hard_state: bool,
+    pub(crate) truncate: Option<Position>,
+    pub(crate) append: Vec<Batch>,
+}
+
+impl Staged {
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.hard_state && self.truncate.is_none() && self.append.is_empty()
+    }
 }
 
 impl Raft {
-    /// A node as recovery found it: a follower.
+    /// A node as recovery found it: a follower, whatever it was before the crash. Nothing is known to
+    /// be committed but the start of the log.
     pub fn new(config: Config, boot: Boot) -> Result<Raft, BootError> {
-        Ok(Raft { config, boot })
+        let problems = config.validate();
+        if !problems.is_empty() {
+            return Err(BootError::Config(problems));
+        }
+        let last = check_chain(config.group, &boot)?;
+        if boot.hard_state.term < last.term() {
+            return Err(BootError::TermBehindLog);
+        }
+        let log = Log::new(boot.start, boot.batches.into());
+        // Equal seeds on all nodes, or on all lives of one, must not give equal timeouts for ever.
+        let seed = mix64(config.seed ^ mix64(config.id.0 ^ mix64(boot.incarnation.0)));
+        let mut raft = Raft {
+            me: Sender {
+                id: config.id,
+                group: config.group,
+                incarnation: boot.incarnation,
+            },
+            membership: boot.membership,
+            rng: Rng::new(seed),
+            role: Role::Follower(Follower::default()),
+            hard: boot.hard_state,
+            disk: Durability::new(log.end(), boot.hard_state),
+            commit: log.begin(),
+            handed: log.begin(),
+            applied: log.begin(),
+            unapplied_bytes: 0,
+            verified: log.begin(),
+            apply_load: None,
+            next_load: LoadId(1),
+            elapsed: 0,
+            timeout: 0,
+            now: 0,
+            staged: Staged::default(),
+            halted: None,
+            plants: Plants::default(),
+            log,
+            config,
+        };
+        raft.draw_timeout();
+        Ok(raft)
     }
 
-    /// Takes in what happened and appends what to do to `out`.
-    pub fn step(&mut self, _input: Input, _out: &mut Vec<Output>) {}
-
-    /// This node.
-    pub fn id(&self) -> NodeId {
-        self.config.id
+    /// Takes in what happened and appends what to do to `out`. Total: every input in every state.
+    pub fn step(&mut self, input: Input, out: &mut Vec<Output>) {
+        if self.halted.is_some() {
+            self.refuse_halted(&input, out);
+            return;
+        }
+        let before = self.summary();
+        let durable_before = self.disk.log();
+        let mut transition = self.dispatch(input, out);
+        while let Some(wanted) = transition {
+            transition = self.enter(wanted, out);
+        }
+        while let Some(wanted) = self.release(durable_before, out) {
+            let next = self.enter(wanted, out);
+            assert!(next.is_none(), "what a release leads to stands");
+        }
+        if self.halted.is_none() {
+            self.issue_write(out);
+            self.hand_over(out);
+            self.log
+                .trim_cache(self.config.cache_bytes_max, self.disk.log());
+        }
+        if before != self.summary() {
+            out.push(Output::Changed(Event::Role {
+                role: self.role(),
+                term: self.term(),
+                leader: self.leader(),
+            }));
+        }
+        if let Some(fault) = self.halted {
+            out.push(Output::Changed(Event::Halted(fault)));
+        }
     }
 
-    /// The configuration this core was made with.
-    pub fn config(&self) -> &Config {
-        &self.config
+    fn dispatch(&mut self, input: Input, out: &mut Vec<Output>) -> Option<Transition> {
+        match input {
+            Input::Tick => self.on_tick(out),
+            Input::Received(envelope) => self.on_received(envelope, out),
+            Input::Propose { id, body } => {
+                self.on_propose(id, body, out);
+                None
+            }
+            // Not offered by this version: certainly not done, and the caller is told so.
+            Input::ReadIndex { id }
+            | Input::ChangeMembership { id, .. }
+            | Input::TransferLeadership { id, .. } => {
+                self.reject(id, Reject::Unsupported, out);
+                None
+            }
+            Input::Completed(completion) => self.on_completed(completion, out),
+        }
     }
 
-    /// This life's number.
-    pub fn incarnation(&self) -> Incarnation {
-        self.boot.incarnation
+    fn on_completed(
+        &mut self,
+        completion: Completion,
+        out: &mut Vec<Output>,
+    ) -> Option<Transition> {
+        match completion {
+            // The disk has caught up. What waited for it leaves in `release`; here the leader counts
+            // its own copy.
+            Completion::Persisted { upto } => match self.disk.persisted(upto) {
+                Ok(()) => {
+                    self.advance_commit(out);
+                    None
+                }
+                Err(NeverIssued) => Some(Transition::Halt(Fault::UnknownCompletion)),
+            },
+            // Nothing written since is durable and nothing more will be: whatever this node still
+            // owes can never be promised in this life.
+            Completion::WriteFailed => Some(Transition::Halt(Fault::WriteFailed)),
+            Completion::Applied { upto } => self.on_applied(upto),
+            Completion::Loaded { load, result } => self.on_loaded(load, result, out),
+        }
     }
 
-    /// The part this node plays now.
-    pub fn role(&self) -> RoleKind {
-        RoleKind::Follower
+    fn on_received(&mut self, envelope: Envelope, out: &mut Vec<Output>) -> Option<Transition> {
+        if !self.is_sound(&envelope) {
+            return None;
+        }
+        if let Message::Vote { .. } = envelope.message
+            && self.config.check_quorum
+            && envelope.term > self.hard.term
+            && self.hears_leader()
+        {
+            // A leader is alive as far as this node can tell. Whoever campaigns now has lost touch or
+            // was removed; taking its term would depose a working leader (thesis 4.2.3).
+            return None;
+        }
+        if let Some(follow) = self.adopts(&envelope) {
+            let next = self.enter(follow, out);
+            assert!(next.is_none(), "following leads nowhere else");
+        }
+        let Envelope {
+            from,
+            incarnation,
+            term,
+            message,
+            ..
+        } = envelope;
+        match message {
+            Message::PreVote { wanted, last } => {
+                self.on_pre_vote(from, wanted, last, out);
+                None
+            }
+            Message::PreVoteReply { wanted, granted } => {
+                self.on_pre_vote_reply(from, wanted, granted)
+            }
+            Message::Vote { last } => self.on_vote(from, term, last, out),
+            Message::VoteReply { granted } => self.on_vote_reply(from, term, granted),
+            Message::Append {
+                prev,
+                batches,
+                commit,
+            } => self.on_append(from, term, prev, batches, commit, out),
+            Message::AppendReply(reply) => {
+                self.on_append_reply(from, incarnation, term, reply, out)
+            }
+            Message::Heartbeat { commit, round } => {
+                self.on_heartbeat(from, term, commit, round, out);
+                None
+            }
+            Message::HeartbeatReply { round } => {
+                self.on_heartbeat_reply(from, incarnation, term, round, out);
+                None
+            }
+        }
     }
 
-    /// The current term, durable or not.
-    pub fn term(&self) -> Term {
-        self.boot.hard_state.term
+    /// Is this a message this node may act on? Everything a peer can get wrong by itself is refused
+    /// here, before any state changes.
+    fn is_sound(&self, envelope: &Envelope) -> bool {
+        let addressed = envelope.group == self.me.group
+            && envelope.to == self.me.id
+            && envelope.from != self.me.id;
+        addressed
+            && match &envelope.message {
+                // A log never holds a term its owner has not reached, and nobody asks for less.
+                Message::PreVote { wanted, last } => last.term < *wanted,
+                Message::Vote { last } => last.term < envelope.term,
+                Message::Append { prev, batches, .. } => {
+                    self.is_chain(envelope.term, prev, batches)
+                }
+                Message::PreVoteReply { .. }
+                | Message::VoteReply { .. }
+                | Message::AppendReply(_)
+                | Message::Heartbeat { .. }
+                | Message::HeartbeatReply { .. } => true,
+            }
     }
 
-    /// The vote in the current term, durable or not.
-    pub fn vote(&self) -> Option<NodeId> {
-        self.boot.hard_state.vote
-    }
-
-    /// The term and vote that survive a crash now.
-    pub fn durable_hard_state(&self) -> HardState {
-        self.boot.hard_state
-    }
-
-    /// Everything up to this batch end is committed.
-    pub fn commit(&self) -> Index {
-        self.boot.start.index()
-    }
-
-    /// Everything up to this batch end has been reported applied.
-    pub fn applied(&self) -> Index {
-        self.boot.start.index()
-    }
-
-    /// Everything up to this batch end was given to the state machine.
-    pub fn handed(&self) -> Index {
-        self.boot.start.index()
-    }
-
-    /// Everything of the current log up to this batch end survives a crash.
-    pub fn durable(&self) -> Index {
-        self.last().index()
-    }
-
-    /// The end of the log.
-    pub fn last(&self) -> Position {
-        self.boot
-            .batches
-            .last()
-            .map_or(self.boot.start, BatchHeader::position)
-    }
-
-    /// The boundary before the first batch of the log.
-    pub fn start(&self) -> Position {
-        self.boot.start
-    }
-
-    /// The leader of the current term, where known; this node if it leads.
-    pub fn leader(&self) -> Option<NodeId> {
-        None
-    }
-
-    /// The membership in force.
-    pub fn membership(&self) -> &Membership {
-        &self.boot.membership
-    }
-
-    /// Headers of all batches in the log, in order.
-    pub fn headers(&self) -> impl ExactSizeIterator<Item = &BatchHeader> + '_ {
-        self.boot.batches.iter()
-    }
-
-    /// What this leader knows of a peer; `None` on other roles and for strangers.
-    pub fn progress(&self, _peer: NodeId) -> Option<ProgressView> {
-        None
-    }
-
-    /// Why this node has stopped for good, if it has.
-    pub fn halted(&self) -> Option<Fault> {
-        None
-    }
-
-    /// The last write that was issued; 0 if none was.
-    pub fn last_issued(&self) -> WriteSeq {
-        WriteSeq(0)
-    }
-
-    /// The last write that is known to be durable; 0 if none is.
-    pub fn last_durable(&self) -> WriteSeq {
-        WriteSeq(0)
-    }
-
-    /// Is every issued write durable, every committed batch applied and no load outstanding?
-    pub fn is_quiet(&self) -> bool {
+    /// Do these batches follow `prev` and one another by index, term and digest, within the cluster's
+    /// limits? Then trusting the first boundary means trusting them all.
+    fn is_chain(&self, term: Term, prev: &Position, batches: &[Batch]) -> bool {
+        if prev.term() > term {
+            return false;
+        }
+        let mut end = *prev;
+        for batch in batches {
+            let header = &batch.header;
+            let fits = end
+                .index()
+                .0
+                .checked_add(u64::from(header.count) + 1)
+                .is_some();
+            let sound = fits
+                && header.group == self.me.group
+                && check_count(header.kind, header.count).is_ok()
+                && header.term <= term
+                && header.body_len <= self.config.max_batch_bytes
+                && usize::try_from(header.body_len) == Ok(batch.body.len())
+                && header.follows(&end);
+            if !sound {
+                return false;
+            }
+            end = header.position();
+        }
         true
     }
 
-    /// A number that changes with the state: equal states have equal fingerprints.
-    pub fn fingerprint(&self) -> u64 {
-        0
+    /// Does this message make its receiver a follower, or name it its leader?
+    fn adopts(&self, envelope: &Envelope) -> Option<Transition> {
+        let follow = |leader| {
+            Some(Transition::Follow {
+                term: envelope.term,
+                leader,
+            })
+        };
+        match &envelope.message {
+            // A pre-vote is a question about the future and changes no term: the asker may be the one
+            // that has lost touch.
+            Message::PreVote { .. } => None,
+            // Only a leader sends these: in a later term it is news, in this term it ends any
+            // campaign of ours (paper, 5.2). A known leader is never exchanged within a term.
+            Message::Append { .. } | Message::Heartbeat { .. } => {
+                let news = match &self.role {
+                    Role::Follower(follower) => follower.leader.is_none(),
+                    Role::PreCandidate(_) | Role::Candidate(_) => true,
+                    Role::Leader(_) => false,
+                };
+                if envelope.term > self.hard.term || (envelope.term == self.hard.term && news) {
+                    return follow(Some(envelope.from));
+                }
+                None
+            }
+            // A later term is adopted from anybody: its sender has made it durable (paper, 5.1).
+            Message::Vote { .. }
+            | Message::VoteReply { .. }
+            | Message::PreVoteReply { .. }
+            | Message::AppendReply(_)
+            | Message::HeartbeatReply { .. } => {
+                if envelope.term > self.hard.term {
+                    return follow(None);
+                }
+                None
+            }
+        }
+    }
+
+    /// The only place where the role changes.
+    fn enter(&mut self, transition: Transition, out: &mut Vec<Output>) -> Option<Transition> {
+        match transition {
+            Transition::Follow { term, leader } => {
+                self.become_follower(term, leader);
+                None
+            }
+            Transition::Grant { to } => {
+                assert_eq!(self.hard.vote, Some(to), "a grant follows the vote");
+                self.become_follower(self.hard.term, None);
+                let follower = self.role.follower_mut().expect("entered just above");
+                follower.owed.grant = Some(to);
+                None
+            }
+            Transition::PreCampaign => {
+                self.role = Role::PreCandidate(Ballot::default());
+                self.begin_pre_campaign(out)
+            }
+            Transition::Campaign => {
+                let term = self.hard.term.next().expect("checked before campaigning");
+                self.set_hard_state(HardState {
+                    term,
+                    vote: Some(self.me.id),
+                });
+                self.role = Role::Candidate(Candidate::default());
+                self.draw_timeout();
+                None
+            }
+            Transition::Lead => {
+                self.role = Role::Leader(self.new_leader());
+                self.begin_term(out);
+                None
+            }
+            Transition::Halt(fault) => {
+                self.become_follower(self.hard.term, None);
+                // Nothing more is written in this life, not even what this step has staged.
+                self.staged = Staged::default();
+                self.halted = Some(fault);
+                None
+            }
+        }
+    }
+
+    fn become_follower(&mut self, term: Term, leader: Option<NodeId>) {
+        assert!(term >= self.hard.term, "a term never decreases (5.1)");
+        let later = term > self.hard.term;
+        if later {
+            self.set_hard_state(HardState { term, vote: None });
+        }
+        match &mut self.role {
+            // Only the leader became known: what is owed in this term is still owed.
+            Role::Follower(follower) if !later => follower.leader = leader,
+            // A follower's timer runs on when it only learns of a term: a candidate that cannot win
+            // must not keep others from trying.
+            Role::Follower(follower) => {
+                *follower = Follower {
+                    leader,
+                    ..Follower::default()
+                };
+            }
+            Role::PreCandidate(_) | Role::Candidate(_) | Role::Leader(_) => {
+                self.role = Role::Follower(Follower {
+                    leader,
+                    ..Follower::default()
+                });
+                self.draw_timeout();
+            }
+        }
+    }
+
+    /// Changes term or vote in memory; the end of the step writes them.
+    pub(crate) fn set_hard_state(&mut self, hard: HardState) {
+        let old = self.hard;
+        let later = hard.term > old.term;
+        assert!(
+            later || (hard.term == old.term && old.vote.is_none() && hard.vote.is_some()),
+            "a term never decreases and a vote never changes within it (5.2)"
+        );
+        if later {
+            self.verified = self.log.begin();
+        }
+        self.hard = hard;
+        self.staged.hard_state = true;
+    }
+
+    /// Term and vote as they are now survive a crash. They only ever move forward, so equal values
+    /// mean that the latest change is durable.
+    pub(crate) fn is_hard_state_durable(&self) -> bool {
+        self.disk.hard_state() == self.hard
+    }
+
+    /// The current term survives a crash.
+    pub(crate) fn is_term_durable(&self) -> bool {
+        self.disk.hard_state().term == self.hard.term
+    }
+
+    /// Lets go what the disk now covers.
+    fn release(&mut self, durable_before: Boundary, out: &mut Vec<Output>) -> Option<Transition> {
+        match &self.role {
+            Role::Follower(_) => {
+                self.release_owed(durable_before, out);
+                None
+            }
+            Role::Candidate(candidate) if !candidate.asked => self.release_campaign(out),
+            Role::PreCandidate(_) | Role::Candidate(_) | Role::Leader(_) => None,
+        }
+    }
+
+    /// Makes one write of everything this step has changed.
+    fn issue_write(&mut self, out: &mut Vec<Output>) {
+        if self.staged.is_empty() {
+            return;
+        }
+        let staged = core::mem::take(&mut self.staged);
+        let seq = self.disk.issue();
+        if staged.hard_state {
+            self.disk.hard_state_written(seq, self.hard);
+        }
+        if !staged.append.is_empty() {
+            self.disk.appended(seq, self.log.end());
+        }
+        out.push(Output::Persist(Write {
+            seq,
+            hard_state: staged.hard_state.then_some(self.hard),
+            truncate: staged.truncate,
+            append: staged.append,
+            compact: None,
+        }));
+    }
+
+    fn refuse_halted(&self, input: &Input, out: &mut Vec<Output>) {
+        match input {
+            Input::Propose { id, .. }
+            | Input::ReadIndex { id }
+            | Input::ChangeMembership { id, .. }
+            | Input::TransferLeadership { id, .. } => self.reject(*id, Reject::Halted, out),
+            Input::Tick | Input::Received(_) | Input::Completed(_) => {}
+        }
+    }
+
+    pub(crate) fn reject(&self, id: ProposalId, reason: Reject, out: &mut Vec<Output>) {
+        out.push(Output::Respond(Response::Rejected {
+            id,
+            reason,
+            leader: self.leader(),
+        }));
+    }
+
+    fn summary(&self) -> (RoleKind, Term, Option<NodeId>) {
+        (self.role(), self.term(), self.leader())
     }
 }

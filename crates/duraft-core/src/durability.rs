@@ -1,0 +1,133 @@
+//! What the disk has promised: which part of the present log and which hard state survive a crash.
+//!
+//! Writes are numbered by [`WriteSeq`]; the host reports the largest number up to which everything
+//! is durable. A log position cannot identify a write: it can be written, cut and written again
+//! while the first write is still under way, and the completion of the first must not count for the
+//! last (the ABA race). So this module keeps, for each write under way, the part of the **present**
+//! log that it made. A cut trims these descriptors; a completion takes those off the front whose
+//! numbers it covers. What is durable is read off: everything before the first descriptor.
+//!
+//! Completions may be coalesced, repeated and late without any further rule, because a descriptor
+//! that is gone cannot be counted again.
+//!
+//! Invariants: descriptors are disjoint and ascending in number and place; the first begins at the
+//! durable boundary, the last ends at the end of the log; nothing durable is above a cut.
+
+use crate::log::Boundary;
+use crate::types::{HardState, WriteSeq};
+use alloc::collections::VecDeque;
+
+/// A completion of something that was never asked for: the host is broken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct NeverIssued;
+
+/// See the module documentation.
+#[derive(Clone, Debug)]
+pub(crate) struct Durability {
+    issued: WriteSeq,
+    completed: WriteSeq,
+    /// The log up to here survives a crash.
+    log: Boundary,
+    /// Appends under way: the write's number and where its batches end now.
+    appends: VecDeque<(WriteSeq, Boundary)>,
+    hard_state: HardState,
+    hard_states: VecDeque<(WriteSeq, HardState)>,
+}
+
+impl Durability {
+    /// A new life: what recovery returned is durable.
+    pub(crate) fn new(log: Boundary, hard_state: HardState) -> Durability {
+        Durability {
+            issued: WriteSeq(0),
+            completed: WriteSeq(0),
+            log,
+            appends: VecDeque::new(),
+            hard_state,
+            hard_states: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn issued(&self) -> WriteSeq {
+        self.issued
+    }
+
+    pub(crate) fn completed(&self) -> WriteSeq {
+        self.completed
+    }
+
+    /// The log up to here survives a crash.
+    pub(crate) fn log(&self) -> Boundary {
+        self.log
+    }
+
+    /// The term and vote that survive a crash.
+    pub(crate) fn hard_state(&self) -> HardState {
+        self.hard_state
+    }
+
+    /// Number for the next write.
+    pub(crate) fn issue(&mut self) -> WriteSeq {
+        self.issued = self.issued.next();
+        self.issued
+    }
+
+    /// The log was cut at `at`; `WriteSeq`s under way keep only what is left of their part.
+    pub(crate) fn truncate(&mut self, at: Boundary) {
+        self.log = self.log.min(at);
+        while let Some((_, end)) = self.appends.back().copied() {
+            if end <= at {
+                break;
+            }
+            let begin = match self.appends.len().checked_sub(2) {
+                Some(before) => self.appends[before].1,
+                None => self.log,
+            };
+            if begin < at {
+                self.appends.back_mut().expect("looked at above").1 = at;
+                break;
+            }
+            self.appends.pop_back();
+        }
+    }
+
+    /// Write `seq` appends batches up to `end`, the new end of the log.
+    pub(crate) fn appended(&mut self, seq: WriteSeq, end: Boundary) {
+        assert_eq!(seq, self.issued, "a write is described when it is issued");
+        let begin = self.appends.back().map_or(self.log, |(_, end)| *end);
+        assert!(begin < end, "an append makes the log longer");
+        self.appends.push_back((seq, end));
+    }
+
+    /// Write `seq` holds this term and vote.
+    pub(crate) fn hard_state_written(&mut self, seq: WriteSeq, hard_state: HardState) {
+        assert_eq!(seq, self.issued, "a write is described when it is issued");
+        self.hard_states.push_back((seq, hard_state));
+    }
+
+    /// Everything up to `upto` survives a crash.
+    pub(crate) fn persisted(&mut self, upto: WriteSeq) -> Result<(), NeverIssued> {
+        if upto > self.issued {
+            return Err(NeverIssued);
+        }
+        self.completed = self.completed.max(upto);
+        while let Some((seq, end)) = self.appends.front().copied()
+            && seq <= upto
+        {
+            assert!(end > self.log, "the durable log grows from write to write");
+            self.log = end;
+            self.appends.pop_front();
+        }
+        while let Some((seq, hard_state)) = self.hard_states.front().copied()
+            && seq <= upto
+        {
+            self.hard_state = hard_state;
+            self.hard_states.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Where the batches of writes under way end, in order.
+    pub(crate) fn appends(&self) -> impl Iterator<Item = (WriteSeq, Boundary)> + '_ {
+        self.appends.iter().copied()
+    }
+}

@@ -1,0 +1,232 @@
+//! Elections: timers, pre-votes, votes and check-quorum.
+//!
+//! The rules, and where each is kept:
+//! - one vote per term, for ever: `Raft::set_hard_state` refuses anything else, and a grant leaves
+//!   only when the vote is durable;
+//! - a vote only for a log at least as up to date as the own one (paper, 5.4.1), compared as
+//!   [`LogId`]s, term first;
+//! - whoever hears from a leader refuses (pre-)votes (thesis 4.2.3, 9.6), so that a node that lost
+//!   touch cannot depose a leader that works;
+//! - a campaign whose term and vote are still on their way to the disk asks nobody, its timer does
+//!   not run, and no other campaign begins (RULES.md 11): a slow disk makes elections slow, not many.
+
+use crate::io::Output;
+use crate::message::Message;
+use crate::plant::Plant;
+use crate::raft::Raft;
+use crate::role::{Role, Transition};
+use crate::types::{HardState, LogId, NodeId, Term};
+use alloc::vec::Vec;
+
+impl Raft {
+    /// Time moves on by one tick.
+    pub(crate) fn on_tick(&mut self, out: &mut Vec<Output>) -> Option<Transition> {
+        self.now += 1;
+        match &self.role {
+            Role::Leader(_) => self.on_leader_tick(out),
+            // The campaign's own write is not durable yet: its timer starts with RequestVote.
+            Role::Candidate(candidate) if !candidate.asked => None,
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
+                self.elapsed = self.elapsed.saturating_add(1);
+                if self.elapsed < self.timeout || !self.may_campaign() {
+                    return None;
+                }
+                if self.config.pre_vote {
+                    Some(Transition::PreCampaign)
+                } else {
+                    Some(Transition::Campaign)
+                }
+            }
+        }
+    }
+
+    /// May this node campaign at all? Voters only; not while an earlier term or vote of this node is
+    /// on its way to the disk (RULES.md 11); and only if a term and an index are left.
+    fn may_campaign(&self) -> bool {
+        self.membership.is_voter(self.me.id)
+            && self.is_hard_state_durable()
+            && self.hard.term.next().is_some()
+            && self.log.last().index().0.checked_add(2).is_some()
+    }
+
+    /// Restarts the election timer with a new random span from `[e, 2e)`.
+    pub(crate) fn draw_timeout(&mut self) {
+        self.elapsed = 0;
+        self.timeout = self.config.election_ticks + self.rng.below(self.config.election_ticks);
+    }
+
+    /// Has a leader spoken to this node within the least election timeout?
+    pub(crate) fn hears_leader(&self) -> bool {
+        match &self.role {
+            Role::Leader(_) => true,
+            Role::Follower(follower) => {
+                follower.leader.is_some() && self.elapsed < self.config.election_ticks
+            }
+            // Campaigning means having given the leader up.
+            Role::PreCandidate(_) | Role::Candidate(_) => false,
+        }
+    }
+
+    /// Asks everyone whether a campaign could win. This changes nothing anywhere, so it needs no
+    /// durable write and carries the present, durable term.
+    pub(crate) fn begin_pre_campaign(&mut self, out: &mut Vec<Output>) -> Option<Transition> {
+        assert!(self.is_hard_state_durable(), "RULES.md 11");
+        self.draw_timeout();
+        let wanted = self.hard.term.next().expect("checked in may_campaign");
+        let last = self.log.last().id;
+        for peer in self.membership.voters() {
+            if peer != self.me.id {
+                let message = Message::PreVote { wanted, last };
+                out.push(self.me.send(peer, self.hard.term, message));
+            }
+        }
+        self.on_pre_vote_reply(self.me.id, wanted, true)
+    }
+
+    /// "Would you vote for me?" The answer promises nothing. Yes, if the asker's log would get the
+    /// vote, its term is a later one, and no leader is heard from.
+    pub(crate) fn on_pre_vote(
+        &mut self,
+        from: NodeId,
+        wanted: Term,
+        last: LogId,
+        out: &mut Vec<Output>,
+    ) {
+        let granted = wanted > self.hard.term && last >= self.log.last().id && !self.hears_leader();
+        // The durable term travels along: an asker whose term is behind learns it from a refusal.
+        let message = Message::PreVoteReply { wanted, granted };
+        out.push(self.me.send(from, self.disk.hard_state().term, message));
+    }
+
+    /// A voter has said what it would do. A quorum of yes begins the campaign; once no quorum can say
+    /// yes any more, this node waits for its timer again. Answers about another term are of an
+    /// earlier pre-campaign and say nothing about this one.
+    pub(crate) fn on_pre_vote_reply(
+        &mut self,
+        from: NodeId,
+        wanted: Term,
+        granted: bool,
+    ) -> Option<Transition> {
+        let term = self.hard.term;
+        let Role::PreCandidate(ballot) = &mut self.role else {
+            return None;
+        };
+        if Some(wanted) != term.next() {
+            return None;
+        }
+        ballot.count(from, granted);
+        if ballot.is_won(&self.membership) {
+            Some(Transition::Campaign)
+        } else if ballot.is_lost(&self.membership) {
+            Some(Transition::Follow { term, leader: None })
+        } else {
+            None
+        }
+    }
+
+    /// RequestVote. A learner, or a node that does not know the asker, answers too: its own
+    /// membership may be behind the asker's.
+    pub(crate) fn on_vote(
+        &mut self,
+        from: NodeId,
+        term: Term,
+        last: LogId,
+        out: &mut Vec<Output>,
+    ) -> Option<Transition> {
+        let free = match self.hard.vote {
+            None => true,
+            Some(candidate) => candidate == from,
+        };
+        let known_leader = self.leader().is_some();
+        // The log is compared on a repeated request too: the vote record alone proves nothing about
+        // the asker (F6).
+        let grant = term == self.hard.term && free && !known_leader && last >= self.log.last().id;
+        if !grant {
+            self.refuse_vote(from, out);
+            return None;
+        }
+        if self.hard.vote.is_none() {
+            self.set_hard_state(HardState {
+                term,
+                vote: Some(from),
+            });
+        }
+        Some(Transition::Grant { to: from })
+    }
+
+    /// A refusal carries this node's term and so waits until that is durable.
+    fn refuse_vote(&mut self, from: NodeId, out: &mut Vec<Output>) {
+        if self.is_term_durable() {
+            let message = Message::VoteReply { granted: false };
+            out.push(self.me.send(from, self.hard.term, message));
+        } else if let Some(follower) = self.role.follower_mut()
+            && self.membership.contains(from)
+        {
+            follower.owed.refusals.insert(from);
+        }
+    }
+
+    /// A voter's answer to RequestVote. It counts only in the campaign it was asked in: this term,
+    /// and after this life's own request, which cannot leave before the own vote is durable.
+    pub(crate) fn on_vote_reply(
+        &mut self,
+        from: NodeId,
+        term: Term,
+        granted: bool,
+    ) -> Option<Transition> {
+        if term != self.hard.term {
+            return None;
+        }
+        let Role::Candidate(candidate) = &mut self.role else {
+            return None;
+        };
+        if !candidate.asked {
+            return None;
+        }
+        candidate.ballot.count(from, granted);
+        self.tally()
+    }
+
+    fn tally(&self) -> Option<Transition> {
+        let Role::Candidate(candidate) = &self.role else {
+            return None;
+        };
+        if candidate.ballot.is_won(&self.membership) {
+            Some(Transition::Lead)
+        } else if candidate.ballot.is_lost(&self.membership) {
+            Some(Transition::Follow {
+                term: self.hard.term,
+                leader: None,
+            })
+        } else {
+            None
+        }
+    }
+
+    /// Term and own vote are durable: now, and not before, the campaign begins. One candidate asking
+    /// earlier could crash, forget, and ask in the same term again with another log (F2, F3).
+    pub(crate) fn release_campaign(&mut self, out: &mut Vec<Output>) -> Option<Transition> {
+        let early = self.plants.has(Plant::EarlyRequestVote);
+        if !self.is_hard_state_durable() && !early {
+            return None;
+        }
+        assert!(
+            self.disk.log() == self.log.end() || early,
+            "one FIFO: what was appended before the vote is durable with it"
+        );
+        let me = self.me;
+        let Role::Candidate(candidate) = &mut self.role else {
+            return None;
+        };
+        candidate.asked = true;
+        candidate.ballot.count(me.id, true);
+        self.draw_timeout();
+        let last = self.log.last().id;
+        for peer in self.membership.voters() {
+            if peer != me.id {
+                out.push(me.send(peer, self.hard.term, Message::Vote { last }));
+            }
+        }
+        self.tally()
+    }
+}

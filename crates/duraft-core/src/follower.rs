@@ -1,0 +1,329 @@
+//! What a follower does with a leader's words: compare logs, take over batches, acknowledge.
+//!
+//! Comparing (RULES.md 1, 2, 8). A leader names the boundary its batches follow. If this log has the
+//! very boundary, by term, index and digest, the logs are equal up to it, and the batches are
+//! compared one by one:
+//!
+//! | here stands | then |
+//! |---|---|
+//! | the same batch | it is skipped, never rewritten: an old duplicate changes nothing |
+//! | nothing | it and all after it are appended |
+//! | a batch of another term | the log is cut there, above everything committed, and appended to |
+//! | another batch of the same term | divergence: nothing is changed, the leader is told, this node halts |
+//!
+//! What the message proved is remembered as `verified`. Commit never runs ahead of it, and an
+//! acknowledgement names at most the smaller of `verified` and what is durable: not the end of this
+//! log, whose tail may be of a dead leader.
+
+use crate::batch::{Batch, BatchKind};
+use crate::io::{Fault, Output};
+use crate::log::Boundary;
+use crate::message::{AppendReply, Message};
+use crate::plant::Plant;
+use crate::raft::Raft;
+use crate::role::{Role, Transition};
+use crate::types::{Index, LogId, NodeId, Position, Term};
+use alloc::vec::Vec;
+
+/// What a comparison of the leader's batches with this log came to.
+enum Comparison {
+    /// The logs agree up to `at`; of the batches, the first `skip` are here already.
+    Agree { at: Boundary, skip: usize },
+    /// The boundary asked for is not here.
+    Missing { hint: LogId },
+    /// One (term, index), two contents.
+    Diverge { theirs: Position, ours: Position },
+}
+
+impl Raft {
+    /// AppendEntries, or a probe if it has no batches. Its chain was checked on receipt.
+    pub(crate) fn on_append(
+        &mut self,
+        from: NodeId,
+        term: Term,
+        prev: Position,
+        mut batches: Vec<Batch>,
+        commit: Index,
+        out: &mut Vec<Output>,
+    ) -> Option<Transition> {
+        if term < self.hard.term {
+            // A leader that was deposed and does not know it. Its log proves nothing; this node's
+            // term tells it.
+            let hint = self.log.position(self.log.floor_id(prev.id)).id;
+            let reply = AppendReply::Rejected {
+                prev: prev.id,
+                hint,
+            };
+            self.tell_term(from, Message::AppendReply(reply), out);
+            return None;
+        }
+        if !self.follows(from) {
+            return None;
+        }
+        self.elapsed = 0;
+        let (at, skip) = match self.compare(&prev, &batches) {
+            Comparison::Agree { at, skip } => (at, skip),
+            // The leader looks further back. That answer proves no log content, but it carries the
+            // term, so it waits for that.
+            Comparison::Missing { hint } => {
+                let follower = self.role.follower_mut().expect("checked above");
+                follower.owed.rejected = Some((prev.id, hint));
+                return None;
+            }
+            Comparison::Diverge { theirs, ours } => {
+                return self.on_divergence(from, theirs, ours, out);
+            }
+        };
+        batches.drain(..skip);
+        let end = if batches.is_empty() {
+            at
+        } else {
+            match self.take_over(at, batches) {
+                Ok(end) => end,
+                Err(refusal) => return refusal,
+            }
+        };
+        // The log up to `end` is this leader's, and this leader has the commit index.
+        self.verified = self.verified.max(end);
+        self.learn_commit(commit);
+        let follower = self.role.follower_mut().expect("checked above");
+        follower.owed.accepted = follower.owed.accepted.max(Some(end));
+        None
+    }
+
+    /// Is `from` the leader this node follows? A second leader in one term cannot be; whoever claims
+    /// it is not believed.
+    fn follows(&self, from: NodeId) -> bool {
+        match &self.role {
+            Role::Follower(follower) => follower.leader == Some(from),
+            Role::PreCandidate(_) | Role::Candidate(_) | Role::Leader(_) => false,
+        }
+    }
+
+    fn compare(&self, prev: &Position, batches: &[Batch]) -> Comparison {
+        let (mut at, mut skip) = if prev.index() < self.log.start().index() {
+            // The message begins before this log does. The part before the start is committed and
+            // not stored one by one any more; it agrees if one of the batches ends in the start.
+            let start = self.log.start();
+            let ends = batches.iter().map(|batch| batch.header.position());
+            match ends.clone().position(|end| end.id == start.id) {
+                Some(i) => {
+                    let theirs = batches[i].header.position();
+                    if theirs != start {
+                        return Comparison::Diverge {
+                            theirs,
+                            ours: start,
+                        };
+                    }
+                    (self.log.begin(), i + 1)
+                }
+                None => return Comparison::Missing { hint: start.id },
+            }
+        } else {
+            match self.log.boundary_after(prev.index()) {
+                Some(at) if self.log.position(at).id == prev.id => {
+                    let ours = self.log.position(at);
+                    if ours != *prev {
+                        return Comparison::Diverge {
+                            theirs: *prev,
+                            ours,
+                        };
+                    }
+                    (at, 0)
+                }
+                Some(_) | None => {
+                    // What a log that holds `prev` may share with this one ends at the last boundary
+                    // here that is at or before `prev` by index and by term.
+                    let hint = self.log.position(self.log.floor_id(prev.id)).id;
+                    return Comparison::Missing { hint };
+                }
+            }
+        };
+        for batch in &batches[skip..] {
+            let Some(here) = self.log.header(at) else {
+                break;
+            };
+            if here.term != batch.header.term {
+                break;
+            }
+            // Same first index and term. The digest names kind, count and content.
+            if here.digest != batch.header.digest {
+                return Comparison::Diverge {
+                    theirs: batch.header.position(),
+                    ours: here.position(),
+                };
+            }
+            at = at.next();
+            skip += 1;
+        }
+        Comparison::Agree { at, skip }
+    }
+
+    /// Replaces what follows `at` by these batches, or says why not.
+    fn take_over(
+        &mut self,
+        at: Boundary,
+        batches: Vec<Batch>,
+    ) -> Result<Boundary, Option<Transition>> {
+        if let Some(batch) = batches
+            .iter()
+            .find(|batch| batch.header.kind == BatchKind::Membership)
+        {
+            // Following it would need a change of quorums that this version does not know; skipping
+            // it would be worse.
+            let at = batch.header.first;
+            return Err(Some(Transition::Halt(Fault::UnsupportedMembershipBatch {
+                at,
+            })));
+        }
+        if at < self.log.end() {
+            if at < self.commit {
+                return Err(Some(Transition::Halt(Fault::CommittedTruncation {
+                    commit: self.commit(),
+                    cut: self.log.index(at).next(),
+                })));
+            }
+            if at < self.verified {
+                // A leader's log only grows within its term: this contradicts its own words.
+                return Err(None);
+            }
+            assert!(at >= self.handed, "what was applied is never cut");
+            self.log.truncate(at);
+            self.disk.truncate(at);
+            self.staged.truncate = Some(self.log.last());
+            if let Some(follower) = self.role.follower_mut() {
+                follower.acked = follower.acked.min(at);
+            }
+        }
+        for batch in &batches {
+            self.log.push(batch);
+        }
+        assert!(
+            self.staged.append.is_empty(),
+            "a step takes over one message"
+        );
+        self.staged.append = batches;
+        Ok(self.log.end())
+    }
+
+    /// One (term, index) with two contents: some disk or some node is broken, and this node cannot
+    /// tell which. It changes nothing, acknowledges nothing, says what it holds and stops; if a quorum
+    /// says so, the leader stops leading.
+    fn on_divergence(
+        &mut self,
+        from: NodeId,
+        theirs: Position,
+        ours: Position,
+        out: &mut Vec<Output>,
+    ) -> Option<Transition> {
+        if !self.is_term_durable() {
+            // Nothing may leave in this term yet. The leader will ask again.
+            return None;
+        }
+        let reply = AppendReply::Divergence { theirs, ours };
+        out.push(
+            self.me
+                .send(from, self.hard.term, Message::AppendReply(reply)),
+        );
+        Some(Transition::Halt(Fault::Divergence { theirs, ours }))
+    }
+
+    /// "I lead." Proof of contact, and a commit index that this node may believe as far as it has
+    /// compared logs with this leader: its tail beyond may be of a dead one.
+    pub(crate) fn on_heartbeat(
+        &mut self,
+        from: NodeId,
+        term: Term,
+        commit: Index,
+        round: u64,
+        out: &mut Vec<Output>,
+    ) {
+        if term < self.hard.term {
+            self.tell_term(from, Message::HeartbeatReply { round }, out);
+            return;
+        }
+        if !self.follows(from) {
+            return;
+        }
+        self.elapsed = 0;
+        self.learn_commit(commit);
+        let follower = self.role.follower_mut().expect("checked above");
+        follower.owed.heartbeat = follower.owed.heartbeat.max(Some(round));
+    }
+
+    /// Answers a leader of an earlier term with this node's term, if that is durable. If it is not,
+    /// silence: the leader repeats itself.
+    fn tell_term(&self, to: NodeId, message: Message, out: &mut Vec<Output>) {
+        if self.is_term_durable() {
+            out.push(self.me.send(to, self.hard.term, message));
+        }
+    }
+
+    fn learn_commit(&mut self, leader_commit: Index) {
+        // The leader's commit may be ahead of what was compared. Cap it there, or a divergent tail of
+        // ours would be committed.
+        let commit = self.log.floor(leader_commit).min(self.verified);
+        self.commit = self.commit.max(commit);
+    }
+
+    /// Sends the answers that the disk now covers.
+    pub(crate) fn release_owed(&mut self, durable_before: Boundary, out: &mut Vec<Output>) {
+        let Role::Follower(follower) = &self.role else {
+            return;
+        };
+        if follower.owed.is_empty() {
+            return;
+        }
+        let (me, term) = (self.me, self.hard.term);
+        let vote_durable = self.is_hard_state_durable() || self.plants.has(Plant::EarlyVote);
+        let term_durable = self.is_term_durable();
+        let early = self.plants.has(Plant::EarlyAck);
+        let durable = if early {
+            self.log.end()
+        } else {
+            self.disk.log()
+        };
+        let matched = self.verified.min(durable);
+        let matched_index = self.log.index(matched);
+        let grew = durable > durable_before;
+        let follower = self.role.follower_mut().expect("looked at above");
+        let leader = follower.leader;
+        let owed = &mut follower.owed;
+
+        if vote_durable && let Some(to) = owed.grant.take() {
+            out.push(me.send(to, term, Message::VoteReply { granted: true }));
+            // The candidate gets its time from now on (RULES.md 11).
+            self.elapsed = 0;
+        }
+        if !term_durable {
+            return;
+        }
+        while let Some(to) = owed.refusals.pop_first() {
+            out.push(me.send(to, term, Message::VoteReply { granted: false }));
+        }
+        let Some(leader) = leader else {
+            return;
+        };
+        if let Some(round) = owed.heartbeat.take() {
+            out.push(me.send(leader, term, Message::HeartbeatReply { round }));
+        }
+        if let Some((prev, hint)) = owed.rejected.take() {
+            let reply = AppendReply::Rejected { prev, hint };
+            out.push(me.send(leader, term, Message::AppendReply(reply)));
+        }
+        if let Some(wanted) = owed.accepted {
+            let done = matched >= wanted;
+            // A part of what is wanted is told when it has just become durable, not at every message.
+            if done || (grew && matched > follower.acked) {
+                let reply = AppendReply::Accepted {
+                    matched: matched_index,
+                };
+                out.push(me.send(leader, term, Message::AppendReply(reply)));
+                follower.acked = follower.acked.max(matched);
+            }
+            if done {
+                follower.owed.accepted = None;
+            }
+        }
+    }
+}

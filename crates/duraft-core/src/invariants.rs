@@ -1,0 +1,523 @@
+//! What must hold of one node after every step, and between the states before and after it.
+//!
+//! Tests and the simulator call both functions after each step, in release builds too. In short:
+//!
+//! - **I1** durable and commit lie in the log; applied ≤ handed ≤ both; all of them are batch ends.
+//! - **I2** writes are dense, at most one a step, and describe exactly what changed.
+//! - **I3** emitting a write waits for no completion: what changed is written in the same step.
+//! - **I4** every message satisfies the release table, judged by completed writes only.
+//! - **I5** completions count once and never for more than was issued.
+//! - **I6** a halted node does nothing but refuse.
+//! - **I7** the term never decreases, a vote never changes within it, only a candidate whose vote is
+//!   durable becomes leader, a leader's log only grows.
+//! - **I8** every buffer is within its limit.
+//! - **I9** determinism is a property of two runs; [`Raft::fingerprint`] lets a test compare them.
+//!
+//! What needs several nodes (election safety, log matching and the like) is not decided here.
+
+use crate::batch::Batch;
+use crate::io::{Event, Output, Response, Write};
+use crate::log::Boundary;
+use crate::message::{AppendReply, Envelope, Message};
+use crate::progress::{Progress, Stage};
+use crate::raft::Raft;
+use crate::role::{Leader, Role};
+use crate::types::{HardState, LogId, Position};
+use alloc::format;
+use alloc::string::String;
+
+/// A broken invariant.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// Which one, as numbered in the module documentation.
+    pub invariant: &'static str,
+    /// What was found.
+    pub found: String,
+}
+
+impl core::fmt::Display for Violation {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.found)
+    }
+}
+
+impl core::error::Error for Violation {}
+
+type Verdict = Result<(), Violation>;
+
+fn ensure(holds: bool, invariant: &'static str, found: impl FnOnce() -> String) -> Verdict {
+    if holds {
+        Ok(())
+    } else {
+        Err(Violation {
+            invariant,
+            found: found(),
+        })
+    }
+}
+
+/// Checks one state by itself.
+pub fn check(raft: &Raft) -> Verdict {
+    let log = &raft.log;
+    let (durable, end) = (raft.disk.log(), log.end());
+    ensure(durable <= end, "I1 durable ≤ last", || {
+        format!("{durable:?} > {end:?}")
+    })?;
+    ensure(raft.commit <= end, "I1 commit ≤ last", || {
+        format!("{:?} > {end:?}", raft.commit)
+    })?;
+    ensure(
+        raft.applied <= raft.handed && raft.handed <= raft.commit.min(durable),
+        "I1 applied ≤ handed ≤ min(commit, durable)",
+        || {
+            format!(
+                "{:?}, {:?}, {:?}, {durable:?}",
+                raft.applied, raft.handed, raft.commit
+            )
+        },
+    )?;
+    ensure(raft.verified <= end, "I1 verified ≤ last", || {
+        format!("{:?} > {end:?}", raft.verified)
+    })?;
+    check_chain(raft)?;
+    check_disk(raft)?;
+    check_buffers(raft)?;
+    check_role(raft)
+}
+
+fn check_chain(raft: &Raft) -> Verdict {
+    let mut end = raft.log.start();
+    for header in raft.log.headers() {
+        ensure(header.follows(&end), "I1 the log is a chain", || {
+            format!("{header:?} does not follow {end}")
+        })?;
+        end = header.position();
+    }
+    ensure(
+        end.term() <= raft.hard.term,
+        "I1 no entry is of a later term than the node's",
+        || format!("{end} in term {}", raft.hard.term),
+    )
+}
+
+/// The descriptors of writes under way partition what is not durable.
+fn check_disk(raft: &Raft) -> Verdict {
+    let (issued, completed) = (raft.disk.issued(), raft.disk.completed());
+    ensure(
+        completed <= issued,
+        "I5 nothing completes before it is issued",
+        || format!("{completed} > {issued}"),
+    )?;
+    let mut seq = completed;
+    let mut end = raft.disk.log();
+    for (next_seq, next_end) in raft.disk.appends() {
+        ensure(
+            next_seq > seq && next_end > end,
+            "I5 writes under way ascend",
+            || format!("write {next_seq} up to {next_end:?} after {seq}, {end:?}"),
+        )?;
+        (seq, end) = (next_seq, next_end);
+    }
+    ensure(
+        end == raft.log.end() && seq <= issued,
+        "I3 what is not durable is being written",
+        || format!("{end:?} of {:?}, write {seq}", raft.log.end()),
+    )?;
+    ensure(
+        raft.staged.is_empty(),
+        "I3 what changed is written in the same step",
+        || format!("{:?}", raft.staged),
+    )
+}
+
+fn check_buffers(raft: &Raft) -> Verdict {
+    let log = &raft.log;
+    let cached = log.cached_from();
+    ensure(
+        cached <= raft.disk.log(),
+        "I8 bodies that are not durable stay in memory",
+        || format!("cached from {cached:?}"),
+    )?;
+    let excess = log.cached_bytes() > raft.config.cache_bytes_max && cached < raft.disk.log();
+    ensure(
+        !excess || raft.halted.is_some(),
+        "I8 the cache is within its limit",
+        || format!("{} bytes", log.cached_bytes()),
+    )?;
+    let cost = cost_between(raft, raft.applied, raft.handed);
+    ensure(
+        cost == raft.unapplied_bytes,
+        "I8 unapplied bytes are counted",
+        || format!("{} counted, {cost} found", raft.unapplied_bytes),
+    )?;
+    let one = raft.handed.previous() == Some(raft.applied);
+    ensure(
+        cost <= raft.config.unapplied_bytes_max || one,
+        "I8 unapplied bytes are within their limit",
+        || format!("{cost}"),
+    )
+}
+
+fn cost_between(raft: &Raft, from: Boundary, to: Boundary) -> u64 {
+    let mut at = from;
+    let mut cost = 0;
+    while at < to {
+        cost += raft.log.header(at).map_or(0, |header| header.cost());
+        at = at.next();
+    }
+    cost
+}
+
+fn check_role(raft: &Raft) -> Verdict {
+    match &raft.role {
+        Role::Follower(_) => Ok(()),
+        Role::PreCandidate(_) => ensure(
+            raft.is_hard_state_durable(),
+            "I4 no pre-campaign while term or vote are on their way to the disk",
+            || format!("{:?}", raft.hard),
+        ),
+        Role::Candidate(candidate) => {
+            ensure(
+                raft.hard.vote == Some(raft.me.id),
+                "I7 a candidate has voted for itself",
+                || format!("{:?}", raft.hard),
+            )?;
+            ensure(
+                !candidate.asked || raft.is_hard_state_durable(),
+                "I4 a campaign begins when its vote is durable",
+                || format!("{:?}", raft.hard),
+            )
+        }
+        Role::Leader(leader) => check_leader(raft, leader),
+    }
+}
+
+fn check_leader(raft: &Raft, leader: &Leader) -> Verdict {
+    ensure(
+        raft.hard.vote == Some(raft.me.id) && raft.is_hard_state_durable(),
+        "I7 a leader's own vote is durable",
+        || format!("{:?}", raft.hard),
+    )?;
+    ensure(
+        raft.log
+            .header(leader.term_begin)
+            .is_some_and(|noop| noop.term == raft.hard.term),
+        "I7 a leader's term has begun in its log",
+        || format!("{:?}", leader.term_begin),
+    )?;
+    let cost = cost_between(raft, raft.commit, raft.log.end());
+    ensure(
+        cost == leader.uncommitted_bytes,
+        "I8 uncommitted bytes are counted",
+        || format!("{} counted, {cost} found", leader.uncommitted_bytes),
+    )?;
+    let mut others = raft.membership.members().filter(|id| *id != raft.me.id);
+    ensure(
+        others.all(|id| leader.progress.contains_key(&id))
+            && leader.progress.len() + 1 == raft.membership.members().count(),
+        "I8 a leader tracks every member but itself",
+        || format!("{:?}", leader.progress.keys()),
+    )?;
+    for progress in leader.progress.values() {
+        check_progress(raft, progress)?;
+    }
+    Ok(())
+}
+
+fn check_progress(raft: &Raft, progress: &Progress) -> Verdict {
+    let found = || format!("{progress:?}");
+    ensure(
+        progress.matched <= progress.next && progress.next <= raft.log.end(),
+        "I8 matched ≤ next ≤ last",
+        found,
+    )?;
+    let Stage::Replicate {
+        window,
+        bytes,
+        loading,
+    } = &progress.stage
+    else {
+        return Ok(());
+    };
+    let sum: u64 = window.iter().map(|sent| sent.bytes).sum();
+    ensure(sum == *bytes, "I8 bytes in flight are counted", found)?;
+    ensure(
+        window.len() <= raft.config.inflight_messages_max,
+        "I8 messages in flight are within their limit",
+        found,
+    )?;
+    ensure(
+        *bytes <= raft.config.inflight_bytes_max || window.len() <= 1,
+        "I8 bytes in flight are within their limit",
+        found,
+    )?;
+    let mut end = progress.matched;
+    for sent in window {
+        ensure(sent.end > end, "I8 the window ascends", found)?;
+        end = sent.end;
+    }
+    ensure(
+        end == progress.next,
+        "I8 the window reaches from matched to next",
+        found,
+    )?;
+    ensure(
+        loading.is_none() || progress.next < raft.log.end(),
+        "I8 a load asks for what is in the log",
+        found,
+    )
+}
+
+/// Checks a step: the state before, the state after, and everything it put out.
+pub fn check_delta(before: &Raft, after: &Raft, outputs: &[Output]) -> Verdict {
+    if before.halted.is_some() {
+        return check_halted(before, after, outputs);
+    }
+    check_history(before, after)?;
+    if after.halted.is_some() {
+        let quiet = outputs.iter().all(|output| match output {
+            Output::Persist(_) | Output::Apply(_) | Output::Load(_) => false,
+            Output::Send(_) | Output::Respond(_) | Output::Changed(_) => true,
+        });
+        let told = matches!(outputs.last(), Some(Output::Changed(Event::Halted(_))));
+        ensure(
+            quiet && told,
+            "I6 a node that halts writes and applies nothing",
+            || format!("{outputs:?}"),
+        )?;
+    } else {
+        check_writes(before, after, outputs)?;
+    }
+    let mut handed = before.handed;
+    for output in outputs {
+        match output {
+            Output::Send(envelope) => check_send(after, envelope)?,
+            Output::Apply(batches) => handed = check_apply(after, handed, batches)?,
+            Output::Persist(_) | Output::Load(_) | Output::Respond(_) | Output::Changed(_) => {}
+        }
+    }
+    ensure(
+        handed == after.handed,
+        "I1 what is handed over is put out",
+        || format!("{handed:?} of {:?}", after.handed),
+    )
+}
+
+fn check_halted(before: &Raft, after: &Raft, outputs: &[Output]) -> Verdict {
+    let refuses = outputs
+        .iter()
+        .all(|output| matches!(output, Output::Respond(Response::Rejected { .. })));
+    ensure(
+        refuses && before.fingerprint() == after.fingerprint(),
+        "I6 a halted node does nothing but refuse",
+        || format!("{outputs:?}"),
+    )
+}
+
+fn check_history(before: &Raft, after: &Raft) -> Verdict {
+    ensure(
+        after.hard.term >= before.hard.term,
+        "I7 the term never decreases",
+        || format!("{} after {}", after.hard.term, before.hard.term),
+    )?;
+    ensure(
+        after.hard.term > before.hard.term
+            || before.hard.vote.is_none()
+            || after.hard.vote == before.hard.vote,
+        "I7 a vote never changes within a term",
+        || format!("{:?} after {:?}", after.hard, before.hard),
+    )?;
+    ensure(
+        after.commit >= before.commit
+            && after.handed >= before.handed
+            && after.applied >= before.applied
+            && after.disk.completed() >= before.disk.completed(),
+        "I1 commit, handed, applied and completed never move back",
+        || format!("commit {:?} after {:?}", after.commit, before.commit),
+    )?;
+    ensure(
+        after.log.position(before.commit) == before.log.position(before.commit),
+        "I1 what is committed never changes",
+        || format!("{}", before.log.position(before.commit)),
+    )?;
+    let Role::Leader(_) = &after.role else {
+        return Ok(());
+    };
+    match &before.role {
+        Role::Leader(_) if before.hard.term == after.hard.term => ensure(
+            after.log.end() >= before.log.end()
+                && after.log.position(before.log.end()) == before.log.last(),
+            "I7 a leader's log only grows",
+            || format!("{} after {}", after.log.last(), before.log.last()),
+        ),
+        Role::Candidate(_) => ensure(
+            before.hard.term == after.hard.term,
+            "I7 a candidate leads the term it campaigned in",
+            || format!("{} after {}", after.hard.term, before.hard.term),
+        ),
+        Role::Leader(_) | Role::Follower(_) | Role::PreCandidate(_) => {
+            ensure(false, "I7 only a candidate becomes leader", || {
+                format!("from {:?}", before.role())
+            })
+        }
+    }
+}
+
+/// At most one write, the next in number, and the log and hard state before it plus what it says are
+/// the log and hard state after it.
+fn check_writes(before: &Raft, after: &Raft, outputs: &[Output]) -> Verdict {
+    let mut writes = outputs.iter().filter_map(|output| match output {
+        Output::Persist(write) => Some(write),
+        Output::Send(_)
+        | Output::Apply(_)
+        | Output::Load(_)
+        | Output::Respond(_)
+        | Output::Changed(_) => None,
+    });
+    let write = writes.next();
+    ensure(
+        writes.next().is_none(),
+        "I2 at most one write a step",
+        || format!("{outputs:?}"),
+    )?;
+    let mut end = before.log.last();
+    let mut hard = before.hard;
+    if let Some(write) = write {
+        ensure(
+            write.seq == before.disk.issued().next() && write.seq == after.disk.issued(),
+            "I2 writes are dense",
+            || format!("{} after {}", write.seq, before.disk.issued()),
+        )?;
+        (hard, end) = replay(before, write)?;
+    }
+    ensure(
+        hard == after.hard && end == after.log.last(),
+        "I2 writes describe exactly what changed",
+        || format!("{hard:?} {end}, not {:?} {}", after.hard, after.log.last()),
+    )
+}
+
+fn replay(before: &Raft, write: &Write) -> Result<(HardState, Position), Violation> {
+    let mut end = before.log.last();
+    if let Some(cut) = write.truncate {
+        let known = before.log.boundary_after(cut.index());
+        ensure(
+            known.is_some_and(|at| before.log.position(at) == cut && at >= before.commit),
+            "I2 a cut lies in the log and above what is committed",
+            || format!("{cut}"),
+        )?;
+        end = cut;
+    }
+    for batch in &write.append {
+        ensure(
+            batch.header.follows(&end),
+            "I2 an append follows the log",
+            || format!("{:?} after {end}", batch.header),
+        )?;
+        end = batch.header.position();
+    }
+    Ok((write.hard_state.unwrap_or(before.hard), end))
+}
+
+/// The release table. Judged by the state after the step, in which only completed writes count as
+/// durable.
+fn check_send(raft: &Raft, envelope: &Envelope) -> Verdict {
+    let durable = raft.disk.hard_state();
+    let found = || format!("{envelope:?} with {durable:?} durable");
+    let own = HardState {
+        term: envelope.term,
+        vote: Some(raft.me.id),
+    };
+    match &envelope.message {
+        Message::PreVote { .. } | Message::PreVoteReply { .. } => {
+            return ensure(
+                envelope.term <= durable.term,
+                "I4 an envelope's term is durable",
+                found,
+            );
+        }
+        Message::Vote { last } => ensure(
+            durable == own && raft.disk.log() == raft.log.end() && *last == raft.log.last().id,
+            "I4 RequestVote leaves when term, vote and log are durable",
+            found,
+        )?,
+        Message::VoteReply { granted: true } => ensure(
+            durable.vote == Some(envelope.to),
+            "I4 a grant leaves when the vote is durable",
+            found,
+        )?,
+        Message::Append {
+            prev,
+            batches,
+            commit,
+        } => {
+            let first = raft.log.boundary_after(prev.index());
+            ensure(
+                durable == own
+                    && raft.role.leader().is_some()
+                    && first.is_some_and(|at| are_in_log(raft, at, prev, batches))
+                    && *commit <= raft.commit(),
+                "I4 a leader sends its own log",
+                found,
+            )?;
+        }
+        Message::AppendReply(AppendReply::Accepted { matched }) => ensure(
+            raft.log
+                .boundary_after(*matched)
+                .is_some_and(|at| at <= raft.disk.log() && at <= raft.verified),
+            "I4 an acknowledged batch is durable and verified",
+            found,
+        )?,
+        Message::Heartbeat { commit, .. } => {
+            let matched = (raft.role.leader())
+                .and_then(|leader| leader.progress.get(&envelope.to))
+                .map(|progress| raft.log.index(progress.matched));
+            ensure(
+                durable == own
+                    && *commit <= raft.commit()
+                    && matched.is_some_and(|matched| *commit <= matched),
+                "I4 a heartbeat commits what the peer holds",
+                found,
+            )?;
+        }
+        Message::VoteReply { granted: false }
+        | Message::AppendReply(AppendReply::Rejected { .. } | AppendReply::Divergence { .. })
+        | Message::HeartbeatReply { .. } => {}
+    }
+    ensure(
+        envelope.term == durable.term && envelope.term == raft.hard.term,
+        "I4 an envelope's term is durable",
+        found,
+    )
+}
+
+fn are_in_log(raft: &Raft, first: Boundary, prev: &Position, batches: &[Batch]) -> bool {
+    let mut at = first;
+    raft.log.position(at) == *prev
+        && batches.iter().all(|batch| {
+            let same = raft.log.header(at) == Some(&batch.header);
+            at = at.next();
+            same
+        })
+}
+
+fn check_apply(raft: &Raft, from: Boundary, batches: &[Batch]) -> Result<Boundary, Violation> {
+    let mut at = from;
+    for batch in batches {
+        ensure(
+            at < raft.commit.min(raft.disk.log()) && raft.log.header(at) == Some(&batch.header),
+            "I1 only committed and durable batches are applied, in order",
+            || {
+                let expected: Option<LogId> = raft.log.header(at).map(|header| header.last_id());
+                format!("{:?} where {expected:?} was due", batch.header)
+            },
+        )?;
+        at = at.next();
+    }
+    ensure(
+        !batches.is_empty(),
+        "I1 an apply hands something over",
+        || String::from("nothing"),
+    )?;
+    Ok(at)
+}

@@ -1,0 +1,547 @@
+//! What a leader does: give batches their place, replicate them, count durable copies, keep contact.
+//!
+//! The leader's own disk is one more peer. Batches go out to the others while its own write is under
+//! way, and an entry may be committed on the others' word before its own copy is durable; its own
+//! copy counts when it is.
+//!
+//! Finding the last common boundary takes one round trip per conflicting term: a rejection names the
+//! last boundary of the peer's log that is at or before the one asked for by index **and** by term,
+//! and the leader asks next for the last boundary of its own that is at or before that one by both.
+//! Each exchange leaves out at least one whole term of one of the logs.
+
+use crate::batch::{Batch, BatchKind, Body, BodyError};
+use crate::config::Config;
+use crate::io::{Load, Output, Reject, Response};
+use crate::log::{Boundary, Log};
+use crate::message::{AppendReply, Message};
+use crate::plant::Plant;
+use crate::progress::{Progress, Sent, Stage};
+use crate::raft::{Raft, Sender};
+use crate::role::{Leader, Role, Transition};
+use crate::types::{Incarnation, LoadId, LogId, NodeId, Position, ProposalId, Term};
+use alloc::vec::Vec;
+
+impl Raft {
+    /// A leader at the beginning of its term: it knows nothing of the others.
+    pub(crate) fn new_leader(&self) -> Leader {
+        assert_eq!(
+            self.hard.vote,
+            Some(self.me.id),
+            "a leader voted for itself"
+        );
+        let end = self.log.end();
+        let progress = self
+            .membership
+            .members()
+            .filter(|id| *id != self.me.id)
+            .map(|id| (id, Progress::new(end, self.log.begin(), self.now)))
+            .collect();
+        let uncommitted = (self.log.headers().iter().rev())
+            .take_while(|header| header.first > self.log.index(self.commit))
+            .map(|header| header.cost())
+            .sum();
+        Leader {
+            progress,
+            term_begin: end,
+            uncommitted_bytes: uncommitted,
+            round: 0,
+            heartbeat_elapsed: 0,
+        }
+    }
+
+    /// The first batch of a term is empty: only an entry of the own term can be committed by
+    /// counting, and everything before it with it (paper, 5.4.2).
+    pub(crate) fn begin_term(&mut self, out: &mut Vec<Output>) {
+        let noop = Body::noop()
+            .seal(self.me.group, &self.log.last(), self.hard.term)
+            .expect("campaigning asked for room for one more entry");
+        self.append_own(noop);
+        self.advance_commit(out);
+        self.replicate_to_all(out);
+    }
+
+    fn append_own(&mut self, batch: Batch) {
+        let leader = self.role.leader_mut().expect("only leaders append");
+        assert_eq!(
+            batch.header.term, self.hard.term,
+            "a leader appends in its own term"
+        );
+        leader.uncommitted_bytes += batch.cost();
+        self.log.push(&batch);
+        self.staged.append.push(batch);
+    }
+
+    /// A client wants a body in the log. The answer says where it stands, not that it is committed.
+    pub(crate) fn on_propose(&mut self, id: ProposalId, body: Body, out: &mut Vec<Output>) {
+        if let Some(reason) = self.refuses(&body) {
+            self.reject(id, reason, out);
+            return;
+        }
+        let count = body.count;
+        let batch = match body.seal(self.me.group, &self.log.last(), self.hard.term) {
+            Ok(batch) => batch,
+            Err(error) => {
+                let reason = match error {
+                    BodyError::IndexExhausted => Reject::IndexExhausted,
+                    BodyError::TooLong { .. } => Reject::TooLarge,
+                    BodyError::Count { .. } | BodyError::Offsets => Reject::Malformed,
+                };
+                self.reject(id, reason, out);
+                return;
+            }
+        };
+        let first = LogId {
+            term: batch.header.term,
+            index: batch.header.first,
+        };
+        self.append_own(batch);
+        out.push(Output::Respond(Response::Appended { id, first, count }));
+        self.replicate_to_all(out);
+    }
+
+    fn refuses(&self, body: &Body) -> Option<Reject> {
+        let Role::Leader(leader) = &self.role else {
+            return Some(Reject::NotLeader);
+        };
+        let len = body.bytes.len() as u64;
+        // The offset table stays unread here; who applies the batch checks it. That it fits is plain.
+        let counted = body.count >= 1 && 4 * u64::from(body.count) <= len;
+        if body.kind != BatchKind::Commands || !counted {
+            return Some(Reject::Malformed);
+        }
+        if len > u64::from(self.config.max_batch_bytes) {
+            return Some(Reject::TooLarge);
+        }
+        let after = leader.uncommitted_bytes + crate::batch::DESCRIPTOR_BYTES + len;
+        if leader.uncommitted_bytes > 0 && after > self.config.uncommitted_bytes_max {
+            return Some(Reject::UncommittedLimit);
+        }
+        None
+    }
+
+    /// A tick of a leader: heartbeats, and the question whether a quorum is still there.
+    pub(crate) fn on_leader_tick(&mut self, out: &mut Vec<Output>) -> Option<Transition> {
+        let (me, term, now) = (self.me, self.hard.term, self.now);
+        let Role::Leader(leader) = &mut self.role else {
+            return None;
+        };
+        let election_ticks = self.config.election_ticks;
+        if self.config.check_quorum {
+            let live = self.membership.voters().filter(|id| {
+                *id == me.id
+                    || (leader.progress.get(id)).is_some_and(|p| p.is_live(now, election_ticks))
+            });
+            if !self.membership.is_quorum(live) {
+                // Others may have elected a leader by now; clients must not wait here.
+                return Some(Transition::Follow { term, leader: None });
+            }
+        }
+        leader.heartbeat_elapsed += 1;
+        if leader.heartbeat_elapsed < self.config.heartbeat_ticks {
+            return None;
+        }
+        leader.heartbeat_elapsed = 0;
+        leader.round += 1;
+        for (peer, progress) in &mut leader.progress {
+            // Not above what the peer is known to hold: its log beyond may be another.
+            let commit = self.commit.min(progress.matched);
+            progress.commit_told = progress.commit_told.max(commit);
+            let message = Message::Heartbeat {
+                commit: self.log.index(commit),
+                round: leader.round,
+            };
+            out.push(me.send(*peer, term, message));
+        }
+        None
+    }
+
+    /// The peer's progress, if this node leads `term` and the message is of the peer's living
+    /// incarnation. A peer that has restarted has lost what was not durable there, and what it knew
+    /// of this leader: it is probed again. What it had acknowledged it still has.
+    fn heard_from(
+        &mut self,
+        from: NodeId,
+        incarnation: Incarnation,
+        term: Term,
+    ) -> Option<&mut Progress> {
+        if term != self.hard.term {
+            return None;
+        }
+        let now = self.now;
+        let leader = self.role.leader_mut()?;
+        let progress = leader.progress.get_mut(&from)?;
+        match progress.incarnation {
+            Some(known) if incarnation < known => return None,
+            Some(known) if incarnation > known => progress.probe_from(progress.matched),
+            Some(_) | None => {}
+        }
+        progress.incarnation = Some(incarnation);
+        progress.heard = now;
+        Some(progress)
+    }
+
+    /// A heartbeat came back: the peer lives. It says nothing about its log. But an append or probe
+    /// that was sent before that heartbeat and has no answer yet may be lost, so ask once more.
+    pub(crate) fn on_heartbeat_reply(
+        &mut self,
+        from: NodeId,
+        incarnation: Incarnation,
+        term: Term,
+        round: u64,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(progress) = self.heard_from(from, incarnation, term) else {
+            return;
+        };
+        let next = progress.next;
+        let mut nudge = false;
+        match &mut progress.stage {
+            Stage::Probe { asked } => {
+                if asked.is_some_and(|(_, asked_in)| asked_in < round) {
+                    *asked = None;
+                }
+            }
+            Stage::Replicate { window, .. } => {
+                nudge = window.front().is_some_and(|sent| sent.round < round);
+            }
+        }
+        if nudge {
+            // An empty append at the end of what was sent: an acceptance acknowledges all of it, a
+            // rejection says from where to repeat.
+            let message = Message::Append {
+                prev: self.log.position(next),
+                batches: Vec::new(),
+                commit: self.commit(),
+            };
+            out.push(self.me.send(from, term, message));
+        }
+        self.replicate_to(from, out);
+    }
+
+    /// A peer has answered an append. Peers can be wrong: what does not fit this log is ignored.
+    pub(crate) fn on_append_reply(
+        &mut self,
+        from: NodeId,
+        incarnation: Incarnation,
+        term: Term,
+        reply: AppendReply,
+        out: &mut Vec<Output>,
+    ) -> Option<Transition> {
+        self.heard_from(from, incarnation, term)?;
+        match reply {
+            // Everything up to `matched` is this leader's log and durable there. Only a boundary of
+            // this log can be meant.
+            AppendReply::Accepted { matched } => {
+                let matched = self.log.boundary_after(matched)?;
+                let now = self.now;
+                let progress = self.role.leader_mut()?.progress.get_mut(&from)?;
+                if progress.acknowledged(matched, now) {
+                    self.advance_commit(out);
+                }
+            }
+            AppendReply::Rejected { prev, hint } => self.on_rejected(from, prev, hint),
+            AppendReply::Divergence { theirs, ours } => {
+                return self.on_diverged(from, theirs, ours);
+            }
+        }
+        self.replicate_to(from, out);
+        None
+    }
+
+    /// The peer does not have the boundary `prev`. The next question is the last boundary here that
+    /// its hint leaves possible, and always before `prev`.
+    fn on_rejected(&mut self, from: NodeId, prev: LogId, hint: LogId) {
+        let Some(asked) = self.log.boundary_after(prev.index) else {
+            return;
+        };
+        if self.log.position(asked).id != prev {
+            return;
+        }
+        let limit = LogId {
+            term: hint.term.min(prev.term),
+            index: hint.index.min(prev.index.previous()),
+        };
+        let next = self.log.floor_id(limit);
+        let now = self.now;
+        let Some(leader) = self.role.leader_mut() else {
+            return;
+        };
+        let Some(progress) = leader.progress.get_mut(&from) else {
+            return;
+        };
+        let answers = match &progress.stage {
+            // An answer to an earlier question says nothing about this one.
+            Stage::Probe { asked } => asked.is_some_and(|(id, _)| id == prev),
+            // What was sent ahead did not arrive. Below `matched` only a delayed duplicate can say
+            // no, to a question that has long been answered.
+            Stage::Replicate { .. } => asked > progress.matched && asked <= progress.next,
+        };
+        // At `matched` there is nothing further back to ask for: the peer has lost what it had
+        // acknowledged, or this log does not begin early enough for it. The question stays open and
+        // is repeated with the heartbeats, not at once, and the log does not count as moving.
+        if answers && asked > progress.matched {
+            progress.moved = now;
+            progress.probe_from(next);
+        }
+    }
+
+    /// The peer holds another content under a (term, index) of this log. If a quorum says so, this
+    /// log is the wrong one, or nobody can tell: this node stops leading (RULES.md 8). A minority
+    /// stops by itself.
+    fn on_diverged(
+        &mut self,
+        from: NodeId,
+        theirs: Position,
+        ours: Position,
+    ) -> Option<Transition> {
+        let at = self.log.boundary_after(theirs.index())?;
+        if self.log.position(at) != theirs || ours == theirs {
+            return None;
+        }
+        let term = self.hard.term;
+        let leader = self.role.leader_mut()?;
+        leader.progress.get_mut(&from)?.diverged = true;
+        let told = (leader.progress.iter())
+            .filter(|(_, progress)| progress.diverged)
+            .map(|(id, _)| *id);
+        self.membership
+            .is_quorum(told)
+            .then_some(Transition::Follow { term, leader: None })
+    }
+
+    /// Commits what a quorum of voters holds durably, from the first batch of this term on.
+    pub(crate) fn advance_commit(&mut self, out: &mut Vec<Output>) {
+        let own = if self.plants.has(Plant::LeaderEarly) {
+            self.log.end()
+        } else {
+            self.disk.log()
+        };
+        let any_term = self.plants.has(Plant::CommitOldTerm);
+        let me = self.me.id;
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        let quorum = self.membership.quorum_value(|id| {
+            if id == me {
+                own
+            } else {
+                (leader.progress.get(&id)).map_or(Boundary::default(), |peer| peer.matched)
+            }
+        });
+        // Copies of an entry of an earlier term prove nothing: a later leader may still lack it
+        // (paper, 5.4.2 and figure 8).
+        if quorum <= self.commit || (quorum <= leader.term_begin && !any_term) {
+            return;
+        }
+        while self.commit < quorum {
+            let header = self.log.header(self.commit).expect("commit is in the log");
+            leader.uncommitted_bytes -= header.cost();
+            self.commit = self.commit.next();
+        }
+        self.announce_commit(out);
+    }
+
+    /// Tells the peers that wait for nothing else about the new commit index; the others learn it
+    /// with the next append.
+    fn announce_commit(&mut self, out: &mut Vec<Output>) {
+        if let Some((leader, line)) = self.line() {
+            for (peer, progress) in &mut leader.progress {
+                line.tell_commit(*peer, progress, out);
+            }
+        }
+    }
+
+    /// Sends every peer whatever it may be sent now.
+    pub(crate) fn replicate_to_all(&mut self, out: &mut Vec<Output>) {
+        if let Some((leader, mut line)) = self.line() {
+            for (peer, progress) in &mut leader.progress {
+                line.replicate(*peer, progress, out);
+            }
+        }
+    }
+
+    /// Sends one peer whatever it may be sent now.
+    pub(crate) fn replicate_to(&mut self, peer: NodeId, out: &mut Vec<Output>) {
+        if let Some((leader, mut line)) = self.line()
+            && let Some(progress) = leader.progress.get_mut(&peer)
+        {
+            line.replicate(peer, progress, out);
+        }
+    }
+
+    /// Takes the leader's part from everything else that replication reads.
+    fn line(&mut self) -> Option<(&mut Leader, Line<'_>)> {
+        let leader = self.role.leader_mut()?;
+        let line = Line {
+            me: self.me,
+            term: self.hard.term,
+            config: &self.config,
+            log: &self.log,
+            commit: self.commit,
+            now: self.now,
+            round: leader.round,
+            noop: leader.term_begin,
+            next_load: &mut self.next_load,
+        };
+        Some((leader, line))
+    }
+
+    /// Batches for a peer were read from disk. They go out as they are; the cache stays that of the
+    /// recent batches.
+    pub(crate) fn send_loaded(&mut self, peer: NodeId, batches: Vec<Batch>, out: &mut Vec<Output>) {
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        let round = leader.round;
+        let Some(progress) = leader.progress.get_mut(&peer) else {
+            return;
+        };
+        if let Stage::Replicate { loading, .. } = &mut progress.stage {
+            *loading = None;
+        }
+        let mut sent = Sent {
+            end: progress.next,
+            bytes: 0,
+            round,
+        };
+        for batch in &batches {
+            sent.end = sent.end.next();
+            sent.bytes += batch.cost();
+        }
+        let prev = self.log.position(progress.next);
+        progress.sent(sent, self.now);
+        progress.commit_told = progress.commit_told.max(self.commit);
+        let message = Message::Append {
+            prev,
+            batches,
+            commit: self.log.index(self.commit),
+        };
+        out.push(self.me.send(peer, self.hard.term, message));
+        self.replicate_to(peer, out);
+    }
+}
+
+/// Everything but the peer that replication needs.
+struct Line<'a> {
+    me: Sender,
+    term: Term,
+    config: &'a Config,
+    log: &'a Log,
+    commit: Boundary,
+    now: u64,
+    round: u64,
+    noop: Boundary,
+    next_load: &'a mut LoadId,
+}
+
+impl Line<'_> {
+    /// Sends a peer whatever it may be sent now.
+    fn replicate(&mut self, peer: NodeId, progress: &mut Progress, out: &mut Vec<Output>) {
+        if let Stage::Probe { asked } = &mut progress.stage {
+            if asked.is_none() {
+                let prev = self.log.position(progress.next);
+                *asked = Some((prev.id, self.round));
+                let batches = self.probe_batches(progress.next);
+                self.append(peer, prev, batches, out);
+            }
+            return;
+        }
+        let Config {
+            inflight_messages_max,
+            inflight_bytes_max,
+            ..
+        } = *self.config;
+        while progress.next < self.log.end() {
+            let Some(room) = progress.room(inflight_messages_max, inflight_bytes_max) else {
+                return;
+            };
+            if progress.next < self.log.cached_from() {
+                self.load(progress, room.bytes, out);
+                return;
+            }
+            let (end, bytes) = self.fill(progress.next, room.bytes, room.one_whole);
+            if end == progress.next {
+                return;
+            }
+            let prev = self.log.position(progress.next);
+            let mut batches = Vec::with_capacity(1);
+            let mut at = progress.next;
+            while at < end {
+                batches.push(self.log.cached(at).expect("checked by cached_from"));
+                at = at.next();
+            }
+            let round = self.round;
+            progress.sent(Sent { end, bytes, round }, self.now);
+            progress.commit_told = progress.commit_told.max(self.commit);
+            self.append(peer, prev, batches, out);
+        }
+        self.tell_commit(peer, progress, out);
+    }
+
+    /// A probe is empty, so that a rejection wastes nothing. The no-op that begins the term weighs
+    /// nothing either and saves a peer that is up to date one round trip.
+    fn probe_batches(&self, at: Boundary) -> Vec<Batch> {
+        if at == self.noop {
+            self.log.cached(at).into_iter().collect()
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// How far the batches from `at` on go that fit an append and `room`.
+    fn fill(&self, at: Boundary, room: u64, one_whole: bool) -> (Boundary, u64) {
+        let mut end = at;
+        let mut bytes = 0;
+        while let Some(header) = self.log.header(end) {
+            let cost = header.cost();
+            let fits = if end == at {
+                one_whole || cost <= room
+            } else {
+                bytes + cost <= room.min(self.config.append_bytes_max)
+            };
+            if !fits {
+                break;
+            }
+            bytes += cost;
+            end = end.next();
+        }
+        (end, bytes)
+    }
+
+    /// Asks for batches that have left the cache; one request per peer.
+    fn load(&mut self, progress: &mut Progress, room: u64, out: &mut Vec<Output>) {
+        let Stage::Replicate { loading, .. } = &mut progress.stage else {
+            return;
+        };
+        let id = *self.next_load;
+        self.next_load.0 += 1;
+        *loading = Some(id);
+        out.push(Output::Load(Load {
+            id,
+            first: self.log.first_after(progress.next),
+            last: self.log.index(self.log.cached_from()),
+            bytes_max: room.min(self.config.append_bytes_max),
+        }));
+    }
+
+    fn append(&self, to: NodeId, prev: Position, batches: Vec<Batch>, out: &mut Vec<Output>) {
+        let message = Message::Append {
+            prev,
+            batches,
+            commit: self.log.index(self.commit),
+        };
+        out.push(self.me.send(to, self.term, message));
+    }
+
+    /// An empty append that carries the commit index to a peer that has everything and would
+    /// otherwise learn it with the next heartbeat.
+    fn tell_commit(&self, peer: NodeId, progress: &mut Progress, out: &mut Vec<Output>) {
+        let commit = self.commit.min(progress.matched);
+        let idle = progress.is_idle() && progress.next == self.log.end();
+        if idle && progress.commit_told < commit {
+            progress.commit_told = commit;
+            let prev = self.log.position(progress.matched);
+            self.append(peer, prev, Vec::new(), out);
+        }
+    }
+}

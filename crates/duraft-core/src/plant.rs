@@ -1,0 +1,63 @@
+//! Faults that tests plant to prove that they would be found. Without the feature `plant` (or a test
+//! build) there is nothing to switch on and every question below is the constant `false`.
+
+/// A way to break the release rules. For tests of tests only.
+#[doc(hidden)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Plant {
+    /// A vote is granted before it is durable.
+    EarlyVote,
+    /// An append is acknowledged before it is durable.
+    EarlyAck,
+    /// The leader counts its own copy before it is durable.
+    LeaderEarly,
+    /// RequestVote leaves, and the own vote counts, before term and vote are durable.
+    EarlyRequestVote,
+    /// A restarted leader goes on leading the same term.
+    LeaderRestore,
+    /// An entry of an earlier term is committed by counting its copies.
+    CommitOldTerm,
+}
+
+/// The fault that is planted, if any.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Plants {
+    #[cfg(any(test, feature = "plant"))]
+    pub(crate) active: Option<Plant>,
+}
+
+impl Plants {
+    /// Is this fault planted?
+    #[inline]
+    pub(crate) fn has(self, plant: Plant) -> bool {
+        #[cfg(any(test, feature = "plant"))]
+        {
+            self.active == Some(plant)
+        }
+        #[cfg(not(any(test, feature = "plant")))]
+        {
+            let _ = plant;
+            false
+        }
+    }
+}
+
+#[cfg(any(test, feature = "plant"))]
+impl crate::Raft {
+    /// Plants a fault. [`Plant::LeaderRestore`] is to be planted right after `Raft::new`: it takes
+    /// effect at once if the node's durable vote is its own and its log has a batch of that term.
+    #[doc(hidden)]
+    pub fn plant(&mut self, plant: Plant) {
+        self.plants.active = Some(plant);
+        let led = self.hard.vote == Some(self.me.id) && self.log.last().term() == self.hard.term;
+        if plant == Plant::LeaderRestore && led {
+            let mut leader = self.new_leader();
+            let older = crate::types::LogId {
+                term: crate::types::Term(self.hard.term.0 - 1),
+                index: self.log.last().index(),
+            };
+            leader.term_begin = self.log.floor_id(older);
+            self.role = crate::role::Role::Leader(leader);
+        }
+    }
+}

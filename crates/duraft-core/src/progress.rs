@@ -1,0 +1,222 @@
+//! What a leader knows of one peer, and what it may send there.
+//!
+//! A peer is either **probed** (one question at a time: "do you have this boundary?") or
+//! **replicated to** (batches are sent ahead of their acknowledgements, within a window of messages
+//! and bytes). A rejection leads back to probing from the rejection's hint.
+//!
+//! This module does not know the log's content; boundaries are handed in.
+//!
+//! Invariants:
+//! - `matched` never falls: what a peer has acknowledged is durable there and stays so;
+//! - while replicating, the window is empty exactly if everything sent is acknowledged;
+//! - the window's ends ascend, the last is `next`.
+
+use crate::log::Boundary;
+use crate::types::{Incarnation, LoadId, LogId};
+use alloc::collections::VecDeque;
+
+/// A peer whose log has an answer outstanding and has not moved for this many election timeouts does
+/// not count for check-quorum.
+const STALL_TIMEOUTS: u64 = 4;
+
+/// An append under way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Sent {
+    /// The boundary after its last batch.
+    pub(crate) end: Boundary,
+    /// Bytes of its batches.
+    pub(crate) bytes: u64,
+    /// The last heartbeat round that began before it was sent.
+    pub(crate) round: u64,
+}
+
+/// What a leader sends to a peer, by phase.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Stage {
+    /// Looking for the last common boundary.
+    Probe {
+        /// The question under way: the boundary asked for and the heartbeat round it was asked in.
+        asked: Option<(LogId, u64)>,
+    },
+    /// Sending ahead.
+    Replicate {
+        /// Appends not acknowledged, oldest first.
+        window: VecDeque<Sent>,
+        /// Bytes in the window.
+        bytes: u64,
+        /// The batches at `next` are being read from disk.
+        loading: Option<LoadId>,
+    },
+}
+
+/// See the module documentation.
+#[derive(Clone, Debug)]
+pub(crate) struct Progress {
+    pub(crate) stage: Stage,
+    /// The next batch to send begins here; a probe asks for this boundary.
+    pub(crate) next: Boundary,
+    /// The peer's log is the leader's, durably, up to here.
+    pub(crate) matched: Boundary,
+    /// The largest commit the peer was told.
+    pub(crate) commit_told: Boundary,
+    /// The peer's life, once it has spoken.
+    pub(crate) incarnation: Option<Incarnation>,
+    /// Tick of the last message from the peer.
+    pub(crate) heard: u64,
+    /// Tick at which the log exchange last moved: `matched` grew, a probe was answered, or an append
+    /// was sent when none was under way (RULES.md 12).
+    pub(crate) moved: u64,
+    /// The peer has reported another content for one of this leader's log ids.
+    pub(crate) diverged: bool,
+}
+
+impl Progress {
+    /// A peer of which a new leader knows nothing: ask for the boundary `next` first.
+    pub(crate) fn new(next: Boundary, matched: Boundary, now: u64) -> Progress {
+        Progress {
+            stage: Stage::Probe { asked: None },
+            next,
+            matched,
+            commit_told: matched,
+            incarnation: None,
+            heard: now,
+            moved: now,
+            diverged: false,
+        }
+    }
+
+    /// Is an answer from the peer's log outstanding?
+    pub(crate) fn is_waiting(&self) -> bool {
+        match &self.stage {
+            Stage::Probe { asked } => asked.is_some(),
+            Stage::Replicate { window, .. } => !window.is_empty(),
+        }
+    }
+
+    /// The peer holds everything that was sent to it.
+    pub(crate) fn is_idle(&self) -> bool {
+        match &self.stage {
+            Stage::Probe { .. } => false,
+            Stage::Replicate {
+                window, loading, ..
+            } => window.is_empty() && loading.is_none(),
+        }
+    }
+
+    /// The load this peer waits for.
+    pub(crate) fn loading(&self) -> Option<LoadId> {
+        match &self.stage {
+            Stage::Replicate { loading, .. } => *loading,
+            Stage::Probe { .. } => None,
+        }
+    }
+
+    /// Appends and bytes under way.
+    pub(crate) fn inflight(&self) -> (usize, u64) {
+        match &self.stage {
+            Stage::Probe { asked } => (usize::from(asked.is_some()), 0),
+            Stage::Replicate { window, bytes, .. } => (window.len(), *bytes),
+        }
+    }
+
+    /// Does the peer count for check-quorum? It has spoken lately, and if an answer from its log is
+    /// outstanding, that log has moved lately: heartbeats alone must not hide a dead connection for
+    /// data or a dead disk (RULES.md 12).
+    pub(crate) fn is_live(&self, now: u64, election_ticks: u32) -> bool {
+        let heard = now - self.heard < u64::from(election_ticks);
+        let stalled = now - self.moved >= STALL_TIMEOUTS * u64::from(election_ticks);
+        heard && !(stalled && self.is_waiting())
+    }
+
+    /// Asks for a boundary next, which may be anywhere from `matched` on.
+    pub(crate) fn probe_from(&mut self, next: Boundary) {
+        self.next = next.max(self.matched);
+        self.stage = Stage::Probe { asked: None };
+    }
+
+    /// The peer holds the log up to `matched` durably. Says whether that was news.
+    pub(crate) fn acknowledged(&mut self, matched: Boundary, now: u64) -> bool {
+        let news = matched > self.matched;
+        if news {
+            self.matched = matched;
+            self.moved = now;
+        }
+        match &mut self.stage {
+            // Any acceptance ends the search: the logs agree up to `matched`.
+            Stage::Probe { .. } => {
+                self.moved = now;
+                self.next = self.matched;
+                self.stage = Stage::Replicate {
+                    window: VecDeque::new(),
+                    bytes: 0,
+                    loading: None,
+                };
+            }
+            Stage::Replicate {
+                window,
+                bytes,
+                loading,
+            } => {
+                while let Some(sent) = window.front()
+                    && sent.end <= self.matched
+                {
+                    *bytes -= sent.bytes;
+                    window.pop_front();
+                }
+                // The answer to an append from before the last probe may run ahead of `next`.
+                if self.next < self.matched {
+                    self.next = self.matched;
+                    *loading = None;
+                }
+            }
+        }
+        news
+    }
+
+    /// How many bytes of batches may be sent now; `None` if nothing may. An empty window admits one
+    /// whole batch whatever its size: the caller never refuses the first (RULES.md 6).
+    pub(crate) fn room(&self, messages_max: usize, bytes_max: u64) -> Option<Room> {
+        match &self.stage {
+            Stage::Probe { .. } => None,
+            Stage::Replicate {
+                loading: Some(_), ..
+            } => None,
+            Stage::Replicate { window, .. } if window.is_empty() => Some(Room {
+                bytes: bytes_max,
+                one_whole: true,
+            }),
+            Stage::Replicate { window, bytes, .. } => {
+                let left = bytes_max.saturating_sub(*bytes);
+                (window.len() < messages_max && left > 0).then_some(Room {
+                    bytes: left,
+                    one_whole: false,
+                })
+            }
+        }
+    }
+
+    /// An append with batches up to `sent.end` has gone out.
+    pub(crate) fn sent(&mut self, sent: Sent, now: u64) {
+        assert!(sent.end > self.next, "an append moves the window on");
+        match &mut self.stage {
+            Stage::Probe { .. } => unreachable!("batches are sent ahead only while replicating"),
+            Stage::Replicate { window, bytes, .. } => {
+                if window.is_empty() {
+                    self.moved = now;
+                }
+                window.push_back(sent);
+                *bytes += sent.bytes;
+            }
+        }
+        self.next = sent.end;
+    }
+}
+
+/// What the window has left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Room {
+    /// Bytes left.
+    pub(crate) bytes: u64,
+    /// The first batch may be larger than that.
+    pub(crate) one_whole: bool,
+}

@@ -1,0 +1,164 @@
+//! The parts a node plays. What means something only in one part lives in that part's variant, so
+//! that it is gone, not stale, when the part ends.
+
+use crate::io::{Fault, RoleKind};
+use crate::log::Boundary;
+use crate::membership::Membership;
+use crate::progress::Progress;
+use crate::types::{LogId, NodeId, Term};
+use alloc::collections::{BTreeMap, BTreeSet};
+
+/// The part a node plays now.
+#[derive(Clone, Debug)]
+pub(crate) enum Role {
+    Follower(Follower),
+    PreCandidate(Ballot),
+    Candidate(Candidate),
+    Leader(Leader),
+}
+
+impl Role {
+    pub(crate) fn kind(&self) -> RoleKind {
+        match self {
+            Role::Follower(_) => RoleKind::Follower,
+            Role::PreCandidate(_) => RoleKind::PreCandidate,
+            Role::Candidate(_) => RoleKind::Candidate,
+            Role::Leader(_) => RoleKind::Leader,
+        }
+    }
+
+    pub(crate) fn leader(&self) -> Option<&Leader> {
+        match self {
+            Role::Leader(leader) => Some(leader),
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => None,
+        }
+    }
+
+    pub(crate) fn leader_mut(&mut self) -> Option<&mut Leader> {
+        match self {
+            Role::Leader(leader) => Some(leader),
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => None,
+        }
+    }
+
+    pub(crate) fn follower_mut(&mut self) -> Option<&mut Follower> {
+        match self {
+            Role::Follower(follower) => Some(follower),
+            Role::Leader(_) | Role::PreCandidate(_) | Role::Candidate(_) => None,
+        }
+    }
+}
+
+/// What a handler wants to become of this node. Only `Raft::step` carries it out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Transition {
+    /// Follow in `term`, which is this node's or a later one.
+    Follow { term: Term, leader: Option<NodeId> },
+    /// Follow whoever wins the present term; the vote went to `to` and the grant is owed.
+    Grant { to: NodeId },
+    /// Ask whether a campaign could win.
+    PreCampaign,
+    /// Campaign in the next term.
+    Campaign,
+    /// Lead the present term.
+    Lead,
+    /// Stop for good in this life.
+    Halt(Fault),
+}
+
+/// Follows a leader or waits for one.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Follower {
+    /// The leader of the current term, once it has spoken.
+    pub(crate) leader: Option<NodeId>,
+    /// Answers that wait for the disk. They are gone with the term they were promised in.
+    pub(crate) owed: Owed,
+    /// The leader was told that everything up to here is durable.
+    pub(crate) acked: Boundary,
+}
+
+/// Answers that wait for the disk: derived from the state when a completion comes in, never a queue
+/// of messages, so at most one per kind and peer.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Owed {
+    /// The candidate this node voted for asked for the vote: answer when the vote is durable.
+    pub(crate) grant: Option<NodeId>,
+    /// These candidates were refused: answer when the term is durable.
+    pub(crate) refusals: BTreeSet<NodeId>,
+    /// The leader's last heartbeat round: answer when the term is durable.
+    pub(crate) heartbeat: Option<u64>,
+    /// The leader's append was verified up to here: acknowledge when that is durable.
+    pub(crate) accepted: Option<Boundary>,
+    /// The leader asked for this boundary, which is not here; the hint: answer when the term is durable.
+    pub(crate) rejected: Option<(LogId, LogId)>,
+}
+
+impl Owed {
+    pub(crate) fn is_empty(&self) -> bool {
+        let Owed {
+            grant,
+            refusals,
+            heartbeat,
+            accepted,
+            rejected,
+        } = self;
+        grant.is_none()
+            && refusals.is_empty()
+            && heartbeat.is_none()
+            && accepted.is_none()
+            && rejected.is_none()
+    }
+}
+
+/// Answers to a (pre-)campaign. Sets, so that a repeated answer counts once.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Ballot {
+    pub(crate) granted: BTreeSet<NodeId>,
+    pub(crate) refused: BTreeSet<NodeId>,
+}
+
+impl Ballot {
+    /// Have enough voters agreed?
+    pub(crate) fn is_won(&self, membership: &Membership) -> bool {
+        membership.is_quorum(self.granted.iter().copied())
+    }
+
+    /// Can the voters that have not refused still decide?
+    pub(crate) fn is_lost(&self, membership: &Membership) -> bool {
+        let open = membership.voters().filter(|id| !self.refused.contains(id));
+        !membership.is_quorum(open)
+    }
+
+    /// Counts an answer. The first word of a peer stands.
+    pub(crate) fn count(&mut self, from: NodeId, granted: bool) {
+        if granted && !self.refused.contains(&from) {
+            self.granted.insert(from);
+        } else if !granted && !self.granted.contains(&from) {
+            self.refused.insert(from);
+        }
+    }
+}
+
+/// Campaigns.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Candidate {
+    pub(crate) ballot: Ballot,
+    /// Term and own vote are durable: RequestVote has gone out, the own vote counts and the
+    /// campaign's timer runs.
+    pub(crate) asked: bool,
+}
+
+/// Leads.
+#[derive(Clone, Debug)]
+pub(crate) struct Leader {
+    /// Every member but this node.
+    pub(crate) progress: BTreeMap<NodeId, Progress>,
+    /// Where the log of this term begins: with the no-op.
+    pub(crate) term_begin: Boundary,
+    /// Cost of the batches that are not committed.
+    pub(crate) uncommitted_bytes: u64,
+    /// The last heartbeat round.
+    pub(crate) round: u64,
+    /// Ticks since it began.
+    pub(crate) heartbeat_elapsed: u32,
+}

@@ -1,0 +1,6 @@
+//! Tests of the core as a whole: a rig with modelled disks, named situations, and seeds.
+
+mod random;
+mod release;
+mod rig;
+mod situations;

@@ -1,0 +1,552 @@
+//! A cluster of cores with modelled disks and a network that does only what the test says.
+//!
+//! The disk model keeps what is durable apart from what was written: a crash loses the writes that
+//! the test has not made durable. Every message is checked against the **disk model** when it is
+//! sent, not against the core's own counters: a core that counted wrongly would be found.
+//! History checks span all nodes and all lives.
+
+use crate::invariants;
+use crate::*;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use bytes::Bytes;
+
+pub(crate) const GROUP: GroupId = GroupId(7);
+
+/// What survives a crash.
+#[derive(Clone, Debug)]
+pub(crate) struct Image {
+    pub(crate) hard_state: HardState,
+    pub(crate) start: Position,
+    pub(crate) batches: Vec<Batch>,
+}
+
+impl Image {
+    pub(crate) fn last(&self) -> Position {
+        (self.batches.last()).map_or(self.start, |batch| batch.header.position())
+    }
+
+    fn apply(&mut self, write: &Write) {
+        if let Some(hard_state) = write.hard_state {
+            self.hard_state = hard_state;
+        }
+        if let Some(cut) = write.truncate {
+            while self.last() != cut {
+                self.batches.pop().expect("a cut lies in the stored log");
+            }
+        }
+        for batch in &write.append {
+            assert!(batch.header.follows(&self.last()), "writes fit the disk");
+            self.batches.push(batch.clone());
+        }
+    }
+
+    /// Is this log, up to the batch end `index`, equal to one that ends there with `digest`?
+    pub(crate) fn holds(&self, index: Index, digest: Digest) -> bool {
+        let place = (self.batches).binary_search_by_key(&index, |batch| batch.header.last());
+        match place {
+            Ok(i) => self.batches[i].header.digest == digest,
+            Err(_) => index == self.start.index() && digest == self.start.digest,
+        }
+    }
+}
+
+pub(crate) struct Node {
+    pub(crate) raft: Raft,
+    pub(crate) config: Config,
+    pub(crate) durable: Image,
+    pub(crate) written: Image,
+    pub(crate) pending: VecDeque<Write>,
+    /// Durable, whether reported or not.
+    pub(crate) done: WriteSeq,
+    pub(crate) loads: VecDeque<Load>,
+    /// Handed to the state machine and not reported applied.
+    pub(crate) applying: VecDeque<Index>,
+    /// End of what this life has applied.
+    applied: Position,
+    pub(crate) responses: Vec<Response>,
+}
+
+/// See the module documentation.
+pub(crate) struct Rig {
+    pub(crate) nodes: BTreeMap<NodeId, Node>,
+    pub(crate) membership: Membership,
+    pub(crate) network: Vec<Envelope>,
+    /// Check each core's own invariants too; off to see whether history alone finds a fault.
+    pub(crate) local_checks: bool,
+    pub(crate) plant: Option<Plant>,
+    leaders: BTreeMap<Term, (NodeId, Incarnation)>,
+    /// Every batch ever sent, written or applied, by its last entry.
+    contents: BTreeMap<(Term, Index), Digest>,
+    /// Everything any node has ever committed, by the index a batch ends with.
+    pub(crate) committed: BTreeMap<Index, (LogId, Digest)>,
+    votes: BTreeMap<(Term, NodeId), NodeId>,
+    next_proposal: u64,
+    outputs: Vec<Output>,
+    pub(crate) trace: u64,
+}
+
+pub(crate) type Check = Result<(), String>;
+
+fn demand(holds: bool, what: impl FnOnce() -> String) -> Check {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+/// A body of one command.
+pub(crate) fn body(number: u64) -> Body {
+    let mut bytes = Vec::from(8u32.to_le_bytes());
+    bytes.extend_from_slice(&number.to_le_bytes());
+    Body {
+        kind: BatchKind::Commands,
+        codec: 0,
+        count: 1,
+        // The core never computes it; any value that differs with the content will do.
+        checksum: u32::try_from(mix64(number) >> 32).expect("upper half"),
+        bytes: Bytes::from(bytes),
+    }
+}
+
+impl Rig {
+    /// Fresh nodes 1..=n, all voters.
+    pub(crate) fn new(voters: u64, seed: u64) -> Rig {
+        Rig::with(voters, &[], |id| Config::new(id, GROUP, seed))
+    }
+
+    pub(crate) fn with(voters: u64, learners: &[u64], config: impl Fn(NodeId) -> Config) -> Rig {
+        let membership = Membership::new(
+            (1..=voters).map(NodeId),
+            learners.iter().copied().map(NodeId),
+        )
+        .expect("a valid membership");
+        let mut rig = Rig {
+            nodes: BTreeMap::new(),
+            membership: membership.clone(),
+            network: Vec::new(),
+            local_checks: true,
+            plant: None,
+            leaders: BTreeMap::new(),
+            contents: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            votes: BTreeMap::new(),
+            next_proposal: 1,
+            outputs: Vec::new(),
+            trace: 0,
+        };
+        for id in membership.members() {
+            let image = Image {
+                hard_state: HardState::default(),
+                start: Position::START,
+                batches: Vec::new(),
+            };
+            rig.boot(config(id), image, Incarnation(1));
+        }
+        rig
+    }
+
+    /// Starts a life from an image.
+    pub(crate) fn boot(&mut self, config: Config, image: Image, incarnation: Incarnation) {
+        let boot = Boot {
+            incarnation,
+            hard_state: image.hard_state,
+            start: image.start,
+            batches: image.batches.iter().map(|batch| batch.header).collect(),
+            membership: self.membership.clone(),
+        };
+        let id = config.id;
+        let mut raft = Raft::new(config.clone(), boot).expect("recovered states are valid");
+        if let Some(plant) = self.plant {
+            raft.plant(plant);
+        }
+        let node = Node {
+            applied: image.start,
+            raft,
+            config,
+            written: image.clone(),
+            durable: image,
+            pending: VecDeque::new(),
+            done: WriteSeq(0),
+            loads: VecDeque::new(),
+            applying: VecDeque::new(),
+            responses: Vec::new(),
+        };
+        self.nodes.insert(id, node);
+    }
+
+    /// Replaces a node's disk before anything has happened.
+    pub(crate) fn seed_log(&mut self, id: u64, term: u64, terms: &[u64]) {
+        let config = self.node(id).config.clone();
+        let mut image = self.node(id).durable.clone();
+        for (i, entry_term) in terms.iter().enumerate() {
+            let body = body(entry_term * 1000 + i as u64);
+            let batch = body
+                .seal(GROUP, &image.last(), Term(*entry_term))
+                .expect("room");
+            image.batches.push(batch);
+        }
+        image.hard_state.term = Term(term);
+        self.boot(config, image, Incarnation(1));
+    }
+
+    /// Power fails and comes back: writes that are not durable are gone, but for the first `keep`.
+    pub(crate) fn crash(&mut self, id: u64, keep: usize) {
+        let node = self.nodes.remove(&NodeId(id)).expect("a known node");
+        let mut image = node.durable;
+        for write in node.pending.iter().take(keep) {
+            image.apply(write);
+        }
+        let incarnation = Incarnation(node.raft.incarnation().0 + 1);
+        self.boot(node.config, image, incarnation);
+    }
+
+    pub(crate) fn node(&self, id: u64) -> &Node {
+        &self.nodes[&NodeId(id)]
+    }
+
+    pub(crate) fn raft(&self, id: u64) -> &Raft {
+        &self.node(id).raft
+    }
+
+    pub(crate) fn node_mut(&mut self, id: u64) -> &mut Node {
+        self.nodes.get_mut(&NodeId(id)).expect("a known node")
+    }
+
+    pub(crate) fn step(&mut self, id: u64, input: Input) -> Check {
+        let mut outputs = core::mem::take(&mut self.outputs);
+        outputs.clear();
+        let local = self.local_checks;
+        let raft = &mut self.node_mut(id).raft;
+        let before = local.then(|| raft.clone());
+        let commit_before = raft.commit();
+        raft.step(input, &mut outputs);
+        self.trace = mix64(self.trace ^ mix64(id) ^ raft_fingerprint(self.raft(id)));
+        let raft = self.raft(id);
+        if let Some(before) = before {
+            let verdict = invariants::check(raft)
+                .and_then(|()| invariants::check_delta(&before, raft, &outputs));
+            verdict.map_err(|violation| format!("node {id}: {violation}"))?;
+        }
+        for output in outputs.drain(..) {
+            self.take(id, output)?;
+        }
+        self.outputs = outputs;
+        self.check_commit(id, commit_before)
+    }
+
+    fn take(&mut self, id: u64, output: Output) -> Check {
+        match output {
+            Output::Persist(write) => {
+                for batch in &write.append {
+                    self.record(&batch.header)?;
+                }
+                let node = self.node_mut(id);
+                node.written.apply(&write);
+                node.pending.push_back(write);
+            }
+            Output::Send(envelope) => {
+                self.check_send(id, &envelope)?;
+                self.network.push(envelope);
+            }
+            Output::Apply(batches) => self.check_apply(id, &batches)?,
+            Output::Load(load) => self.node_mut(id).loads.push_back(load),
+            Output::Respond(response) => self.node_mut(id).responses.push(response),
+            Output::Changed(_) => {}
+        }
+        Ok(())
+    }
+
+    /// H2, H3: one (term, index) names one content and one history for ever. The digest chains, so
+    /// one comparison compares everything before it too.
+    fn record(&mut self, header: &BatchHeader) -> Check {
+        let id = header.last_id();
+        let known = *(self.contents.entry((id.term, id.index))).or_insert(header.digest);
+        demand(known == header.digest, || {
+            format!("H2 two contents for {id}")
+        })
+    }
+
+    /// The release table against the modelled disk, and H1.
+    fn check_send(&mut self, id: u64, envelope: &Envelope) -> Check {
+        let disk = &self.node(id).durable;
+        let (hard, term) = (disk.hard_state, envelope.term);
+        demand(hard.term >= term, || {
+            format!("B1 node {id} sends {envelope:?} with {hard:?} on disk")
+        })?;
+        match &envelope.message {
+            Message::VoteReply { granted: true } => {
+                demand(hard.term > term || hard.vote == Some(envelope.to), || {
+                    format!("B2 node {id} grants {envelope:?} with {hard:?} on disk")
+                })?;
+                let vote = (self.votes.entry((term, NodeId(id)))).or_insert(envelope.to);
+                demand(*vote == envelope.to, || {
+                    format!("B2 node {id} votes twice in {term}")
+                })
+            }
+            Message::Vote { last } => {
+                let own = hard.term == term && hard.vote == Some(NodeId(id));
+                demand(own && disk.last().id >= *last, || {
+                    format!("B3 node {id} asks {envelope:?} with {hard:?} on disk")
+                })
+            }
+            Message::AppendReply(AppendReply::Accepted { matched }) => {
+                let held = (self.node(id).raft.header_ending_at(*matched))
+                    .is_none_or(|header| disk.holds(*matched, header.digest));
+                demand(held, || {
+                    format!("B4 node {id} acknowledges {matched} before it is on disk")
+                })
+            }
+            Message::Append { batches, .. } => {
+                for batch in batches {
+                    self.record(&batch.header)?;
+                }
+                self.check_leads(id, term)
+            }
+            Message::Heartbeat { .. } => self.check_leads(id, term),
+            Message::PreVote { .. }
+            | Message::PreVoteReply { .. }
+            | Message::VoteReply { granted: false }
+            | Message::AppendReply(_)
+            | Message::HeartbeatReply { .. } => Ok(()),
+        }
+    }
+
+    /// H1: one life of one node leads a term. H4: it holds everything committed before.
+    fn check_leads(&mut self, id: u64, term: Term) -> Check {
+        let life = (NodeId(id), self.raft(id).incarnation());
+        if let Some(leader) = self.leaders.get(&term) {
+            return demand(*leader == life, || {
+                format!("H1 {life:?} and {leader:?} lead {term}")
+            });
+        }
+        self.leaders.insert(term, life);
+        let raft = self.raft(id);
+        for (index, (log_id, digest)) in &self.committed {
+            let held = raft.header_ending_at(*index).map(|header| header.digest);
+            demand(log_id.term > term || held == Some(*digest), || {
+                format!("H4 the leader of {term} lacks {log_id}")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// H5: in order, once per life, and everywhere the same.
+    fn check_apply(&mut self, id: u64, batches: &[Batch]) -> Check {
+        for batch in batches {
+            let header = batch.header;
+            self.record(&header)?;
+            let committed = self.committed.get(&header.last()).copied();
+            let node = self.node_mut(id);
+            demand(header.follows(&node.applied), || {
+                format!("H5 node {id} applies {header:?} after {}", node.applied)
+            })?;
+            node.applied = header.position();
+            node.applying.push_back(header.last());
+            // Entries that this step committed are compared in `check_commit`.
+            if let Some((log_id, digest)) = committed {
+                demand(digest == header.digest, || {
+                    format!("H5 node {id} applies another {log_id}")
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Commit indices against history and disks: what any node commits is what every other one
+    /// commits, was committed in its leader's term, and is durable on a quorum.
+    fn check_commit(&mut self, id: u64, before: Index) -> Check {
+        let raft = self.raft(id);
+        if raft.commit() == before {
+            return Ok(());
+        }
+        let news: Vec<BatchHeader> = (raft.headers().rev())
+            .skip_while(|header| header.last() > raft.commit())
+            .take_while(|header| header.first > before)
+            .copied()
+            .collect();
+        let leads = (raft.role() == RoleKind::Leader).then(|| raft.term());
+        if let (Some(term), Some(last)) = (leads, news.first()) {
+            demand(last.term == term, || {
+                format!(
+                    "A6 node {id} commits {} by counting in {term}",
+                    last.last_id()
+                )
+            })?;
+        }
+        for header in &news {
+            let value = (header.last_id(), header.digest);
+            let known = *self.committed.entry(header.last()).or_insert(value);
+            demand(known == value, || {
+                format!("H5 node {id} commits {value:?}, history has {known:?}")
+            })?;
+        }
+        if let Some(last) = news.first() {
+            let holders = (self.nodes.iter())
+                .filter(|(_, node)| node.durable.holds(last.last(), last.digest))
+                .map(|(id, _)| *id);
+            demand(self.membership.is_quorum(holders), || {
+                format!(
+                    "B7 {} is committed and not durable on a quorum",
+                    last.last_id()
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn tick(&mut self, id: u64) -> Check {
+        self.step(id, Input::Tick)
+    }
+
+    pub(crate) fn propose(&mut self, id: u64) -> Check {
+        let number = self.next_proposal;
+        self.next_proposal += 1;
+        let id_ = ProposalId(number);
+        let body = body(number);
+        self.step(id, Input::Propose { id: id_, body })
+    }
+
+    /// Makes the next `count` writes durable without telling the core.
+    pub(crate) fn sync(&mut self, id: u64, count: usize) {
+        let node = self.node_mut(id);
+        for _ in 0..count {
+            if let Some(write) = node.pending.pop_front() {
+                node.durable.apply(&write);
+                node.done = write.seq;
+            }
+        }
+    }
+
+    /// Tells the core what is durable.
+    pub(crate) fn report(&mut self, id: u64) -> Check {
+        let upto = self.node(id).done;
+        self.step(id, Input::Completed(Completion::Persisted { upto }))
+    }
+
+    /// Everything written becomes durable and is reported.
+    pub(crate) fn flush(&mut self, id: u64) -> Check {
+        let count = self.node(id).pending.len();
+        if count == 0 {
+            return Ok(());
+        }
+        self.sync(id, count);
+        self.report(id)
+    }
+
+    pub(crate) fn deliver(&mut self, envelope: Envelope) -> Check {
+        let to = envelope.to.0;
+        if self.nodes.contains_key(&envelope.to) {
+            self.step(to, Input::Received(envelope))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Answers the oldest load from what was written, as a storage would.
+    pub(crate) fn answer_load(&mut self, id: u64) -> Check {
+        let node = self.node_mut(id);
+        let Some(load) = node.loads.pop_front() else {
+            return Ok(());
+        };
+        let mut bytes = 0;
+        let mut batches = Vec::new();
+        for batch in &node.written.batches {
+            let wanted = batch.header.first >= load.first && batch.header.last() <= load.last;
+            if !wanted || (!batches.is_empty() && bytes + batch.cost() > load.bytes_max) {
+                continue;
+            }
+            bytes += batch.cost();
+            batches.push(batch.clone());
+        }
+        let result = if batches.is_empty() {
+            Err(LoadError::Compacted)
+        } else {
+            Ok(batches)
+        };
+        let load = load.id;
+        self.step(id, Input::Completed(Completion::Loaded { load, result }))
+    }
+
+    /// The state machine reports everything it was given.
+    pub(crate) fn report_applied(&mut self, id: u64) -> Check {
+        let node = self.node_mut(id);
+        let Some(upto) = node.applying.back().copied() else {
+            return Ok(());
+        };
+        node.applying.clear();
+        self.step(id, Input::Completed(Completion::Applied { upto }))
+    }
+
+    pub(crate) fn ids(&self) -> Vec<u64> {
+        self.nodes.keys().map(|id| id.0).collect()
+    }
+
+    /// Delivers, flushes and answers until nothing is left to do, without any tick. Messages for or
+    /// from a node in `cut` are lost.
+    pub(crate) fn settle_without(&mut self, cut: &[u64]) -> Check {
+        let cut: BTreeSet<NodeId> = cut.iter().copied().map(NodeId).collect();
+        for _ in 0..10_000 {
+            let messages = core::mem::take(&mut self.network);
+            let mut busy = !messages.is_empty();
+            for envelope in messages {
+                if !cut.contains(&envelope.from) && !cut.contains(&envelope.to) {
+                    self.deliver(envelope)?;
+                }
+            }
+            for id in self.ids() {
+                let node = self.node(id);
+                busy |= !(node.pending.is_empty() && node.loads.is_empty());
+                self.flush(id)?;
+                self.answer_load(id)?;
+                self.report_applied(id)?;
+            }
+            if !busy {
+                return Ok(());
+            }
+        }
+        Err(String::from("the cluster never comes to rest"))
+    }
+
+    pub(crate) fn settle(&mut self) -> Check {
+        self.settle_without(&[])
+    }
+
+    /// Ticks a node until it campaigns or pre-campaigns.
+    pub(crate) fn time_out(&mut self, id: u64) -> Check {
+        for _ in 0..100 {
+            self.tick(id)?;
+            if self.raft(id).role() != RoleKind::Follower {
+                return Ok(());
+            }
+        }
+        Err(format!("node {id} never campaigns"))
+    }
+
+    /// Makes a node leader: the others let go of their leaders, then it campaigns.
+    pub(crate) fn elect(&mut self, id: u64) -> Check {
+        for other in self.ids() {
+            for _ in 0..10 {
+                if other != id && self.raft(other).role() == RoleKind::Follower {
+                    self.tick(other)?;
+                }
+            }
+        }
+        self.network.clear();
+        self.time_out(id)?;
+        self.settle()?;
+        demand(self.raft(id).role() == RoleKind::Leader, || {
+            format!("node {id} was not elected")
+        })
+    }
+
+    pub(crate) fn leader(&self) -> Option<u64> {
+        (self.nodes.iter())
+            .filter(|(_, node)| node.raft.role() == RoleKind::Leader)
+            .max_by_key(|(_, node)| node.raft.term())
+            .map(|(id, _)| id.0)
+    }
+}
+
+fn raft_fingerprint(raft: &Raft) -> u64 {
+    raft.fingerprint()
+}

@@ -1,0 +1,227 @@
+//! What may be read of a [`Raft`] from outside.
+
+use crate::batch::BatchHeader;
+use crate::config::Config;
+use crate::digest::mix64;
+use crate::io::{Fault, RoleKind};
+use crate::log::Boundary;
+use crate::membership::Membership;
+use crate::progress::Stage;
+use crate::raft::Raft;
+use crate::role::Role;
+use crate::types::{HardState, Incarnation, Index, NodeId, Position, Term, WriteSeq};
+
+/// How a leader replicates to one peer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Phase {
+    /// Looking for the last common boundary, one question at a time.
+    Probe,
+    /// Sending ahead within the in-flight window.
+    Replicate,
+}
+
+/// What a leader knows of one peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProgressView {
+    /// How the leader replicates to the peer.
+    pub phase: Phase,
+    /// Everything up to this batch end is durable on the peer.
+    pub matched: Index,
+    /// First index of the next batch to send.
+    pub next: Index,
+    /// Appends sent and not answered.
+    pub inflight_messages: usize,
+    /// Bytes of batches in them.
+    pub inflight_bytes: u64,
+}
+
+/// What drivers, tests and metrics read. Nothing here changes anything.
+impl Raft {
+    /// This node.
+    pub fn id(&self) -> NodeId {
+        self.me.id
+    }
+
+    /// The configuration this core was made with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// This life's number.
+    pub fn incarnation(&self) -> Incarnation {
+        self.me.incarnation
+    }
+
+    /// The part this node plays now.
+    pub fn role(&self) -> RoleKind {
+        self.role.kind()
+    }
+
+    /// The current term, durable or not.
+    pub fn term(&self) -> Term {
+        self.hard.term
+    }
+
+    /// The vote in the current term, durable or not.
+    pub fn vote(&self) -> Option<NodeId> {
+        self.hard.vote
+    }
+
+    /// The term and vote that survive a crash now.
+    pub fn durable_hard_state(&self) -> HardState {
+        self.disk.hard_state()
+    }
+
+    /// Everything up to this batch end is committed.
+    pub fn commit(&self) -> Index {
+        self.log.index(self.commit)
+    }
+
+    /// Everything up to this batch end has been reported applied.
+    pub fn applied(&self) -> Index {
+        self.log.index(self.applied)
+    }
+
+    /// Everything up to this batch end was given to the state machine.
+    pub fn handed(&self) -> Index {
+        self.log.index(self.handed)
+    }
+
+    /// Everything of the current log up to this batch end survives a crash.
+    pub fn durable(&self) -> Index {
+        self.log.index(self.disk.log())
+    }
+
+    /// Everything up to this batch end was compared with the log of this term's leader.
+    pub fn verified(&self) -> Index {
+        self.log.index(self.verified)
+    }
+
+    /// The end of the log.
+    pub fn last(&self) -> Position {
+        self.log.last()
+    }
+
+    /// The boundary before the first batch of the log.
+    pub fn start(&self) -> Position {
+        self.log.start()
+    }
+
+    /// The leader of the current term, where known; this node if it leads.
+    pub fn leader(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Follower(follower) => follower.leader,
+            Role::PreCandidate(_) | Role::Candidate(_) => None,
+            Role::Leader(_) => Some(self.me.id),
+        }
+    }
+
+    /// The membership in force.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// Headers of all batches in the log, in order.
+    pub fn headers(
+        &self,
+    ) -> impl ExactSizeIterator<Item = &BatchHeader> + DoubleEndedIterator + '_ {
+        self.log.headers().iter()
+    }
+
+    /// The batch that ends at `index`, if one does.
+    pub fn header_ending_at(&self, index: Index) -> Option<&BatchHeader> {
+        self.log.header(self.log.boundary_after(index)?.previous()?)
+    }
+
+    /// What this leader knows of a peer; `None` on other roles and for strangers.
+    pub fn progress(&self, peer: NodeId) -> Option<ProgressView> {
+        let progress = self.role.leader()?.progress.get(&peer)?;
+        let (inflight_messages, inflight_bytes) = progress.inflight();
+        Some(ProgressView {
+            phase: match progress.stage {
+                Stage::Probe { .. } => Phase::Probe,
+                Stage::Replicate { .. } => Phase::Replicate,
+            },
+            matched: self.log.index(progress.matched),
+            next: self.log.index(progress.next).next(),
+            inflight_messages,
+            inflight_bytes,
+        })
+    }
+
+    /// Bytes proposed to this leader and not committed; `None` on other roles.
+    pub fn uncommitted_bytes(&self) -> Option<u64> {
+        Some(self.role.leader()?.uncommitted_bytes)
+    }
+
+    /// Why this node has stopped for good, if it has.
+    pub fn halted(&self) -> Option<Fault> {
+        self.halted
+    }
+
+    /// The last write that was issued; 0 if none was.
+    pub fn last_issued(&self) -> WriteSeq {
+        self.disk.issued()
+    }
+
+    /// The last write that is known to be durable; 0 if none is.
+    pub fn last_durable(&self) -> WriteSeq {
+        self.disk.completed()
+    }
+
+    /// Is every issued write durable, every committed batch applied and no load outstanding?
+    pub fn is_quiet(&self) -> bool {
+        let loading = (self.role.leader())
+            .is_some_and(|leader| leader.progress.values().any(|p| p.loading().is_some()));
+        self.disk.completed() == self.disk.issued()
+            && self.applied == self.commit
+            && self.apply_load.is_none()
+            && !loading
+    }
+
+    /// A number that changes with the state: equal states have equal fingerprints.
+    pub fn fingerprint(&self) -> u64 {
+        let index = |at: Boundary| self.log.index(at).0;
+        let mut sum = [
+            self.me.id.0,
+            self.me.incarnation.0,
+            self.role() as u64,
+            self.hard.term.0,
+            self.hard.vote.map_or(0, |id| mix64(id.0)),
+            self.log.start().digest.0,
+            self.log.last().digest.0,
+            index(self.disk.log()),
+            self.disk.issued().0,
+            self.disk.completed().0,
+            index(self.commit),
+            index(self.handed),
+            index(self.applied),
+            index(self.verified),
+            self.leader().map_or(0, |id| mix64(id.0)),
+            u64::from(self.elapsed) << 32 | u64::from(self.timeout),
+            self.now,
+            self.next_load.0,
+            u64::from(self.halted.is_some()),
+        ]
+        .into_iter()
+        .fold(0, |sum, word| mix64(sum ^ word));
+        if let Some(leader) = self.role.leader() {
+            sum = mix64(sum ^ leader.round);
+            for (id, progress) in &leader.progress {
+                let (messages, bytes) = progress.inflight();
+                for word in [
+                    id.0,
+                    index(progress.matched),
+                    index(progress.next),
+                    messages as u64,
+                    bytes,
+                    progress.heard,
+                    progress.moved,
+                ] {
+                    sum = mix64(sum ^ word);
+                }
+            }
+        }
+        sum
+    }
+}
