@@ -455,12 +455,12 @@ impl Line<'_> {
             let Some(room) = progress.room(inflight_messages_max, inflight_bytes_max) else {
                 return;
             };
-            if progress.next < self.log.cached_from() {
-                self.load(progress, room.bytes, out);
-                return;
-            }
             let (end, bytes) = self.fill(progress.next, room.bytes, room.one_whole);
             if end == progress.next {
+                return;
+            }
+            if progress.next < self.log.cached_from() {
+                self.load(progress, room.bytes, out);
                 return;
             }
             let prev = self.log.position(progress.next);

@@ -426,10 +426,11 @@ impl Rig {
     /// Everything written becomes durable and is reported.
     pub(crate) fn flush(&mut self, id: u64) -> Check {
         let count = self.node(id).pending.len();
-        if count == 0 {
+        self.sync(id, count);
+        let node = self.node(id);
+        if node.done == node.raft.last_durable() {
             return Ok(());
         }
-        self.sync(id, count);
         self.report(id)
     }
 
