@@ -29,6 +29,13 @@ mod raft;
 mod rng;
 mod role;
 #[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::wildcard_enum_match_arm,
+    clippy::print_stderr,
+    reason = "a test may stop at the first surprise, and its numbers are small"
+)]
 mod tests;
 mod types;
 mod view;
@@ -49,7 +56,7 @@ pub use types::{
     GroupId, HardState, Incarnation, Index, LoadId, LogId, NodeId, Position, ProposalId, Term,
     WriteSeq,
 };
-pub use view::{Phase, ProgressView};
+pub use view::{Phase, ProgressView, Status};
 
 #[doc(hidden)]
 pub use plant::Plant;

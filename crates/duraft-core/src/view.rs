@@ -9,7 +9,7 @@ use crate::membership::Membership;
 use crate::progress::Stage;
 use crate::raft::Raft;
 use crate::role::Role;
-use crate::types::{HardState, Incarnation, Index, NodeId, Position, Term, WriteSeq};
+use crate::types::{HardState, Incarnation, Index, LogId, NodeId, Position, Term, WriteSeq};
 
 /// How a leader replicates to one peer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -35,6 +35,27 @@ pub struct ProgressView {
     pub inflight_bytes: u64,
 }
 
+/// The state of a node at a glance.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// The part this node plays now.
+    pub role: RoleKind,
+    /// The current term, durable or not.
+    pub term: Term,
+    /// The leader of the term, where known.
+    pub leader: Option<NodeId>,
+    /// Everything up to this batch end is committed.
+    pub commit: Index,
+    /// Everything up to this batch end has been reported applied.
+    pub applied: Index,
+    /// Everything of the current log up to this batch end survives a crash.
+    pub durable: Index,
+    /// The last entry of the log.
+    pub last: LogId,
+    /// Why this node has stopped for good, if it has.
+    pub halted: Option<Fault>,
+}
+
 /// What drivers, tests and metrics read. Nothing here changes anything.
 impl Raft {
     /// This node.
@@ -50,6 +71,20 @@ impl Raft {
     /// This life's number.
     pub fn incarnation(&self) -> Incarnation {
         self.me.incarnation
+    }
+
+    /// The state at a glance.
+    pub fn status(&self) -> Status {
+        Status {
+            role: self.role(),
+            term: self.term(),
+            leader: self.leader(),
+            commit: self.commit(),
+            applied: self.applied(),
+            durable: self.durable(),
+            last: self.last().id,
+            halted: self.halted(),
+        }
     }
 
     /// The part this node plays now.

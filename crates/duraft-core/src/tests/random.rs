@@ -45,7 +45,11 @@ impl Run {
         let mut rng = Rng::new(seed);
         // Every third run has a learner beside the voters.
         let learner = nodes + 1;
-        let learners: &[u64] = if seed % 3 == 0 { &[learner] } else { &[] };
+        let learners: &[u64] = if seed.is_multiple_of(3) {
+            &[learner]
+        } else {
+            &[]
+        };
         let mut rig = Rig::with(nodes, learners, |id| config(id, seed));
         if let Some(plant) = plant {
             rig.plant = Some(plant);
@@ -257,7 +261,7 @@ fn the_same_seed_gives_the_same_run() {
 /// The first seed under which a planted fault is found.
 fn found(plant: Plant, local: bool, seeds: u64) -> Option<(u64, String)> {
     for seed in 0..seeds {
-        let nodes = if seed % 2 == 0 { 3 } else { 5 };
+        let nodes = if seed.is_multiple_of(2) { 3 } else { 5 };
         if let Err(why) = run(seed, nodes, 600, Some(plant), local) {
             return Some((seed, why));
         }
