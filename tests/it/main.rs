@@ -1,1 +1,14 @@
 //! Integration tests.
+
+mod common;
+mod crashes;
+mod noise;
+mod quorum;
+mod scenarios;
+mod scenarios_flow;
+mod schedules;
+mod seed_isserge;
+mod seed_little_raft;
+mod seed_raftbare;
+mod seed_raftmodel;
+mod seed_rast;

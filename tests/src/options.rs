@@ -1,0 +1,135 @@
+//! How a test wants its cluster.
+
+use crate::Chain;
+use duraft_core::{Config, GroupId, NodeId, Position, Term};
+use std::collections::BTreeMap;
+
+/// Shape and checks of a [`Cluster`](crate::Cluster). Logs start empty unless given.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Voting nodes.
+    pub voters: Vec<NodeId>,
+    /// Nodes that only receive.
+    pub learners: Vec<NodeId>,
+    /// Members that have no core: the test speaks for them.
+    pub puppets: Vec<NodeId>,
+    /// Logs that nodes start with.
+    pub logs: BTreeMap<NodeId, Chain>,
+    /// Durable terms that nodes start with, where not the term of their last entry.
+    pub terms: BTreeMap<NodeId, Term>,
+    /// Where all logs start.
+    pub start: Position,
+    /// Seed of every election timeout.
+    pub seed: u64,
+    /// Template of the configuration; id and seed are filled in for each node.
+    pub config: Config,
+    /// Run each step twice and compare (I9).
+    pub check_replay: bool,
+    /// Check the release table.
+    pub check_release: bool,
+    /// Check the core's own invariants after each step.
+    pub check_core: bool,
+    /// Keep a trace, all messages sent and all writes.
+    pub record: bool,
+    /// Collect broken rules instead of failing at the first.
+    pub tolerate: bool,
+}
+
+impl Options {
+    /// A cluster of `voters` nodes numbered from 1, with empty logs and all checks.
+    pub fn new(voters: u64) -> Options {
+        Options {
+            voters: (1..=voters).map(NodeId).collect(),
+            learners: Vec::new(),
+            puppets: Vec::new(),
+            logs: BTreeMap::new(),
+            terms: BTreeMap::new(),
+            start: Position::START,
+            seed: 1,
+            config: Config::new(NodeId(0), GroupId(7), 0),
+            check_replay: true,
+            check_release: true,
+            check_core: true,
+            record: true,
+            tolerate: false,
+        }
+    }
+
+    /// These voters instead.
+    pub fn voters(mut self, voters: &[NodeId]) -> Options {
+        self.voters = voters.to_vec();
+        self
+    }
+
+    /// These learners.
+    pub fn learners(mut self, learners: &[NodeId]) -> Options {
+        self.learners = learners.to_vec();
+        self
+    }
+
+    /// These members have no core.
+    pub fn puppets(mut self, puppets: &[NodeId]) -> Options {
+        self.puppets = puppets.to_vec();
+        self
+    }
+
+    /// `node` starts with this log.
+    pub fn log(mut self, node: NodeId, log: Chain) -> Options {
+        self.logs.insert(node, log);
+        self
+    }
+
+    /// `node` starts in this term, without a vote.
+    pub fn term(mut self, node: NodeId, term: u64) -> Options {
+        self.terms.insert(node, Term(term));
+        self
+    }
+
+    /// All logs start here: what comes before is compacted.
+    pub fn start(mut self, start: Position) -> Options {
+        self.start = start;
+        self
+    }
+
+    /// Seed of the election timeouts.
+    pub fn seed(mut self, seed: u64) -> Options {
+        self.seed = seed;
+        self
+    }
+
+    /// Candidates campaign without asking first.
+    pub fn without_pre_vote(mut self) -> Options {
+        self.config.pre_vote = false;
+        self
+    }
+
+    /// Leaders do not step down for want of contact, voters do not defend them.
+    pub fn without_check_quorum(mut self) -> Options {
+        self.config.check_quorum = false;
+        self
+    }
+
+    /// Plain Raft: the two above.
+    pub fn plain(self) -> Options {
+        self.without_pre_vote().without_check_quorum()
+    }
+
+    /// Changes the configuration of every node.
+    pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Options {
+        change(&mut self.config);
+        self
+    }
+
+    /// Collects broken rules, for tests of the tests.
+    pub fn tolerant(mut self) -> Options {
+        self.tolerate = true;
+        self
+    }
+
+    /// For runs of many thousand steps: no trace, no second run of each step.
+    pub fn fast(mut self) -> Options {
+        self.check_replay = false;
+        self.record = false;
+        self
+    }
+}
