@@ -303,3 +303,94 @@ impl Commands {
         u32::from_le_bytes(bytes) as usize
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    fn encode(ends: &[u32], data: usize) -> Bytes {
+        let mut bytes: Vec<u8> = ends.iter().flat_map(|end| end.to_le_bytes()).collect();
+        bytes.extend((0..data).map(|i| u8::try_from(i % 251).expect("below 251")));
+        Bytes::from(bytes)
+    }
+
+    #[test]
+    fn commands_are_found_by_their_number() {
+        let commands = Commands::parse(encode(&[2, 2, 5], 5), 3).expect("a valid body");
+        let all: Vec<Bytes> = commands.iter().collect();
+        assert_eq!(all, [&[0, 1][..], &[], &[2, 3, 4]]);
+        assert_eq!((commands.len(), commands.get(3)), (3, None));
+    }
+
+    #[test]
+    fn offset_tables_that_do_not_describe_their_body_are_refused() {
+        // These bytes come from disks and peers: a wrong table must not read outside of the body.
+        let refused: &[(&[u32], usize, u32)] = &[
+            (&[], 0, 0),
+            (&[], 0, 1),
+            (&[1], 0, 1),
+            (&[1], 2, 1),
+            (&[2, 1], 2, 2),
+            (&[1, 3], 2, 2),
+            (&[1, 1], 2, 2),
+            (&[u32::MAX], 1, 1),
+            (&[0, 0], 0, u32::MAX),
+            (&[0], 0, u32::MAX / 4 + 1),
+        ];
+        for (ends, data, count) in refused {
+            let parsed = Commands::parse(encode(ends, *data), *count);
+            assert!(parsed.is_err(), "{ends:?} over {data} bytes");
+        }
+        assert!(Commands::parse(Bytes::from_static(&[1, 0, 0]), 1).is_err());
+        assert!(Commands::parse(encode(&[0, 0], 0), 2).is_ok());
+    }
+
+    #[test]
+    fn a_body_without_a_place_is_refused() {
+        let at = |index| Position {
+            id: LogId {
+                term: Term(1),
+                index: Index(index),
+            },
+            digest: Digest::EMPTY,
+        };
+        let seal = |body: Body, index| body.seal(GroupId(1), &at(index), Term(1));
+        assert_eq!(
+            seal(Body::noop(), u64::MAX - 1).map(|batch| batch.header),
+            Err(BodyError::IndexExhausted)
+        );
+        assert!(seal(Body::noop(), u64::MAX - 2).is_ok());
+        let two = Body {
+            count: 2,
+            ..Body::noop()
+        };
+        assert_eq!(
+            seal(two, 1).map(|batch| batch.header),
+            Err(BodyError::Count { count: 2 })
+        );
+    }
+
+    #[test]
+    fn a_sealed_batch_follows_its_boundary_and_no_other() {
+        let one = Body::noop()
+            .seal(GroupId(1), &Position::START, Term(1))
+            .expect("room");
+        let two = Body::noop()
+            .seal(GroupId(1), &one.header.position(), Term(2))
+            .expect("room");
+        assert!(one.header.follows(&Position::START));
+        assert!(two.header.follows(&one.header.position()));
+        assert!(!two.header.follows(&Position::START));
+        let other = Position {
+            digest: Digest(1),
+            ..one.header.position()
+        };
+        assert!(!two.header.follows(&other));
+        let back = BatchHeader {
+            term: Term(0),
+            ..two.header
+        };
+        assert!(!back.follows(&one.header.position()));
+    }
+}

@@ -131,3 +131,53 @@ impl Durability {
         self.appends.iter().copied()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+    use alloc::vec::Vec;
+
+    fn at(count: u32) -> Boundary {
+        (0..count).fold(Boundary::default(), |at, _| at.next())
+    }
+
+    #[test]
+    fn what_is_durable_equals_a_disk_that_keeps_every_write() {
+        // The model remembers, for each place of the present log, the write that filled it: a place is
+        // durable if that write, and those of all places before it, are completed.
+        for seed in 0..2_000 {
+            let mut rng = Rng::new(seed);
+            let mut disk = Durability::new(Boundary::default(), HardState::default());
+            let mut writers: Vec<WriteSeq> = Vec::new();
+            let mut completed = WriteSeq(0);
+            for _ in 0..40 {
+                let len = u32::try_from(writers.len()).expect("short");
+                match rng.below(3) {
+                    0 => {
+                        let seq = disk.issue();
+                        let count = 1 + rng.below(3);
+                        (0..count).for_each(|_| writers.push(seq));
+                        disk.appended(seq, at(len + count));
+                    }
+                    1 => {
+                        let cut = rng.below(len + 1);
+                        disk.truncate(at(cut));
+                        writers.truncate(cut as usize);
+                    }
+                    _ => {
+                        // Any word about the past: late, repeated, skipping.
+                        let bound = u32::try_from(disk.issued().0 + 1).expect("few");
+                        let upto = WriteSeq(u64::from(rng.below(bound)));
+                        assert_eq!(disk.persisted(upto), Ok(()));
+                        completed = completed.max(upto);
+                    }
+                }
+                let durable = writers.iter().take_while(|seq| **seq <= completed).count();
+                let durable = u32::try_from(durable).expect("short");
+                assert_eq!(disk.log(), at(durable), "seed {seed}");
+            }
+            assert_eq!(disk.persisted(disk.issued().next()), Err(NeverIssued));
+        }
+    }
+}

@@ -260,6 +260,9 @@ impl Raft {
     }
 
     fn learn_commit(&mut self, leader_commit: Index) {
+        if leader_commit <= self.commit() {
+            return;
+        }
         // The leader's commit may be ahead of what was compared. Cap it there, or a divergent tail of
         // ours would be committed.
         let commit = self.log.floor(leader_commit).min(self.verified);

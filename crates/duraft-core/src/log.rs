@@ -131,12 +131,15 @@ impl Log {
         self.cached_bytes
     }
 
-    /// Appends a batch. The caller has checked that it follows.
+    /// Appends a batch. The caller has checked that it follows, digest included: once for each batch,
+    /// when it is sealed or received.
     pub(crate) fn push(&mut self, batch: &Batch) {
+        let last = self.last();
         assert!(
-            batch.header.follows(&self.last()),
-            "a batch continues the log by index, term and digest"
+            batch.header.first == last.index().next() && batch.header.term >= last.term(),
+            "a batch continues the log by index and term"
         );
+        debug_assert!(batch.header.follows(&last), "and by digest");
         self.cached_bytes += batch.cost();
         self.headers.push_back(batch.header);
         self.bodies.push_back(batch.body.clone());
@@ -208,5 +211,91 @@ impl Log {
             }
         }
         Boundary(low as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+    use crate::{Body, GroupId, Term};
+    use alloc::vec::Vec;
+
+    /// The questions of the log, answered by looking at everything.
+    fn compare(log: &Log, model: &[Batch]) {
+        let ends: Vec<Position> = (core::iter::once(Position::START))
+            .chain(model.iter().map(|batch| batch.header.position()))
+            .collect();
+        let mut boundaries = Vec::new();
+        let mut at = log.begin();
+        for end in &ends {
+            assert_eq!(log.position(at), *end);
+            boundaries.push(at);
+            at = at.next();
+        }
+        assert_eq!(Some(&log.end()), boundaries.last());
+        assert_eq!(Some(&log.last()), ends.last());
+        for index in (0..log.last().index().0 + 3).map(Index) {
+            let floor = (0..ends.len()).rfind(|i| ends[*i].index() <= index);
+            assert_eq!(log.floor(index), boundaries[floor.expect("the start")]);
+            let exact = (0..ends.len()).find(|i| ends[*i].index() == index);
+            assert_eq!(log.boundary_after(index), exact.map(|i| boundaries[i]));
+            for term in (0..log.last().term().0 + 2).map(Term) {
+                let floor = (0..ends.len())
+                    .rfind(|i| ends[*i].index() <= index && ends[*i].term() <= term)
+                    .expect("the start");
+                assert_eq!(log.floor_id(LogId { term, index }), boundaries[floor]);
+            }
+        }
+        let held: u64 = (0..model.len())
+            .filter(|i| boundaries[*i] >= log.cached_from())
+            .map(|i| model[i].cost())
+            .sum();
+        assert_eq!(held, log.cached_bytes());
+        for (i, batch) in model.iter().enumerate() {
+            assert_eq!(log.header(boundaries[i]), Some(&batch.header));
+            let cached = boundaries[i] >= log.cached_from();
+            assert_eq!(log.cached(boundaries[i]), cached.then(|| batch.clone()));
+        }
+    }
+
+    #[test]
+    fn the_log_answers_as_a_list_of_batches_would() {
+        for seed in 0..300 {
+            let mut rng = Rng::new(seed);
+            let mut log = Log::new(Position::START, VecDeque::new());
+            let mut model: Vec<Batch> = Vec::new();
+            for round in 0..30 {
+                match rng.below(8) {
+                    0 => {
+                        let keep = rng.below(u32::try_from(model.len()).expect("short") + 1);
+                        model.truncate(keep as usize);
+                        let cut = (0..keep).fold(log.begin(), |at, _| at.next());
+                        log.truncate(cut);
+                    }
+                    1 => {
+                        let max = u64::from(rng.below(400));
+                        let keep_from = log.floor(Index(u64::from(rng.below(30))));
+                        log.trim_cache(max, keep_from);
+                        assert!(log.cached_bytes() <= max || log.cached_from() >= keep_from);
+                    }
+                    _ => {
+                        let count = 1 + rng.below(3);
+                        let body = Body {
+                            kind: crate::BatchKind::Commands,
+                            codec: 0,
+                            count,
+                            checksum: round,
+                            bytes: Bytes::from(alloc::vec![0; 4 * count as usize]),
+                        };
+                        let term = Term(log.last().term().0 + u64::from(rng.below(2)));
+                        let batch = body.seal(GroupId(1), &log.last(), term).expect("room");
+                        log.push(&batch);
+                        model.push(batch);
+                    }
+                }
+                compare(&log, &model);
+            }
+        }
     }
 }

@@ -100,11 +100,19 @@ impl Membership {
     }
 
     /// The largest value that a quorum of voters has reached. Asked at every acknowledgement, so it
-    /// sorts on the stack: a membership has at most [`MEMBERS_MAX`] voters.
+    /// sorts on the stack, and on few words for the usual few voters.
     pub fn quorum_value<T: Ord + Copy>(&self, value_of: impl Fn(NodeId) -> T) -> T {
+        if self.voters.len() <= 7 {
+            self.quorum_value_of::<T, 7>(value_of)
+        } else {
+            self.quorum_value_of::<T, MEMBERS_MAX>(value_of)
+        }
+    }
+
+    fn quorum_value_of<T: Ord + Copy, const N: usize>(&self, value_of: impl Fn(NodeId) -> T) -> T {
         let mut voters = self.voters();
         let first = value_of(voters.next().expect("a membership has a voter"));
-        let mut values = [first; MEMBERS_MAX];
+        let mut values = [first; N];
         let mut count = 1;
         for voter in voters {
             let value = value_of(voter);
@@ -118,5 +126,88 @@ impl Membership {
         }
         // Ascending: the voters from this place to the end are exactly a quorum.
         values[count - self.quorum()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    fn of(voters: u64) -> Membership {
+        Membership::new((1..=voters).map(NodeId), [NodeId(100)]).expect("a valid membership")
+    }
+
+    #[test]
+    fn quorums_equal_their_definition() {
+        // Defects r5, l2, m1: with an even number of voters, half of them decided.
+        for n in 1..=9 {
+            let membership = of(n);
+            for set in 0..1u32 << n {
+                let yes: Vec<NodeId> = (0..n)
+                    .filter(|i| set >> i & 1 == 1)
+                    .map(|i| NodeId(i + 1))
+                    .collect();
+                let majority = 2 * yes.len() as u64 > n;
+                let twice = yes.iter().chain(&yes).copied().chain([NodeId(100)]);
+                assert_eq!(membership.is_quorum(twice), majority, "{n} voters, {yes:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn any_two_quorums_share_a_voter() {
+        for n in 1..=8u32 {
+            let membership = of(u64::from(n));
+            let quorum = |set: u32| {
+                let yes = (0..n).filter(|i| set >> i & 1 == 1);
+                membership.is_quorum(yes.map(|i| NodeId(u64::from(i) + 1)))
+            };
+            for a in (0..1 << n).filter(|set| quorum(*set)) {
+                for b in (0..1 << n).filter(|set| quorum(*set)) {
+                    assert_ne!(a & b, 0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_quorum_value_equals_its_definition() {
+        // The largest value that more than half of the voters have reached, over all small tables.
+        for n in 1..=9u64 {
+            let membership = of(n);
+            for table in 0..3u64.pow(u32::try_from(n).expect("small")).min(4000) {
+                let value_of =
+                    |id: NodeId| table / 3u64.pow(u32::try_from(id.0 - 1).expect("small")) % 3;
+                let expected = (0..3)
+                    .filter(|v| {
+                        membership.is_quorum(membership.voters().filter(|id| value_of(*id) >= *v))
+                    })
+                    .max();
+                assert_eq!(
+                    Some(membership.quorum_value(value_of)),
+                    expected,
+                    "{n}, {table}"
+                );
+            }
+        }
+        let many = of(63);
+        assert_eq!(many.quorum_value(|id| id.0), 32);
+    }
+
+    #[test]
+    fn memberships_that_cannot_decide_are_refused() {
+        let one = NodeId(1);
+        assert_eq!(Membership::new([], [one]), Err(MembershipProblem::NoVoters));
+        assert_eq!(
+            Membership::new([one], [one]),
+            Err(MembershipProblem::VoterAndLearner(one))
+        );
+        let crowd = (0..65).map(NodeId);
+        assert_eq!(
+            Membership::new(crowd, []),
+            Err(MembershipProblem::TooMany(65))
+        );
+        assert!(Membership::new([NodeId(0), NodeId(u64::MAX)], []).is_ok());
     }
 }

@@ -220,3 +220,99 @@ pub(crate) struct Room {
     /// The first batch may be larger than that.
     pub(crate) one_whole: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(count: u32) -> Boundary {
+        (0..count).fold(Boundary::default(), |at, _| at.next())
+    }
+
+    fn replicating() -> Progress {
+        let mut progress = Progress::new(at(5), at(0), 0);
+        progress.acknowledged(at(5), 1);
+        progress
+    }
+
+    fn sent(end: u32, bytes: u64) -> Sent {
+        Sent {
+            end: at(end),
+            bytes,
+            round: 0,
+        }
+    }
+
+    #[test]
+    fn a_probe_admits_no_batches() {
+        let progress = Progress::new(at(5), at(0), 0);
+        assert_eq!(progress.room(10, 1000), None);
+    }
+
+    #[test]
+    fn the_window_closes_by_messages_and_by_bytes_and_opens_with_answers() {
+        let mut progress = replicating();
+        let whole = Room {
+            bytes: 100,
+            one_whole: true,
+        };
+        assert_eq!(progress.room(2, 100), Some(whole));
+        progress.sent(sent(6, 60), 2);
+        let rest = Room {
+            bytes: 40,
+            one_whole: false,
+        };
+        assert_eq!(progress.room(2, 100), Some(rest));
+        progress.sent(sent(7, 40), 2);
+        assert_eq!(progress.room(9, 100), None, "bytes");
+        assert_eq!(progress.room(2, 900), None, "messages");
+        assert_eq!(progress.inflight(), (2, 100));
+        assert!(progress.acknowledged(at(6), 3));
+        assert_eq!(progress.inflight(), (1, 40));
+        assert!(progress.acknowledged(at(7), 3));
+        assert_eq!(progress.room(2, 0).map(|room| room.one_whole), Some(true));
+    }
+
+    #[test]
+    fn one_answer_covers_all_before_it_and_an_old_one_nothing() {
+        // Defect s2: an answer credited to the latest append instead of the one it names.
+        let mut progress = replicating();
+        for end in 6..=9 {
+            progress.sent(sent(end, 10), 2);
+        }
+        assert!(progress.acknowledged(at(8), 3));
+        assert_eq!((progress.inflight(), progress.matched), ((1, 10), at(8)));
+        assert!(!progress.acknowledged(at(6), 4));
+        assert_eq!((progress.inflight(), progress.matched), ((1, 10), at(8)));
+        assert_eq!(progress.next, at(9));
+    }
+
+    #[test]
+    fn a_probe_never_goes_back_before_what_was_acknowledged() {
+        let mut progress = replicating();
+        progress.sent(sent(9, 10), 2);
+        progress.probe_from(at(2));
+        assert_eq!((progress.next, progress.matched), (at(5), at(5)));
+        assert_eq!(progress.inflight(), (0, 0));
+    }
+
+    #[test]
+    fn a_peer_counts_while_it_speaks_and_its_log_moves() {
+        // RULES.md 12.
+        let mut progress = replicating();
+        progress.heard = 100;
+        assert!(progress.is_live(109, 10));
+        assert!(!progress.is_live(110, 10), "silent for an election timeout");
+        progress.sent(sent(6, 10), 100);
+        progress.heard = 139;
+        assert!(progress.is_live(139, 10));
+        progress.heard = 140;
+        assert!(
+            !progress.is_live(140, 10),
+            "an append waits for four timeouts"
+        );
+        progress.acknowledged(at(6), 140);
+        progress.heard = 200;
+        assert!(progress.is_live(200, 10), "nothing is outstanding");
+    }
+}
