@@ -1,1 +1,38 @@
-//! To be written.
+//! The segmented write-ahead log of duraft, its recovery, and the pipeline that batches syncs.
+//!
+//! See `docs/wal-format.md` for the bytes on disk and what each crash can leave of them.
+#![forbid(unsafe_code)]
+
+mod bootstrap;
+mod encode;
+mod errors;
+mod format;
+mod index;
+mod log;
+mod options;
+mod pipeline;
+mod plan;
+mod pool;
+mod preparer;
+mod reader;
+mod recovery;
+mod segment;
+mod wal;
+
+pub use bootstrap::bootstrap;
+pub use errors::{
+    Contradiction, Damage, GroupDamage, Hole, OpenError, Poison, ReadError, WalError, WriteProblem,
+};
+pub use format::FormatError;
+pub use format::checksum::{BatchDamage, body_checksum, commands_body, verify};
+pub use format::payload::{decode_membership, encode_membership};
+pub use format::record::{DescriptorError, RecordError, decode_descriptor, encode_descriptor};
+#[doc(hidden)]
+pub use options::Ablation;
+pub use options::{ClusterId, Entropy, OnDamage, OptionProblem, StoreIdentity, WalOptions};
+pub use pipeline::{Durable, Pipeline, PipelineEvent};
+pub use pool::PoolStats;
+pub use preparer::{Prepared, Preparer};
+pub use reader::WalReader;
+pub use recovery::{Recovered, RecoveredGroup, RecoveryReport, open};
+pub use wal::{Submission, Wal, WalStats};

@@ -1,0 +1,232 @@
+//! Checks writes before a byte of them is written: what a commit would do to each group's log, seen
+//! as a thin layer over the log as it is.
+
+use crate::encode::Measure;
+use crate::errors::{WalError, WriteProblem};
+use crate::format::record::check_header;
+use crate::index::{GroupIndex, StoreIndex, membership_in};
+use crate::log::{Headed, Shape};
+use crate::wal::Submission;
+use duraft_core::{Batch, BatchHeader, GroupId, HardState, Index, Position, Write, WriteSeq};
+use std::collections::BTreeMap;
+
+/// What a commit comes to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Planned {
+    pub(crate) measure: Measure,
+    pub(crate) appends: bool,
+}
+
+/// Bytes and records of one write.
+pub(crate) fn measure(write: &Write) -> Measure {
+    let mut measure = Measure::default();
+    let markers = usize::from(write.hard_state.is_some())
+        + usize::from(write.truncate.is_some())
+        + usize::from(write.compact.is_some());
+    for _ in 0..markers {
+        measure.add(0);
+    }
+    for batch in &write.append {
+        measure.add(batch.body.len());
+    }
+    measure
+}
+
+/// Checks all writes of a commit in order.
+pub(crate) fn check(
+    index: &StoreIndex,
+    written: &BTreeMap<GroupId, WriteSeq>,
+    submissions: &[Submission],
+) -> Result<Planned, WalError> {
+    let mut layers: Vec<Layer<'_>> = Vec::new();
+    let mut planned = Planned::default();
+    for submission in submissions {
+        let group = submission.group;
+        let place = match layers.iter().position(|layer| layer.group == group) {
+            Some(place) => place,
+            None => {
+                let base = index
+                    .groups
+                    .get(&group)
+                    .ok_or(WalError::UnknownGroup(group))?;
+                let last = written.get(&group).copied().unwrap_or_default();
+                layers.push(Layer::new(group, base, last));
+                layers.len() - 1
+            }
+        };
+        let write = &submission.write;
+        layers[place]
+            .write(write)
+            .map_err(|problem| WalError::Invalid { group, problem })?;
+        planned.measure = planned.measure.plus(measure(write));
+        planned.appends |= !write.append.is_empty();
+    }
+    Ok(planned)
+}
+
+/// A group's log with the writes checked so far on top.
+struct Layer<'a> {
+    group: GroupId,
+    base: &'a GroupIndex,
+    last: WriteSeq,
+    hard_state: HardState,
+    start: Position,
+    end: Position,
+    /// The base's boundaries up to here are still part of the log.
+    kept: Index,
+    added: Vec<BatchHeader>,
+    /// A damaged log is rare: it is copied and changed for real.
+    gapped: Option<Shape<BatchHeader>>,
+}
+
+impl<'a> Layer<'a> {
+    fn new(group: GroupId, base: &'a GroupIndex, last: WriteSeq) -> Layer<'a> {
+        let log = &base.log;
+        let gapped = (!log.is_whole()).then(|| copy_of(log));
+        Layer {
+            group,
+            base,
+            last,
+            hard_state: base.hard_state,
+            start: log.start(),
+            end: log.end(),
+            kept: log.end().index(),
+            added: Vec::new(),
+            gapped,
+        }
+    }
+
+    fn write(&mut self, write: &Write) -> Result<(), WriteProblem> {
+        let expected = self.last.next();
+        if write.seq != expected {
+            return Err(WriteProblem::Sequence {
+                expected,
+                found: write.seq,
+            });
+        }
+        self.last = expected;
+        if let Some(found) = write.hard_state {
+            check_hard_state(self.hard_state, found)?;
+            self.hard_state = found;
+        }
+        if let Some(keep) = &write.truncate {
+            self.truncate(keep)?;
+        }
+        for batch in &write.append {
+            self.append(batch)?;
+        }
+        if let Some(upto) = &write.compact {
+            self.compact(upto)?;
+        }
+        check_term(self.end, self.hard_state)
+    }
+
+    fn truncate(&mut self, keep: &Position) -> Result<(), WriteProblem> {
+        if let Some(shape) = &mut self.gapped {
+            shape.truncate(keep)?;
+            self.end = shape.end();
+            return Ok(());
+        }
+        if keep.index() < self.start.index() || self.boundary(keep.index()) != Some(*keep) {
+            return Err(WriteProblem::Truncate { keep: *keep });
+        }
+        if keep.index() <= self.kept {
+            self.kept = keep.index();
+            self.added.clear();
+        } else {
+            let left = self
+                .added
+                .partition_point(|header| header.last() <= keep.index());
+            self.added.truncate(left);
+        }
+        self.end = *keep;
+        Ok(())
+    }
+
+    fn append(&mut self, batch: &Batch) -> Result<(), WriteProblem> {
+        let header = &batch.header;
+        if header.group != self.group {
+            return Err(WriteProblem::Group { at: header.first });
+        }
+        if batch.body.len() as u64 != u64::from(header.body_len) {
+            return Err(WriteProblem::BodyLength { at: header.first });
+        }
+        check_header(header).map_err(|problem| WriteProblem::Header {
+            at: header.first,
+            problem,
+        })?;
+        membership_in(header, &batch.body)?;
+        if let Some(shape) = &mut self.gapped {
+            shape.append(*header, true)?;
+            self.end = shape.end();
+            return Ok(());
+        }
+        if !header.follows(&self.end) {
+            return Err(WriteProblem::Chain {
+                end: self.end,
+                first: header.first,
+            });
+        }
+        self.end = header.position();
+        self.added.push(*header);
+        Ok(())
+    }
+
+    fn compact(&mut self, upto: &Position) -> Result<(), WriteProblem> {
+        if let Some(shape) = &mut self.gapped {
+            shape.compact(upto)?;
+            self.start = shape.start();
+            return Ok(());
+        }
+        if upto.index() < self.start.index() || self.boundary(upto.index()) != Some(*upto) {
+            return Err(WriteProblem::Compact { upto: *upto });
+        }
+        self.start = *upto;
+        Ok(())
+    }
+
+    /// The boundary at `index` in the log as it would be, if there is one.
+    fn boundary(&self, index: Index) -> Option<Position> {
+        if index == self.start.index() {
+            return Some(self.start);
+        }
+        if index == self.end.index() {
+            return Some(self.end);
+        }
+        if index <= self.kept {
+            return self.base.log.boundary(index);
+        }
+        let place = self.added.partition_point(|header| header.last() < index);
+        let header = self.added.get(place)?;
+        (header.last() == index).then(|| header.position())
+    }
+}
+
+fn copy_of<E: Headed>(log: &Shape<E>) -> Shape<BatchHeader> {
+    let mut copy = Shape::new(log.start(), log.end());
+    for entry in log.entries() {
+        copy.append(*entry.header(), false)
+            .expect("entries of a log fit the log they are in");
+    }
+    copy
+}
+
+/// Terms never go back, and a vote is never taken back within a term.
+pub(crate) fn check_hard_state(before: HardState, found: HardState) -> Result<(), WriteProblem> {
+    let kept = found.term > before.term
+        || found.term == before.term && (before.vote.is_none() || before.vote == found.vote);
+    if kept {
+        Ok(())
+    } else {
+        Err(WriteProblem::HardState { before, found })
+    }
+}
+
+/// No entry is of a later term than the hard state.
+pub(crate) fn check_term(end: Position, state: HardState) -> Result<(), WriteProblem> {
+    if end.term() <= state.term {
+        Ok(())
+    } else {
+        Err(WriteProblem::TermBehindLog { end, state })
+    }
+}

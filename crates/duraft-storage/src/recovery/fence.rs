@@ -1,0 +1,388 @@
+//! The segment that every open begins.
+//!
+//! Its header declares where the segment before it ends: after the last proven block. Everything
+//! behind that is out of the log for good, whatever a disk or a dead process still brings up there.
+//! So a block that was acknowledged but that nothing proves is copied: its live batches go into the
+//! fence. The same way, segments at the end of the chain that hold little are absorbed: their live
+//! batches are copied and the header links past them. So crash loops do not eat slots.
+//!
+//! A slot that the newest, unproven segment had freed is not written again at once: were that segment
+//! damaged, the freed slot would hold the only copy.
+
+use super::decide::Layout;
+use super::survey::SlotImage;
+use super::{Recovered, RecoveredGroup, Story};
+use crate::bootstrap::open_error;
+use crate::encode::Measure;
+use crate::errors::{OpenError, ReadError};
+use crate::format::block::Flags;
+use crate::format::checksum::Seed;
+use crate::format::header::{SegmentEnd, StoreFile};
+use crate::format::record::Frame;
+use crate::index::{GroupIndex, StoreIndex};
+use crate::options::{Entropy, WalOptions, records_bytes_max};
+use crate::pool::{Need, Pool, Slot};
+use crate::reader;
+use crate::recovery::replay::damage_of;
+use crate::segment::{Entry, Segment};
+use crate::wal::{Content, Link, RECORDS_MAX, Store, Wal, checkpoint_of};
+use duraft_core::{Batch, GroupId, Index, Position};
+use duraft_disk::{Disk, DiskError, DiskLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+
+/// What recovery hands over.
+pub(super) struct Found {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) lock: Box<dyn DiskLock>,
+    pub(super) file: StoreFile,
+    pub(super) images: Vec<SlotImage>,
+    pub(super) layout: Layout,
+    pub(super) story: Story,
+}
+
+/// Which segments stay, and what moves.
+struct Moves {
+    /// Number of segments of the chain that stay, oldest first.
+    kept: usize,
+    /// Where the last of them ends.
+    previous: Option<SegmentEnd>,
+    /// Batches to copy, by group and place in the log.
+    copied: Vec<(GroupId, Index)>,
+    /// Per group, the end of what the kept segments hold.
+    ends: BTreeMap<GroupId, Position>,
+}
+
+pub(super) fn begin(
+    found: Found,
+    options: WalOptions,
+    entropy: Entropy,
+) -> Result<(Wal, Recovered), OpenError> {
+    let Found {
+        disk,
+        lock,
+        file,
+        images,
+        layout,
+        story,
+    } = found;
+    let generation = layout
+        .seen
+        .generation
+        .checked_add(1)
+        .ok_or(OpenError::GenerationsExhausted)?;
+    let seed = Seed::of(&file.store);
+    let pool = Pool::new(Arc::clone(&disk), seed, file.slot_bytes, options.slots_max);
+    let spare = sort_slots(&pool, &images, &layout);
+    let moves = moves(&story, &pool, &options);
+    let batches = copied_batches(&story, &moves)?;
+    // Names that a killed process made may not be durable yet.
+    disk.sync_dir("")?;
+    disk.sync_dir(crate::pool::SLOT_DIR)?;
+    let Story {
+        groups,
+        damage,
+        segments,
+        mut report,
+    } = story;
+    report.copied_batches = batches.len();
+    report.absorbed_segments = segments.len() - moves.kept;
+    let index = StoreIndex::new(groups, options.cache_bytes_max);
+    let store = Store {
+        id: file.store,
+        seed,
+        slot_bytes: file.slot_bytes,
+        slot_blocks: pool.slot_blocks(),
+    };
+    let mut wal = Wal::unopened(store, options, entropy, index, pool, lock);
+    wal.generation = generation;
+    wal.previous = moves.previous;
+    wal.next_segment = layout.seen.segment + 1;
+    wal.last_commit = layout.seen.commit;
+    let slot = slot_for_fence(&wal, spare, &images)?;
+    write_fence(&mut wal, slot, &segments, &moves, &batches)?;
+    let recovered = recovered(&wal, damage, report);
+    Ok((wal, recovered))
+}
+
+/// Gives the pool the slots that nothing depends on. Returns those that the newest, unproven segment
+/// freed: to be used only where nothing else is left.
+fn sort_slots(pool: &Pool, images: &[SlotImage], layout: &Layout) -> Vec<usize> {
+    let in_chain: BTreeSet<usize> = layout.parts.iter().map(|part| part.image).collect();
+    let recent_from = recently_freed_from(images, layout);
+    let (mut ready, mut unfilled, mut spare) = (Vec::new(), Vec::new(), Vec::new());
+    for (i, image) in images.iter().enumerate() {
+        if in_chain.contains(&i) {
+            continue;
+        }
+        if !layout.filled[i] {
+            unfilled.push(image.slot);
+        } else if image
+            .segment()
+            .is_some_and(|header| header.seq >= recent_from)
+        {
+            spare.push(i);
+        } else {
+            ready.push(Slot {
+                number: image.slot,
+                file: Arc::clone(&image.file),
+            });
+        }
+    }
+    let next = images
+        .last()
+        .map_or(0, |image| image.slot.saturating_add(1));
+    pool.adopt(ready, unfilled, next, images.len());
+    spare
+}
+
+/// Segments from this number on may have been freed by a tail that nothing proves yet.
+fn recently_freed_from(images: &[SlotImage], layout: &Layout) -> u64 {
+    let tail = layout.parts.last().expect("the chain has a tail");
+    if layout.tail.watermark >= tail.header.base_commit {
+        return u64::MAX;
+    }
+    let Some(previous) = tail.header.previous else {
+        return 0;
+    };
+    images
+        .iter()
+        .filter_map(SlotImage::segment)
+        .find(|header| header.seq == previous.seq && header.nonce == previous.nonce)
+        .map_or(0, |header| header.first_live)
+}
+
+/// Decides what moves into the new segment.
+fn moves(story: &Story, pool: &Pool, options: &WalOptions) -> Moves {
+    let fits = records_bytes_max(options.slot_bytes, story.groups.len());
+    let budget = if pool.is_low() { fits } else { fits / 4 };
+    let (tail, _, proven_end) = story.segments.last().expect("the chain has a tail");
+    let unproven = |entry: &Entry| {
+        entry.segment.seq == tail.seq && proven_end.is_none_or(|end| entry.commit > end.commit)
+    };
+    let mut live: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut bytes = 0;
+    let mut records = 0;
+    for entry in story.groups.values().flat_map(|group| group.log.entries()) {
+        if unproven(entry) {
+            bytes += entry.stored_bytes();
+            records += 1;
+        } else {
+            *live.entry(entry.segment.seq).or_default() += entry.stored_bytes();
+        }
+    }
+    let mut kept = story.segments.len();
+    while let Some((segment, _, end)) = kept.checked_sub(1).map(|last| &story.segments[last]) {
+        let more = live.get(&segment.seq).copied().unwrap_or(0);
+        let few = records + more / duraft_core::DESCRIPTOR_BYTES < RECORDS_MAX as u64 / 2;
+        if end.is_some() && (bytes + more > budget || !few) && more > 0 {
+            break;
+        }
+        bytes += more;
+        records += more / duraft_core::DESCRIPTOR_BYTES;
+        kept -= 1;
+    }
+    let previous = kept.checked_sub(1).and_then(|last| story.segments[last].2);
+    let kept_upto = kept
+        .checked_sub(1)
+        .map_or(0, |last| story.segments[last].0.seq);
+    let moved = |entry: &Entry| unproven(entry) || entry.segment.seq > kept_upto;
+    let mut copied = Vec::new();
+    let mut ends = BTreeMap::new();
+    for (id, group) in &story.groups {
+        ends.insert(*id, end_of_kept(group, moved));
+        let entries = group.log.entries().iter().filter(|entry| moved(entry));
+        copied.extend(entries.map(|entry| (*id, entry.header.first)));
+    }
+    Moves {
+        kept,
+        previous,
+        copied,
+        ends,
+    }
+}
+
+/// The end of what stays of a log where it is: what the fence's batches go on from.
+fn end_of_kept(group: &GroupIndex, moved: impl Fn(&Entry) -> bool) -> Position {
+    let log = &group.log;
+    if !log.is_whole() {
+        // A damaged log keeps its end; what moves fills gaps again.
+        return log.end();
+    }
+    let kept = log.entries().iter().rev().find(|entry| !moved(entry));
+    kept.map_or(log.start(), |entry| entry.header.position())
+}
+
+/// Reads the batches that move.
+fn copied_batches(story: &Story, moves: &Moves) -> Result<Vec<Batch>, OpenError> {
+    let mut batches = Vec::with_capacity(moves.copied.len());
+    for (group, first) in &moves.copied {
+        let log = &story.groups[group].log;
+        let entry = &log.entries()[log.place_of(*first)];
+        let batch = reader::load(entry, false).map_err(|error| match error {
+            ReadError::Disk(source) => OpenError::from(source),
+            // It was read and checked a moment ago.
+            other => OpenError::Disk(DiskError::new(
+                duraft_disk::DiskOp::Read,
+                crate::pool::slot_name(entry.segment.slot),
+                io::Error::new(io::ErrorKind::InvalidData, other.to_string()),
+            )),
+        })?;
+        batches.push(batch);
+    }
+    Ok(batches)
+}
+
+/// A slot for the fence: a ready one, a new one, or one that would better rest.
+fn slot_for_fence(wal: &Wal, spare: Vec<usize>, images: &[SlotImage]) -> Result<Slot, OpenError> {
+    let mut spare = spare.into_iter().map(|i| &images[i]).collect::<Vec<_>>();
+    spare.sort_by_key(|image| image.segment().map(|header| header.seq));
+    let mut refused = None;
+    let mut found = wal.pool.take(Need::Open).ok().flatten();
+    if found.is_none() {
+        match wal.pool.prepare() {
+            Ok(true) => found = wal.pool.take(Need::Open).ok().flatten(),
+            Ok(false) => {}
+            Err(error) => refused = Some(error),
+        }
+    }
+    if found.is_none() && !spare.is_empty() {
+        let image = spare.remove(0);
+        found = Some(Slot {
+            number: image.slot,
+            file: Arc::clone(&image.file),
+        });
+    }
+    let Some(slot) = found else {
+        return Err(match refused {
+            Some(error) => OpenError::from(error),
+            None => OpenError::NoSlot {
+                slots: wal.pool.slots_max(),
+            },
+        });
+    };
+    let until = wal.last_commit + 2;
+    for image in spare {
+        let seq = image.segment().map_or(0, |header| header.seq);
+        wal.pool.release(
+            Segment::new(seq, image.slot, Arc::clone(&image.file)),
+            until,
+        );
+    }
+    Ok(slot)
+}
+
+fn write_fence(
+    wal: &mut Wal,
+    slot: Slot,
+    segments: &[(Arc<Segment>, super::Part, Option<SegmentEnd>)],
+    moves: &Moves,
+    batches: &[Batch],
+) -> Result<(), OpenError> {
+    let mut measure = Measure::default();
+    batches
+        .iter()
+        .for_each(|batch| measure.add(batch.body.len()));
+    for (segment, _, _) in &segments[..moves.kept] {
+        wal.chain.insert(
+            segment.seq,
+            Link {
+                segment: Arc::clone(segment),
+                live: 0,
+            },
+        );
+    }
+    {
+        let index = wal.shared.index.read();
+        let entries = index.groups.values().flat_map(|group| group.log.entries());
+        for entry in entries {
+            if let Some(link) = wal.chain.get_mut(&entry.segment.seq) {
+                link.live += 1;
+            }
+        }
+    }
+    // What moves does not keep its old segment alive.
+    let moved: Vec<(GroupId, Index)> = moves.copied.clone();
+    for (group, first) in &moved {
+        let index = wal.shared.index.read();
+        let log = &index.groups[group].log;
+        let seq = log.entries()[log.place_of(*first)].segment.seq;
+        drop(index);
+        if let Some(link) = wal.chain.get_mut(&seq) {
+            link.live -= 1;
+        }
+    }
+    let first_live = wal
+        .chain
+        .iter()
+        .find(|(_, link)| link.live > 0)
+        .map_or(wal.next_segment, |(seq, _)| *seq);
+    let checkpoint = {
+        let index = wal.shared.index.read();
+        checkpoint_of(&index, |group| moves.ends[&group])
+    };
+    let content = Content {
+        flags: Flags::FENCE,
+        measure,
+        need: Need::Open,
+        each: &|push| {
+            batches
+                .iter()
+                .for_each(|batch| push(Frame::of_batch(&batch.header), &batch.body));
+        },
+    };
+    wal.begin_segment(slot, first_live, &checkpoint, &content)
+        .map_err(open_error)?;
+    wal.last_commit += 1;
+    adopt_moved(wal, &moved);
+    for (segment, _, _) in &segments[moves.kept..] {
+        wal.pool.release(Arc::clone(segment), wal.last_commit + 1);
+    }
+    Ok(())
+}
+
+/// The moved batches stand in the new segment now.
+fn adopt_moved(wal: &mut Wal, moved: &[(GroupId, Index)]) {
+    let tail = wal.tail.as_ref().expect("the fence is the tail");
+    let segment = Arc::clone(&tail.segment);
+    let mut index = wal.shared.index.write();
+    for ((group, first), place) in moved.iter().zip(&wal.places) {
+        let log = &mut index.groups.get_mut(group).expect("a known group").log;
+        let at = log.place_of(*first);
+        let entry = log.entry_mut(at).expect("a batch of the log");
+        entry.segment = Arc::clone(&segment);
+        entry.commit = wal.last_commit;
+        entry.descriptor_at = place.descriptor_at;
+        entry.body_at = place.body_at;
+    }
+    let link = wal
+        .chain
+        .get_mut(&segment.seq)
+        .expect("the tail is in the chain");
+    link.live += moved.len() as u64;
+}
+
+fn recovered(wal: &Wal, damage: crate::errors::Damage, report: super::RecoveryReport) -> Recovered {
+    let index = wal.shared.index.read();
+    let groups = index.groups.iter().map(|(id, group)| {
+        let gap = group.log.gaps().first().map(|(first, _)| *first);
+        let headers = group.log.entries().iter().map(|entry| entry.header);
+        let recovered = RecoveredGroup {
+            hard_state: group.hard_state,
+            start: group.log.start(),
+            batches: headers
+                .take_while(|header| gap.is_none_or(|gap| header.first < gap))
+                .collect(),
+            membership: group.membership.clone(),
+            damage: group.lost.map(|lost| damage_of(group, lost)),
+        };
+        (*id, recovered)
+    });
+    Recovered {
+        generation: wal.generation.into(),
+        groups: groups.collect(),
+        damage: (!damage.is_none()).then_some(damage),
+        report,
+    }
+}
