@@ -1,5 +1,6 @@
 //! Integration tests.
 
+mod checks;
 mod common;
 mod crashes;
 mod noise;
@@ -12,3 +13,4 @@ mod seed_little_raft;
 mod seed_raftbare;
 mod seed_raftmodel;
 mod seed_rast;
+mod seed_sims;

@@ -119,7 +119,7 @@ fn seed_noraft_n7_a_long_divergent_tail_is_repaired_by_terms_not_entries() {
         let top = *terms.last().expect("not empty");
         let mut options = Options::new(3).fast();
         options.record = true;
-        options.check_core = false;
+        options.check_core_every = 0;
         let mut c = Cluster::build(
             options
                 .log(N1, Chain::of_terms(&[1, 1, 1, top + 1]))

@@ -312,10 +312,7 @@ impl History {
     /// The hard state a node recovers is not older than what it promised: its term is at least that
     /// of every vote that left it, and the vote is the one given (B12).
     pub fn recovered(&self, node: NodeId, hard_state: &HardState) -> Result<(), Broken> {
-        let promised = self
-            .votes
-            .iter()
-            .rfind(|((_, voter), _)| *voter == node);
+        let promised = self.votes.iter().rfind(|((_, voter), _)| *voter == node);
         let Some(((term, _), candidate)) = promised else {
             return Ok(());
         };

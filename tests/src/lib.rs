@@ -10,7 +10,7 @@
 //!   durable on a quorum and in every later leader's log, one applied sequence;
 //! - the core's own invariants, and that the same step from the same state gives the same outputs.
 //!
-//! [`puppet`] plays peers that have no core, to send what a test wants to send.
+//! [`sim`] draws schedules from a seed over the same rig; [`puppet`] plays peers that have no core, to send what a test wants to send.
 
 pub mod body;
 pub mod broken;
@@ -25,6 +25,7 @@ pub mod puppet;
 pub mod release;
 pub mod rng;
 pub mod show;
+pub mod sim;
 pub mod store;
 mod verbs;
 

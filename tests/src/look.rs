@@ -77,6 +77,12 @@ impl Cluster {
         self.node(id).disk.pending.iter().cloned().collect()
     }
 
+    /// How many waiting writes of `id` truncate its log.
+    pub fn pending_truncations(&self, id: NodeId) -> usize {
+        let pending = self.node(id).disk.pending.iter();
+        pending.filter(|write| write.truncate.is_some()).count()
+    }
+
     /// All writes of `id` in all its lives.
     pub fn writes(&self, id: NodeId) -> &[Write] {
         assert!(self.options.record, "this cluster keeps no record");
@@ -159,7 +165,11 @@ impl Cluster {
         format!(
             "seed {}, the last steps were:\n  {}",
             self.options.seed,
-            self.trace[from..].join("\n  ")
+            if self.options.record {
+                self.trace[from..].join("\n  ")
+            } else {
+                "not recorded; run this test alone with the seed in the variable SEED".into()
+            }
         )
     }
 }

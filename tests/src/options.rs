@@ -1,7 +1,7 @@
 //! How a test wants its cluster.
 
 use crate::Chain;
-use duraft_core::{Config, GroupId, NodeId, Position, Term};
+use duraft_core::{Config, GroupId, NodeId, Plant, Position, Term};
 use std::collections::BTreeMap;
 
 /// Shape and checks of a [`Cluster`](crate::Cluster). Logs start empty unless given.
@@ -27,12 +27,14 @@ pub struct Options {
     pub check_replay: bool,
     /// Check the release table.
     pub check_release: bool,
-    /// Check the core's own invariants after each step.
-    pub check_core: bool,
+    /// Check the core's own invariants after every so many steps; 0 is never.
+    pub check_core_every: u32,
     /// Keep a trace, all messages sent and all writes.
     pub record: bool,
     /// Collect broken rules instead of failing at the first.
     pub tolerate: bool,
+    /// A fault planted in every core.
+    pub plant: Option<Plant>,
 }
 
 impl Options {
@@ -49,9 +51,10 @@ impl Options {
             config: Config::new(NodeId(0), GroupId(7), 0),
             check_replay: true,
             check_release: true,
-            check_core: true,
+            check_core_every: 1,
             record: true,
             tolerate: false,
+            plant: None,
         }
     }
 
@@ -126,9 +129,27 @@ impl Options {
         self
     }
 
-    /// For runs of many thousand steps: no trace, no second run of each step.
+    /// Plants a fault in every core and collects what it breaks. `checks` says whether the checks of
+    /// single messages and steps run too, or only those of the history.
+    pub fn planted(mut self, plant: Plant, checks: bool) -> Options {
+        self.plant = Some(plant);
+        self.only_history(!checks)
+    }
+
+    /// Collects what is broken; where `only`, by the rules of the history alone.
+    pub fn only_history(mut self, only: bool) -> Options {
+        self.tolerate = true;
+        self.check_release = !only;
+        self.check_core_every = 0;
+        self.check_replay = false;
+        self
+    }
+
+    /// For runs of many thousand steps: no trace, no second run of each step, the core's own
+    /// invariants now and then.
     pub fn fast(mut self) -> Options {
         self.check_replay = false;
+        self.check_core_every = 61;
         self.record = false;
         self
     }

@@ -356,7 +356,7 @@ impl Cluster {
 
     /// `id` starts again from its disk, in a new life.
     pub fn restart(&mut self, id: NodeId) {
-        let membership = self.membership.clone();
+        let (membership, plant) = (self.membership.clone(), self.options.plant);
         let node = self.node_mut(id);
         assert!(node.raft.is_none(), "only the dead are started");
         node.incarnation = Incarnation(node.incarnation.0 + 1);
@@ -376,6 +376,10 @@ impl Cluster {
         let raft =
             Raft::new(node.config.clone(), boot).expect("what recovery found can be started");
         node.raft = Some(raft);
+        if let (Some(plant), Some(raft)) = (plant, &mut node.raft) {
+            raft.plant(plant);
+            node.role = raft.role();
+        }
         let recovered = self.history.recovered(id, &hard_state);
         self.claim(recovered);
         self.note(|| format!("n{id} starts"));
@@ -413,7 +417,10 @@ impl Cluster {
         };
         let end = self.issued(leader).last();
         let current = end.term().0 == self.term(leader);
-        let same = |id: &NodeId| self.issued(*id).last() == end && self.node(*id).applied_to == end;
+        let same = |id: &NodeId| {
+            let node = self.node(*id);
+            self.alive(*id) && node.disk.issued.last() == end && node.applied_to == end
+        };
         current && self.ids().iter().all(same)
     }
 }
