@@ -172,7 +172,7 @@ impl Raft {
         let progress = leader.progress.get_mut(&from)?;
         match progress.incarnation {
             Some(known) if incarnation < known => return None,
-            Some(known) if incarnation > known => progress.probe_from(progress.matched),
+            Some(known) if incarnation > known => progress.probe_from(progress.matched, now),
             Some(_) | None => {}
         }
         progress.incarnation = Some(incarnation);
@@ -280,8 +280,7 @@ impl Raft {
         // acknowledged, or this log does not begin early enough for it. The question stays open and
         // is repeated with the heartbeats, not at once, and the log does not count as moving.
         if answers && asked > progress.matched {
-            progress.moved = now;
-            progress.probe_from(next);
+            progress.probe_from(next, now);
         }
     }
 

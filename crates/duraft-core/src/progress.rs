@@ -128,8 +128,10 @@ impl Progress {
         heard && !(stalled && self.is_waiting())
     }
 
-    /// Asks for a boundary next, which may be anywhere from `matched` on.
-    pub(crate) fn probe_from(&mut self, next: Boundary) {
+    /// Asks for a boundary next, which may be anywhere from `matched` on. The peer has just said
+    /// something about its log, so the exchange moves.
+    pub(crate) fn probe_from(&mut self, next: Boundary, now: u64) {
+        self.moved = now;
         self.next = next.max(self.matched);
         self.stage = Stage::Probe { asked: None };
     }
@@ -291,7 +293,7 @@ mod tests {
     fn a_probe_never_goes_back_before_what_was_acknowledged() {
         let mut progress = replicating();
         progress.sent(sent(9, 10), 2);
-        progress.probe_from(at(2));
+        progress.probe_from(at(2), 3);
         assert_eq!((progress.next, progress.matched), (at(5), at(5)));
         assert_eq!(progress.inflight(), (0, 0));
     }

@@ -579,3 +579,27 @@ fn what_the_state_machine_needs_and_cannot_be_read_halts() {
     };
     assert_eq!(rig.raft(1).halted(), Some(fault));
 }
+
+#[test]
+fn a_peer_that_restarts_after_a_long_rest_counts_as_moving() {
+    // The question it is asked after its restart is young, however long the log had rested before.
+    let mut rig = Rig::new(2, 1);
+    rig.elect(1).unwrap();
+    for _ in 0..100 {
+        rig.tick(1).unwrap();
+        rig.settle().unwrap();
+    }
+    rig.crash(2, 0);
+    for _ in 0..2 {
+        rig.tick(1).unwrap();
+    }
+    // The answer to the heartbeat arrives, the probe does not yet.
+    for envelope in core::mem::take(&mut rig.network) {
+        rig.deliver(envelope).unwrap();
+    }
+    for envelope in core::mem::take(&mut rig.network) {
+        rig.deliver(envelope).unwrap();
+    }
+    rig.tick(1).unwrap();
+    assert_eq!(rig.raft(1).role(), RoleKind::Leader);
+}
