@@ -17,6 +17,7 @@ mod preparer;
 mod reader;
 mod recovery;
 mod segment;
+mod thread;
 mod wal;
 
 pub use bootstrap::bootstrap;
@@ -26,13 +27,16 @@ pub use errors::{
 pub use format::FormatError;
 pub use format::checksum::{BatchDamage, body_checksum, commands_body, verify};
 pub use format::payload::{decode_membership, encode_membership};
-pub use format::record::{DescriptorError, RecordError, decode_descriptor, encode_descriptor};
+pub use format::record::{
+    DescriptorError, RecordError, decode_descriptor, descriptor_checksum, encode_descriptor,
+};
 #[doc(hidden)]
 pub use options::Ablation;
 pub use options::{ClusterId, Entropy, OnDamage, OptionProblem, StoreIdentity, WalOptions};
 pub use pipeline::{Durable, Pipeline, PipelineEvent};
 pub use pool::PoolStats;
-pub use preparer::{Prepared, Preparer};
+pub use preparer::Preparer;
 pub use reader::WalReader;
 pub use recovery::{Recovered, RecoveredGroup, RecoveryReport, open};
+pub use thread::{PipelineThread, SubmitError};
 pub use wal::{Submission, Wal, WalStats};

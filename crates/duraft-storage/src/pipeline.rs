@@ -29,12 +29,10 @@ pub struct Durable {
 pub enum PipelineEvent {
     /// Writes became durable. At most one per group and turn.
     Durable(Durable),
-    /// Writes will not become durable in this life. The groups are those of the writes that failed.
+    /// No write after the last `Durable` of its group will become durable in this life.
     Failed {
         /// The open generation.
         generation: u64,
-        /// The groups whose queued writes failed.
-        groups: Vec<GroupId>,
         /// Why.
         error: WalError,
     },
@@ -125,15 +123,9 @@ impl Pipeline {
         events: &mut Vec<PipelineEvent>,
     ) {
         self.failed = Some(error.clone());
-        let mut groups: Vec<GroupId> = queue.drain(..).map(|s| s.group).collect();
-        groups.sort_unstable();
-        groups.dedup();
+        queue.clear();
         let generation = self.wal.generation();
-        events.push(PipelineEvent::Failed {
-            generation,
-            groups,
-            error,
-        });
+        events.push(PipelineEvent::Failed { generation, error });
     }
 
     fn idle(&mut self, now: u64, events: &mut Vec<PipelineEvent>) {
@@ -193,6 +185,11 @@ impl Pipeline {
     /// The log, for what is not part of the pipeline.
     pub fn wal(&mut self) -> &mut Wal {
         &mut self.wal
+    }
+
+    /// The options.
+    pub fn options(&self) -> &WalOptions {
+        &self.options
     }
 
     /// Ends in order: proves the last commit and lets go of the store.

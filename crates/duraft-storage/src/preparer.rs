@@ -11,32 +11,23 @@ pub struct Preparer {
     ready_min: usize,
 }
 
-/// What a turn of the preparer came to.
-#[derive(Debug)]
-pub enum Prepared {
-    /// One more slot is ready; another turn may find more to do.
-    Made,
-    /// Enough slots are ready, or there may be no more.
-    Nothing,
-    /// The disk refused. The log goes on with the slots that are ready.
-    Refused(DiskError),
-}
-
 impl Preparer {
     pub(crate) fn new(pool: Arc<Pool>, ready_min: usize) -> Preparer {
         Preparer { pool, ready_min }
     }
 
-    /// Makes at most one slot.
-    pub fn turn(&mut self) -> Prepared {
-        if self.pool.stats().ready >= self.ready_min {
-            return Prepared::Nothing;
+    /// Makes at most one slot. `Ok(true)`: it did, and another turn may find more to do. On an error
+    /// the log goes on with the slots that are ready.
+    pub fn turn(&mut self) -> Result<bool, DiskError> {
+        if self.is_done() {
+            return Ok(false);
         }
-        match self.pool.prepare() {
-            Ok(true) => Prepared::Made,
-            Ok(false) => Prepared::Nothing,
-            Err(error) => Prepared::Refused(error),
-        }
+        self.pool.prepare()
+    }
+
+    /// Are enough slots ready?
+    pub fn is_done(&self) -> bool {
+        self.pool.stats().ready >= self.ready_min
     }
 
     /// What the pool holds.

@@ -25,6 +25,7 @@ use crate::format::record::{DESCRIPTOR_LEN, Frame};
 use crate::format::{BLOCK_BYTES, FIRST_COMMIT_BLOCK, MARK_A, block_offset, memory_index};
 use crate::index::{GroupIndex, StoreIndex, membership_in};
 use crate::options::{Ablation, Entropy, WalOptions, records_bytes_max};
+use crate::pipeline::Pipeline;
 use crate::plan;
 use crate::pool::{Need, Pool, PoolStats, Slot};
 use crate::preparer::Preparer;
@@ -70,12 +71,12 @@ pub struct WalStats {
     pub marks: u64,
     /// Segments begun after the one of the open.
     pub rotations: u64,
-    /// Bytes of blocks and headers written, padding included, marks apart.
-    pub block_bytes: u64,
+    /// Bytes written: headers, blocks and marks, padding included.
+    pub bytes_written: u64,
     /// Bytes of records in them.
     pub record_bytes: u64,
     /// Calls of `sync_data`.
-    pub syncs: u64,
+    pub fsyncs: u64,
     /// Slots that had to be made while a commit waited.
     pub slots_made_late: u64,
 }
@@ -257,6 +258,12 @@ impl Wal {
     /// The deterministic part of the preparer for this log's slots.
     pub fn preparer(&self) -> Preparer {
         Preparer::new(Arc::clone(&self.pool), self.options.slots_ready_min)
+    }
+
+    /// A pipeline into this log, with the options it was opened with.
+    pub fn into_pipeline(self) -> Pipeline {
+        let options = self.options.clone();
+        Pipeline::new(self, options)
     }
 
     /// The failure that stopped this log, if one did.
@@ -453,8 +460,8 @@ impl Wal {
                 segment.file.sync_data()
             });
         done.map_err(|error| self.poisoned_by(&error))?;
-        self.stats.syncs += 1;
-        self.stats.block_bytes += len as u64;
+        self.stats.fsyncs += 1;
+        self.stats.bytes_written += len as u64;
         let tail = self.tail.as_mut().expect("the tail is still there");
         tail.next_block += header.blocks();
         tail.digest = header.sum;
@@ -491,6 +498,7 @@ impl Wal {
             .file
             .write_at(self.mark.bytes(BLOCK_BYTES), block_offset(block))?;
         self.stats.marks += 1;
+        self.stats.bytes_written += BLOCK_BYTES as u64;
         Ok(())
     }
 
@@ -559,7 +567,7 @@ impl Wal {
             .write_mark(&segment, nonce, near)
             .and_then(|()| segment.file.sync_data());
         done.map_err(|error| self.poisoned_by(&error))?;
-        self.stats.syncs += 1;
+        self.stats.fsyncs += 1;
         self.since_mark = 0;
         self.tables_written();
         Ok(())
@@ -695,8 +703,8 @@ impl Wal {
             .write_at(self.buffer.bytes(len), 0)
             .and_then(|()| slot.file.sync_data());
         written.map_err(|error| self.poisoned_by(&error))?;
-        self.stats.syncs += 1;
-        self.stats.block_bytes += len as u64;
+        self.stats.fsyncs += 1;
+        self.stats.bytes_written += len as u64;
         self.enter_segment(
             Segment::new(seq, slot.number, slot.file),
             nonce,

@@ -255,7 +255,7 @@ pub(crate) fn encode_fact(fact: &GroupFact, b: &mut [u8]) {
 
 pub(crate) fn decode_facts(b: &[u8], count: u32) -> Result<Vec<GroupFact>, FormatError> {
     let count = count as usize;
-    if b.len() / FACT_LEN != count || b.len() % FACT_LEN != 0 {
+    if b.len() / FACT_LEN != count || !b.len().is_multiple_of(FACT_LEN) {
         return Err(FormatError::Field {
             field: "table entries",
             value: count as u64,

@@ -312,6 +312,12 @@ pub fn decode_descriptor(bytes: &[u8; 64]) -> Result<(BatchHeader, u32), Descrip
     Ok((frame.batch()?, frame.position))
 }
 
+/// The checksum that belongs into the last 4 bytes of a descriptor with these bytes before it.
+#[must_use]
+pub fn descriptor_checksum(bytes: &[u8; 64]) -> u32 {
+    crc32fast::hash(&bytes[..CHECKED_LEN])
+}
+
 /// Could a batch with this header be read back? The same checks as [`decode_descriptor`].
 pub(crate) fn check_header(header: &BatchHeader) -> Result<(), DescriptorError> {
     Frame::of_batch(header).batch().map(|_| ())

@@ -223,7 +223,12 @@ fn copied_batches(story: &Story, moves: &Moves) -> Result<Vec<Batch>, OpenError>
         let batch = reader::load(entry, false).map_err(|error| match error {
             ReadError::Disk(source) => OpenError::from(source),
             // It was read and checked a moment ago.
-            other => OpenError::Disk(DiskError::new(
+            other @ (ReadError::UnknownGroup(_)
+            | ReadError::Compacted { .. }
+            | ReadError::PastEnd { .. }
+            | ReadError::NotABoundary(_)
+            | ReadError::Missing(_)
+            | ReadError::Corrupt { .. }) => OpenError::Disk(DiskError::new(
                 duraft_disk::DiskOp::Read,
                 crate::pool::slot_name(entry.segment.slot),
                 io::Error::new(io::ErrorKind::InvalidData, other.to_string()),

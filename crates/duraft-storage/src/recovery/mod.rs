@@ -261,20 +261,24 @@ fn marks(
 }
 
 pub(crate) fn take_lock(disk: &dyn Disk) -> Result<Box<dyn DiskLock>, OpenError> {
-    disk.lock(LOCK_NAME).map_err(|source| match source.kind() {
-        io::ErrorKind::WouldBlock => OpenError::Locked { source },
-        _ => OpenError::from(source),
+    disk.lock(LOCK_NAME).map_err(|source| {
+        if source.kind() == io::ErrorKind::WouldBlock {
+            OpenError::Locked { source }
+        } else {
+            OpenError::from(source)
+        }
     })
 }
 
 /// The STORE file, checked.
 pub(crate) fn read_store(disk: &dyn Disk) -> Result<StoreFile, OpenError> {
-    let file = disk
-        .open(STORE_NAME)
-        .map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => OpenError::NoStore,
-            _ => OpenError::from(source),
-        })?;
+    let file = disk.open(STORE_NAME).map_err(|source| {
+        if source.kind() == io::ErrorKind::NotFound {
+            OpenError::NoStore
+        } else {
+            OpenError::from(source)
+        }
+    })?;
     let mut bytes = vec![0; BLOCK_BYTES];
     let read = file.read_at(&mut bytes, 0)?;
     bytes.truncate(read);
