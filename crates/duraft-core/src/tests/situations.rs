@@ -603,3 +603,97 @@ fn a_peer_that_restarts_after_a_long_rest_counts_as_moving() {
     rig.tick(1).unwrap();
     assert_eq!(rig.raft(1).role(), RoleKind::Leader);
 }
+
+#[test]
+fn a_stale_log_gets_no_pre_votes_and_disturbs_nobody() {
+    // S3: without the question the stale node would depose a leader it can never replace.
+    let mut rig = Rig::new(3, 1);
+    rig.elect(1).unwrap();
+    rig.propose(1).unwrap();
+    rig.settle_without(&[3]).unwrap();
+    for id in [1, 2] {
+        // Nobody refuses because of a live leader: the log alone decides.
+        while rig.raft(id).role() == RoleKind::Leader || rig.raft(id).leader().is_some() {
+            rig.tick(id).unwrap();
+        }
+    }
+    rig.network.clear();
+    rig.time_out(3).unwrap();
+    rig.settle().unwrap();
+    assert_ne!(rig.raft(3).role(), RoleKind::Leader);
+    for id in 1..=3 {
+        assert_eq!(rig.raft(id).term(), Term(1), "node {id}");
+    }
+    while rig.raft(2).role() != RoleKind::Leader {
+        rig.tick(2).unwrap();
+        rig.settle().unwrap();
+    }
+    assert_eq!(rig.raft(2).term(), Term(2));
+    assert_eq!(rig.raft(3).last(), rig.raft(2).last());
+}
+
+#[test]
+fn a_quorum_that_has_lost_the_leader_replaces_it_though_it_lives() {
+    // S5: both campaign, so neither hears a leader, and the third does not matter.
+    let mut rig = Rig::new(3, 1);
+    rig.elect(3).unwrap();
+    rig.time_out(2).unwrap();
+    rig.network.clear();
+    rig.time_out(1).unwrap();
+    rig.settle_without(&[3]).unwrap();
+    assert_eq!(
+        rig.leader()
+            .filter(|id| *id != 3)
+            .map(|id| rig.raft(id).term()),
+        Some(Term(2))
+    );
+    rig.settle().unwrap();
+    for _ in 0..4 {
+        for id in [1, 2] {
+            rig.tick(id).unwrap();
+        }
+        rig.settle().unwrap();
+    }
+    assert_eq!(rig.raft(3).role(), RoleKind::Follower);
+    assert_eq!(rig.raft(3).last().term(), Term(2));
+}
+
+#[test]
+fn a_grant_of_an_earlier_term_elects_nobody() {
+    // Defects l2b, r10: a leader of term 9 on a grant of term 1. And a repeated grant counts once.
+    let mut rig = Rig::new(5, 1);
+    rig.seed_log(1, 6, &[]);
+    rig.time_out(1).unwrap();
+    for from in [2, 3] {
+        let yes = Message::PreVoteReply {
+            wanted: Term(7),
+            granted: true,
+        };
+        rig.deliver(envelope(from, 1, 6, yes)).unwrap();
+    }
+    rig.flush(1).unwrap();
+    assert_eq!(rig.raft(1).role(), RoleKind::Candidate);
+    let grant = || Message::VoteReply { granted: true };
+    for from in 2..=5 {
+        rig.deliver(envelope(from, 1, 6, grant())).unwrap();
+        rig.deliver(envelope(2, 1, 7, grant())).unwrap();
+    }
+    assert_eq!(rig.raft(1).role(), RoleKind::Candidate);
+    rig.deliver(envelope(3, 1, 7, grant())).unwrap();
+    assert_eq!(rig.raft(1).role(), RoleKind::Leader);
+}
+
+#[test]
+fn an_answer_to_another_pre_campaign_counts_for_nothing() {
+    let mut rig = Rig::new(3, 1);
+    rig.seed_log(1, 6, &[]);
+    rig.time_out(1).unwrap();
+    for wanted in [6, 8] {
+        let yes = Message::PreVoteReply {
+            wanted: Term(wanted),
+            granted: true,
+        };
+        rig.deliver(envelope(2, 1, 6, yes)).unwrap();
+    }
+    assert_eq!(rig.raft(1).role(), RoleKind::PreCandidate);
+}
