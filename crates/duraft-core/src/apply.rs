@@ -18,14 +18,18 @@ use alloc::vec::Vec;
 impl Raft {
     /// Gives the state machine what it may have now.
     pub(crate) fn hand_over(&mut self, out: &mut Vec<Output>) {
+        // Both, always: an entry that is committed by others' copies and not durable here could be lost
+        // here and applied again differently if the others' disks fail (release table).
         let limit = self.commit.min(self.disk.log());
         if self.handed >= limit || self.apply_load.is_some() {
             return;
         }
+        // After a restart the whole log is on disk only.
         if self.handed < self.log.cached_from() {
             self.load_for_apply(limit, out);
             return;
         }
+        // As many as the window admits; one always, if the state machine has nothing else to do.
         let mut end = self.handed;
         while end < limit {
             let cost = self.log.header(end).expect("below the end").cost();
@@ -48,6 +52,7 @@ impl Raft {
         out.push(Output::Apply(batches));
     }
 
+    /// Asks for the next batches of the state machine, as many as the window admits.
     fn load_for_apply(&mut self, limit: Boundary, out: &mut Vec<Output>) {
         let cost = self.log.header(self.handed).expect("below the end").cost();
         let room = self
@@ -71,6 +76,7 @@ impl Raft {
 
     /// The state machine has applied everything up to `upto`.
     pub(crate) fn on_applied(&mut self, upto: Index) -> Option<Transition> {
+        // A repeated or late report says nothing new.
         if upto <= self.log.index(self.applied) {
             return None;
         }
@@ -94,9 +100,12 @@ impl Raft {
         result: Result<Vec<Batch>, LoadError>,
         out: &mut Vec<Output>,
     ) -> Option<Transition> {
+        // The host answers what nobody has asked: whatever else it reports cannot be trusted.
         if load >= self.next_load || load == LoadId(0) {
             return Some(Transition::Halt(Fault::UnknownCompletion));
         }
+        // For the state machine. What is committed is never cut, so the place still fits; the content is
+        // compared all the same.
         if self.apply_load == Some(load) {
             self.apply_load = None;
             let limit = self.commit.min(self.disk.log());
@@ -117,6 +126,8 @@ impl Raft {
                 })),
             };
         }
+        // For a peer, if this node still leads and the peer still waits for this very load: otherwise
+        // the answer has come too late and is dropped.
         let Role::Leader(leader) = &self.role else {
             return None;
         };

@@ -26,6 +26,8 @@ impl Raft {
             Role::Leader(_) => self.on_leader_tick(out),
             // The campaign's own write is not durable yet: its timer starts with RequestVote.
             Role::Candidate(candidate) if !candidate.asked => None,
+            // No leader has spoken, or the campaign has brought no decision: try again when the span is
+            // over. A campaign that was split ends here too, and the new span is another random one.
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
                 self.elapsed = self.elapsed.saturating_add(1);
                 if self.elapsed < self.timeout || !self.may_campaign() {
@@ -49,13 +51,15 @@ impl Raft {
             && self.log.last().index().0.checked_add(2).is_some()
     }
 
-    /// Restarts the election timer with a new random span from `[e, 2e)`.
+    /// Restarts the election timer with a new random span from `[e, 2e)`. The lower end is what voters
+    /// count on when they refuse to depose a leader they have heard; the spread is what ends splits.
     pub(crate) fn draw_timeout(&mut self) {
         self.elapsed = 0;
         self.timeout = self.config.election_ticks + self.rng.below(self.config.election_ticks);
     }
 
-    /// Has a leader spoken to this node within the least election timeout?
+    /// Has a leader spoken to this node within the least election timeout? A leader that has lost its
+    /// followers finds out by check-quorum, not by others' votes.
     pub(crate) fn hears_leader(&self) -> bool {
         match &self.role {
             Role::Leader(_) => true,
@@ -109,6 +113,7 @@ impl Raft {
     ) -> Option<Transition> {
         let term = self.hard.term;
         let Role::PreCandidate(ballot) = &mut self.role else {
+            // The question is settled: this node campaigns, follows or leads.
             return None;
         };
         if Some(wanted) != term.next() {
@@ -137,6 +142,7 @@ impl Raft {
             None => true,
             Some(candidate) => candidate == from,
         };
+        // A term whose leader is known needs no votes any more.
         let known_leader = self.leader().is_some();
         // The log is compared on a repeated request too: the vote record alone proves nothing about
         // the asker (F6).
@@ -145,6 +151,8 @@ impl Raft {
             self.refuse_vote(from, out);
             return None;
         }
+        // The vote is given now, in memory: nobody else gets it in this term, whatever the disk does.
+        // The asker hears of it when it is durable.
         if self.hard.vote.is_none() {
             self.set_hard_state(HardState {
                 term,
@@ -187,6 +195,7 @@ impl Raft {
         self.tally()
     }
 
+    /// Is the campaign decided?
     fn tally(&self) -> Option<Transition> {
         let Role::Candidate(candidate) = &self.role else {
             return None;
@@ -220,6 +229,7 @@ impl Raft {
         };
         candidate.asked = true;
         candidate.ballot.count(me.id, true);
+        // The voters get their time from now on, not from when the disk was asked (RULES.md 11).
         self.draw_timeout();
         let last = self.log.last().id;
         for peer in self.membership.voters() {

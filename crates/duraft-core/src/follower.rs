@@ -60,6 +60,7 @@ impl Raft {
         if !self.follows(from) {
             return None;
         }
+        // The leader is alive, whatever its message turns out to be worth.
         self.elapsed = 0;
         let (at, skip) = match self.compare(&prev, &batches) {
             Comparison::Agree { at, skip } => (at, skip),
@@ -74,6 +75,7 @@ impl Raft {
                 return self.on_divergence(from, theirs, ours, out);
             }
         };
+        // What is here already stays as it was written; only the rest is taken over.
         batches.drain(..skip);
         let end = if batches.is_empty() {
             at
@@ -86,6 +88,8 @@ impl Raft {
         // The log up to `end` is this leader's, and this leader has the commit index.
         self.verified = self.verified.max(end);
         self.learn_commit(commit);
+        // Every append is answered, also one that brings nothing new: its sender may have missed the
+        // first answer. When, is up to the disk. One number holds all answers owed: the furthest.
         let follower = self.role.follower_mut().expect("checked above");
         follower.owed.accepted = follower.owed.accepted.max(Some(end));
         None
@@ -100,6 +104,7 @@ impl Raft {
         }
     }
 
+    /// Finds out how far the leader's batches agree with this log. Changes nothing.
     fn compare(&self, prev: &Position, batches: &[Batch]) -> Comparison {
         let (mut at, mut skip) = if prev.index() < self.log.start().index() {
             // The message begins before this log does. The part before the start is committed and
@@ -121,6 +126,8 @@ impl Raft {
             }
         } else {
             match self.log.boundary_after(prev.index()) {
+                // Equal by index and term. By Raft's rules the logs are equal then; the digest checks
+                // that they are.
                 Some(at) if self.log.position(at).id == prev.id => {
                     let ours = self.log.position(at);
                     if ours != *prev {
@@ -143,6 +150,7 @@ impl Raft {
             let Some(here) = self.log.header(at) else {
                 break;
             };
+            // Another leader's batch: from here on this log is not the leader's.
             if here.term != batch.header.term {
                 break;
             }
@@ -177,6 +185,7 @@ impl Raft {
             })));
         }
         if at < self.log.end() {
+            // What is committed was promised to clients. No leader elected by the rules can lack it.
             if at < self.commit {
                 return Err(Some(Transition::Halt(Fault::CommittedTruncation {
                     commit: self.commit(),
@@ -188,6 +197,9 @@ impl Raft {
                 return Err(None);
             }
             assert!(at >= self.handed, "what was applied is never cut");
+            // In memory the cut holds at once, and with it what counts as durable: the old batches are
+            // still on disk, but they are no part of this log any more, so no acknowledgement and no
+            // completion may stand on them.
             self.log.truncate(at);
             self.disk.truncate(at);
             self.staged.truncate = Some(self.log.last());
@@ -259,6 +271,7 @@ impl Raft {
         }
     }
 
+    /// The leader has committed up to `leader_commit`, an index of the leader's log.
     fn learn_commit(&mut self, leader_commit: Index) {
         if leader_commit <= self.commit() {
             return;
@@ -269,7 +282,11 @@ impl Raft {
         self.commit = self.commit.max(commit);
     }
 
-    /// Sends the answers that the disk now covers.
+    /// Sends the answers that the disk now covers. Called at the end of every step: answers to what has
+    /// just arrived and answers that have waited go the same way.
+    ///
+    /// All of them are in the current term: `Owed` ends with its term, so a grant or an acknowledgement
+    /// of an earlier one cannot leave here.
     pub(crate) fn release_owed(&mut self, durable_before: Boundary, out: &mut Vec<Output>) {
         let Role::Follower(follower) = &self.role else {
             return;
@@ -298,12 +315,14 @@ impl Raft {
             // The candidate gets its time from now on (RULES.md 11).
             self.elapsed = 0;
         }
+        // Everything below carries the term and promises no vote.
         if !term_durable {
             return;
         }
         while let Some(to) = owed.refusals.pop_first() {
             out.push(me.send(to, term, Message::VoteReply { granted: false }));
         }
+        // The rest answers the leader.
         let Some(leader) = leader else {
             return;
         };

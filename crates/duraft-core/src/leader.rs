@@ -60,6 +60,8 @@ impl Raft {
         self.replicate_to_all(out);
     }
 
+    /// Gives a batch its place in the own log. It goes to the disk and to the peers from there, in
+    /// parallel; nothing counts yet.
     fn append_own(&mut self, batch: Batch) {
         let leader = self.role.leader_mut().expect("only leaders append");
         assert_eq!(
@@ -99,6 +101,7 @@ impl Raft {
         self.replicate_to_all(out);
     }
 
+    /// Why this body is not taken, if it is not. Refusing is certain: nothing of it enters the log.
     fn refuses(&self, body: &Body) -> Option<Reject> {
         let Role::Leader(leader) = &self.role else {
             return Some(Reject::NotLeader);
@@ -112,6 +115,7 @@ impl Raft {
         if len > u64::from(self.config.max_batch_bytes) {
             return Some(Reject::TooLarge);
         }
+        // With nothing outstanding one batch is always taken, or a small limit would refuse for ever.
         let after = leader.uncommitted_bytes + crate::batch::DESCRIPTOR_BYTES + len;
         if leader.uncommitted_bytes > 0 && after > self.config.uncommitted_bytes_max {
             return Some(Reject::UncommittedLimit);
@@ -136,6 +140,7 @@ impl Raft {
                 return Some(Transition::Follow { term, leader: None });
             }
         }
+        // Heartbeats are apart from appends: bulk data and disks must not delay the proof of contact.
         leader.heartbeat_elapsed += 1;
         if leader.heartbeat_elapsed < self.config.heartbeat_ticks {
             return None;
@@ -171,6 +176,7 @@ impl Raft {
         let leader = self.role.leader_mut()?;
         let progress = leader.progress.get_mut(&from)?;
         match progress.incarnation {
+            // The word of a dead life. It was true; what it would bring, the living one knows too.
             Some(known) if incarnation < known => return None,
             Some(known) if incarnation > known => progress.probe_from(progress.matched, now),
             Some(_) | None => {}
@@ -196,6 +202,7 @@ impl Raft {
         let next = progress.next;
         let mut nudge = false;
         match &mut progress.stage {
+            // The question is older than the round that came back: ask it again below.
             Stage::Probe { asked } => {
                 if asked.is_some_and(|(_, asked_in)| asked_in < round) {
                     *asked = None;
@@ -239,7 +246,9 @@ impl Raft {
                     self.advance_commit(out);
                 }
             }
+            // The search for the common boundary goes on, or begins again.
             AppendReply::Rejected { prev, hint } => self.on_rejected(from, prev, hint),
+            // Two contents for one id: no search can repair that.
             AppendReply::Divergence { theirs, ours } => {
                 return self.on_diverged(from, theirs, ours);
             }
@@ -257,6 +266,7 @@ impl Raft {
         if self.log.position(asked).id != prev {
             return;
         }
+        // Peers can be wrong, so the hint can only lower the question, never raise it.
         let limit = LogId {
             term: hint.term.min(prev.term),
             index: hint.index.min(prev.index.previous()),
@@ -320,6 +330,8 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
+        // One rule for everybody, this node included: what counts is what is durable. So the others may
+        // form the quorum before the own disk is done.
         let quorum = self.membership.quorum_value(|id| {
             if id == me {
                 own
@@ -332,6 +344,7 @@ impl Raft {
         if quorum <= self.commit || (quorum <= leader.term_begin && !any_term) {
             return;
         }
+        // Batch by batch: commit is always a batch end, and each batch leaves the account once.
         while self.commit < quorum {
             let header = self.log.header(self.commit).expect("commit is in the log");
             leader.uncommitted_bytes -= header.cost();
@@ -421,6 +434,8 @@ impl Raft {
 }
 
 /// Everything but the peer that replication needs.
+///
+/// A borrow of the rest of the node, so that a peer's progress can change while the log is read.
 struct Line<'a> {
     me: Sender,
     term: Term,
@@ -436,6 +451,8 @@ struct Line<'a> {
 impl Line<'_> {
     /// Sends a peer whatever it may be sent now.
     fn replicate(&mut self, peer: NodeId, progress: &mut Progress, out: &mut Vec<Output>) {
+        // One question at a time. Flooding a peer whose log is unknown would be wasted in both ways: if
+        // it answers no, and if it does not answer.
         if let Stage::Probe { asked } = &mut progress.stage {
             if asked.is_none() {
                 let prev = self.log.position(progress.next);
@@ -450,6 +467,7 @@ impl Line<'_> {
             inflight_bytes_max,
             ..
         } = *self.config;
+        // Ahead of the answers, as far as the window goes.
         while progress.next < self.log.end() {
             let Some(room) = progress.room(inflight_messages_max, inflight_bytes_max) else {
                 return;
@@ -458,6 +476,7 @@ impl Line<'_> {
             if end == progress.next {
                 return;
             }
+            // Too old for the cache: from the disk, while newer batches wait their turn.
             if progress.next < self.log.cached_from() {
                 self.load(progress, room.bytes, out);
                 return;
@@ -523,6 +542,7 @@ impl Line<'_> {
         }));
     }
 
+    /// An append with the present commit index.
     fn append(&self, to: NodeId, prev: Position, batches: Vec<Batch>, out: &mut Vec<Output>) {
         let message = Message::Append {
             prev,

@@ -48,7 +48,7 @@ use crate::io::{Completion, Event, Fault, Input, Output, Reject, Response, RoleK
 use crate::log::{Boundary, Log};
 use crate::membership::Membership;
 use crate::message::{Envelope, Message};
-use crate::plant::Plants;
+use crate::plant::{Plant, Plants};
 use crate::rng::Rng;
 use crate::role::{Ballot, Candidate, Follower, Role, Transition};
 use crate::types::{GroupId, HardState, Incarnation, LoadId, NodeId, Position, ProposalId, Term};
@@ -59,12 +59,18 @@ use alloc::vec::Vec;
 pub struct Raft {
     pub(crate) config: Config,
     pub(crate) me: Sender,
+    /// Static in this version. Every quorum is asked of it, so that a changing one has one place.
     pub(crate) membership: Membership,
+    /// Draws election timeouts and nothing else.
     pub(crate) rng: Rng,
+    /// Changed by `enter` only.
     pub(crate) role: Role,
-    /// Term and vote, durable or not.
+    /// Term and vote, durable or not. Decisions are taken on these: a vote that is on its way to the
+    /// disk is given. What leaves the node is decided on `disk`.
     pub(crate) hard: HardState,
+    /// The log, durable or not.
     pub(crate) log: Log,
+    /// What of `hard` and `log` survives a crash.
     pub(crate) disk: Durability,
     /// Committed up to here; never moves back.
     pub(crate) commit: Boundary,
@@ -79,6 +85,7 @@ pub struct Raft {
     pub(crate) verified: Boundary,
     /// The batches at `handed` are being read from disk.
     pub(crate) apply_load: Option<LoadId>,
+    /// Identity of the next load. Never used again in this life, so a late answer is known as such.
     pub(crate) next_load: LoadId,
     /// Ticks since the election timer was reset.
     pub(crate) elapsed: u32,
@@ -86,20 +93,26 @@ pub struct Raft {
     pub(crate) timeout: u32,
     /// Ticks of this life.
     pub(crate) now: u64,
+    /// What this step has changed and not yet written. Empty between steps.
     pub(crate) staged: Staged,
+    /// Once set, this life only refuses.
     pub(crate) halted: Option<Fault>,
+    /// Faults planted by tests; in release builds a value without content.
     pub(crate) plants: Plants,
 }
 
 /// The parts of an envelope that never change in a life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Sender {
+    /// This node.
     pub(crate) id: NodeId,
     pub(crate) group: GroupId,
     pub(crate) incarnation: Incarnation,
 }
 
 impl Sender {
+    /// A message in `term`. Whether it may leave now is the caller's decision, by the table in the
+    /// module documentation.
     pub(crate) fn send(self, to: NodeId, term: Term, message: Message) -> Output {
         Output::Send(Envelope {
             group: self.group,
@@ -115,8 +128,11 @@ impl Sender {
 /// What the disk must learn of this step.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Staged {
+    /// Term or vote changed; the write carries them as they are at the end of the step.
     pub(crate) hard_state: bool,
+    /// The log was cut; it now ends here, before what is appended.
     pub(crate) truncate: Option<Position>,
+    /// Batches added to the end of the log.
     pub(crate) append: Vec<Batch>,
 }
 
@@ -180,14 +196,19 @@ impl Raft {
         }
         let before = self.summary();
         let durable_before = self.disk.log();
+        // First what happened changes the state, role last.
         let mut transition = self.dispatch(input, out);
         while let Some(wanted) = transition {
             transition = self.enter(wanted, out);
         }
+        // Then everything leaves that the disk covers by now: it may have been owed for long, or since
+        // a moment ago. What this step has staged is not covered: it is not even written.
         while let Some(wanted) = self.release(durable_before, out) {
             let next = self.enter(wanted, out);
             assert!(next.is_none(), "what a release leads to stands");
         }
+        // Then the one write of this step, and what it does not concern: committed batches for the
+        // state machine, and the bodies that need not be kept.
         if self.halted.is_none() {
             self.issue_write(out);
             self.hand_over(out);
@@ -206,6 +227,7 @@ impl Raft {
         }
     }
 
+    /// Lets the handler of this input change the state.
     fn dispatch(&mut self, input: Input, out: &mut Vec<Output>) -> Option<Transition> {
         match input {
             Input::Tick => self.on_tick(out),
@@ -243,11 +265,18 @@ impl Raft {
             // Nothing written since is durable and nothing more will be: whatever this node still
             // owes can never be promised in this life.
             Completion::WriteFailed => Some(Transition::Halt(Fault::WriteFailed)),
+            // Room in the window of unapplied bytes. Nothing else depends on it: commit does not wait
+            // for the state machine.
             Completion::Applied { upto } => self.on_applied(upto),
+            // Old batches for a peer or for the state machine, if whoever asked still waits.
             Completion::Loaded { load, result } => self.on_loaded(load, result, out),
         }
     }
 
+    /// A message: is it sound, does it change whom this node follows, and what does it say?
+    ///
+    /// After the first two questions each handler can rely on this: the envelope's term is at most this
+    /// node's, and if it is equal and the sender leads it, this node follows the sender.
     fn on_received(&mut self, envelope: Envelope, out: &mut Vec<Output>) -> Option<Transition> {
         if !self.is_sound(&envelope) {
             return None;
@@ -394,10 +423,13 @@ impl Raft {
     /// The only place where the role changes.
     fn enter(&mut self, transition: Transition, out: &mut Vec<Output>) -> Option<Transition> {
         match transition {
+            // A later term, a leader that has spoken, a lost campaign, or a leadership given up.
             Transition::Follow { term, leader } => {
                 self.become_follower(term, leader);
                 None
             }
+            // The vote was just given. A pre-candidate gives its own plan up with it; the grant waits
+            // for the disk.
             Transition::Grant { to } => {
                 assert_eq!(self.hard.vote, Some(to), "a grant follows the vote");
                 self.become_follower(self.hard.term, None);
@@ -405,10 +437,13 @@ impl Raft {
                 follower.owed.grant = Some(to);
                 None
             }
+            // The timer ran out. Nothing changes but the role: no term, no vote, no write.
             Transition::PreCampaign => {
                 self.role = Role::PreCandidate(Ballot::default());
                 self.begin_pre_campaign(out)
             }
+            // A new term with the own vote in it. Both are only staged here: until they are durable this
+            // node asks nobody and counts nothing, its own vote included.
             Transition::Campaign => {
                 let term = self.hard.term.next().expect("checked before campaigning");
                 self.set_hard_state(HardState {
@@ -419,11 +454,18 @@ impl Raft {
                 self.draw_timeout();
                 None
             }
+            // A quorum has granted, this node's durable vote among them. Leading begins with an entry of
+            // the own term.
             Transition::Lead => {
+                assert!(
+                    self.is_hard_state_durable() || self.plants.has(Plant::EarlyRequestVote),
+                    "a node leads a term only when that term and its own vote in it are durable"
+                );
                 self.role = Role::Leader(self.new_leader());
                 self.begin_term(out);
                 None
             }
+            // The end of this life: role data and everything owed go with it.
             Transition::Halt(fault) => {
                 self.become_follower(self.hard.term, None);
                 // Nothing more is written in this life, not even what this step has staged.
@@ -434,6 +476,7 @@ impl Raft {
         }
     }
 
+    /// Follows in `term`. The part of a candidate or leader ends here, with all that belonged to it.
     fn become_follower(&mut self, term: Term, leader: Option<NodeId>) {
         assert!(term >= self.hard.term, "a term never decreases (5.1)");
         let later = term > self.hard.term;
@@ -470,6 +513,7 @@ impl Raft {
             "a term never decreases and a vote never changes within it (5.2)"
         );
         if later {
+            // Another term, another leader: nothing of its log is known.
             self.verified = self.log.begin();
         }
         self.hard = hard;
@@ -487,7 +531,8 @@ impl Raft {
         self.disk.hard_state().term == self.hard.term
     }
 
-    /// Lets go what the disk now covers.
+    /// Lets go what the disk now covers. Each role derives it from its state: there is no list of
+    /// messages that could grow, go stale or be released twice.
     fn release(&mut self, durable_before: Boundary, out: &mut Vec<Output>) -> Option<Transition> {
         match &self.role {
             Role::Follower(_) => {
@@ -504,6 +549,8 @@ impl Raft {
         if self.staged.is_empty() {
             return;
         }
+        // The parts take effect in this order on disk too: hard state, cut, append. A crash keeps all
+        // of a write or nothing, and of several writes a prefix.
         let staged = core::mem::take(&mut self.staged);
         let seq = self.disk.issue();
         if staged.hard_state {
@@ -517,10 +564,12 @@ impl Raft {
             hard_state: staged.hard_state.then_some(self.hard),
             truncate: staged.truncate,
             append: staged.append,
+            // Without snapshots nothing may be dropped from the front.
             compact: None,
         }));
     }
 
+    /// A halted node: clients learn that nothing will happen, everything else is silence.
     fn refuse_halted(&self, input: &Input, out: &mut Vec<Output>) {
         match input {
             Input::Propose { id, .. }
@@ -531,6 +580,7 @@ impl Raft {
         }
     }
 
+    /// Certainly not done, and where to try instead.
     pub(crate) fn reject(&self, id: ProposalId, reason: Reject, out: &mut Vec<Output>) {
         out.push(Output::Respond(Response::Rejected {
             id,
@@ -539,6 +589,7 @@ impl Raft {
         }));
     }
 
+    /// What observers are told when it changes.
     fn summary(&self) -> (RoleKind, Term, Option<NodeId>) {
         (self.role(), self.term(), self.leader())
     }
