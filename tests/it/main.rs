@@ -3,6 +3,7 @@
 mod checks;
 mod common;
 mod crashes;
+mod golden;
 mod noise;
 mod quorum;
 mod scenarios;

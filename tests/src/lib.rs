@@ -24,6 +24,7 @@ pub mod options;
 pub mod puppet;
 pub mod release;
 pub mod rng;
+pub mod script;
 pub mod show;
 pub mod sim;
 pub mod store;
