@@ -24,13 +24,18 @@ pub(crate) struct NeverIssued;
 /// See the module documentation.
 #[derive(Clone, Debug)]
 pub(crate) struct Durability {
+    /// The last number given out.
     issued: WriteSeq,
+    /// The largest number the host has reported.
     completed: WriteSeq,
     /// The log up to here survives a crash.
     log: Boundary,
     /// Appends under way: the write's number and where its batches end now.
     appends: VecDeque<(WriteSeq, Boundary)>,
+    /// The term and vote that survive a crash.
     hard_state: HardState,
+    /// Those under way, oldest first. Only the last is the present one; the others matter because the
+    /// durable term travels in messages that need no write.
     hard_states: VecDeque<(WriteSeq, HardState)>,
 }
 
@@ -47,10 +52,12 @@ impl Durability {
         }
     }
 
+    /// The last number given out.
     pub(crate) fn issued(&self) -> WriteSeq {
         self.issued
     }
 
+    /// The largest number the host has reported.
     pub(crate) fn completed(&self) -> WriteSeq {
         self.completed
     }
@@ -75,6 +82,7 @@ impl Durability {
     pub(crate) fn truncate(&mut self, at: Boundary) {
         self.log = self.log.min(at);
         while let Some((_, end)) = self.appends.back().copied() {
+            // Wholly before the cut: it still makes a part of the log.
             if end <= at {
                 break;
             }
@@ -82,6 +90,7 @@ impl Durability {
                 Some(before) => self.appends[before].1,
                 None => self.log,
             };
+            // Partly before the cut: it keeps that part. Wholly after it: nothing of it is in the log.
             if begin < at {
                 self.appends.back_mut().expect("looked at above").1 = at;
                 break;
@@ -109,6 +118,7 @@ impl Durability {
         if upto > self.issued {
             return Err(NeverIssued);
         }
+        // A late word about an earlier write finds nothing to take off.
         self.completed = self.completed.max(upto);
         while let Some((seq, end)) = self.appends.front().copied()
             && seq <= upto

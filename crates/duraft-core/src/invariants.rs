@@ -45,6 +45,7 @@ impl core::error::Error for Violation {}
 
 type Verdict = Result<(), Violation>;
 
+/// The claim `holds` in the name of `invariant`; what was found is told only if it does not.
 fn ensure(holds: bool, invariant: &'static str, found: impl FnOnce() -> String) -> Verdict {
     if holds {
         Ok(())
@@ -56,7 +57,8 @@ fn ensure(holds: bool, invariant: &'static str, found: impl FnOnce() -> String) 
     }
 }
 
-/// Checks one state by itself.
+/// Checks one state by itself. Every clause is about this node alone, so it holds whatever peers, disk
+/// and caller have said, lies included.
 pub fn check(raft: &Raft) -> Verdict {
     let log = &raft.log;
     let (durable, end) = (raft.disk.log(), log.end());
@@ -85,6 +87,7 @@ pub fn check(raft: &Raft) -> Verdict {
     check_role(raft)
 }
 
+/// Match, commit and the rest are boundaries of a chain; a log that is none has no boundaries.
 fn check_chain(raft: &Raft) -> Verdict {
     let mut end = raft.log.start();
     for header in raft.log.headers() {
@@ -100,7 +103,8 @@ fn check_chain(raft: &Raft) -> Verdict {
     )
 }
 
-/// The descriptors of writes under way partition what is not durable.
+/// The descriptors of writes under way partition what is not durable. A gap would be a part of the log
+/// that nobody is writing, an overlap a part that could count twice (ABA).
 fn check_disk(raft: &Raft) -> Verdict {
     let (issued, completed) = (raft.disk.issued(), raft.disk.completed());
     ensure(
@@ -130,6 +134,7 @@ fn check_disk(raft: &Raft) -> Verdict {
     )
 }
 
+/// Memory is bounded, except by what must not be forgotten: a body that is not durable anywhere.
 fn check_buffers(raft: &Raft) -> Verdict {
     let log = &raft.log;
     let cached = log.cached_from();
@@ -158,6 +163,7 @@ fn check_buffers(raft: &Raft) -> Verdict {
     )
 }
 
+/// What the batches between two boundaries cost, counted anew.
 fn cost_between(raft: &Raft, from: Boundary, to: Boundary) -> u64 {
     let mut at = from;
     let mut cost = 0;
@@ -168,6 +174,7 @@ fn cost_between(raft: &Raft, from: Boundary, to: Boundary) -> u64 {
     cost
 }
 
+/// Whoever asks for votes or leads has the right to, by what is durable.
 fn check_role(raft: &Raft) -> Verdict {
     match &raft.role {
         Role::Follower(_) => Ok(()),
@@ -192,6 +199,7 @@ fn check_role(raft: &Raft) -> Verdict {
     }
 }
 
+/// A leader's accounts agree with its log.
 fn check_leader(raft: &Raft, leader: &Leader) -> Verdict {
     ensure(
         raft.hard.vote == Some(raft.me.id) && raft.is_hard_state_durable(),
@@ -224,6 +232,7 @@ fn check_leader(raft: &Raft, leader: &Leader) -> Verdict {
     Ok(())
 }
 
+/// The window of a peer covers exactly what was sent and not answered.
 fn check_progress(raft: &Raft, progress: &Progress) -> Verdict {
     let found = || format!("{progress:?}");
     ensure(
@@ -269,6 +278,8 @@ fn check_progress(raft: &Raft, progress: &Progress) -> Verdict {
 }
 
 /// Checks a step: the state before, the state after, and everything it put out.
+///
+/// `before` is a clone taken before the step. The outputs are those of this step only.
 pub fn check_delta(before: &Raft, after: &Raft, outputs: &[Output]) -> Verdict {
     if before.halted.is_some() {
         return check_halted(before, after, outputs);
@@ -303,6 +314,7 @@ pub fn check_delta(before: &Raft, after: &Raft, outputs: &[Output]) -> Verdict {
     )
 }
 
+/// After the first failed write nothing this node says could be kept (I6).
 fn check_halted(before: &Raft, after: &Raft, outputs: &[Output]) -> Verdict {
     let refuses = outputs
         .iter()
@@ -314,6 +326,7 @@ fn check_halted(before: &Raft, after: &Raft, outputs: &[Output]) -> Verdict {
     )
 }
 
+/// What never goes back: terms, votes, commit, what is committed, and a leader's own log.
 fn check_history(before: &Raft, after: &Raft) -> Verdict {
     ensure(
         after.hard.term >= before.hard.term,
@@ -343,6 +356,8 @@ fn check_history(before: &Raft, after: &Raft) -> Verdict {
     let Role::Leader(_) = &after.role else {
         return Ok(());
     };
+    // Leadership is entered from a candidacy of the same term, or kept. A follower cannot become
+    // leader in one step: its own vote would not be durable.
     match &before.role {
         Role::Leader(_) if before.hard.term == after.hard.term => ensure(
             after.log.end() >= before.log.end()
@@ -397,6 +412,7 @@ fn check_writes(before: &Raft, after: &Raft, outputs: &[Output]) -> Verdict {
     )
 }
 
+/// What the disk will hold once it has done this write and all before it.
 fn replay(before: &Raft, write: &Write) -> Result<(HardState, Position), Violation> {
     let mut end = before.log.last();
     if let Some(cut) = write.truncate {
@@ -419,8 +435,9 @@ fn replay(before: &Raft, write: &Write) -> Result<(HardState, Position), Violati
     Ok((write.hard_state.unwrap_or(before.hard), end))
 }
 
-/// The release table. Judged by the state after the step, in which only completed writes count as
-/// durable.
+/// The release table (module documentation of `raft.rs`), row by row. Judged by the state after the
+/// step, in which only completed writes count as durable. A step that changes the term sends nothing
+/// in the old one, so every envelope can be held against that state.
 fn check_send(raft: &Raft, envelope: &Envelope) -> Verdict {
     let durable = raft.disk.hard_state();
     let found = || format!("{envelope:?} with {durable:?} durable");
@@ -429,6 +446,7 @@ fn check_send(raft: &Raft, envelope: &Envelope) -> Verdict {
         vote: Some(raft.me.id),
     };
     match &envelope.message {
+        // They promise nothing; but the term they travel under is believed.
         Message::PreVote { .. } | Message::PreVoteReply { .. } => {
             return ensure(
                 envelope.term <= durable.term,
@@ -436,16 +454,20 @@ fn check_send(raft: &Raft, envelope: &Envelope) -> Verdict {
                 found,
             );
         }
+        // A candidate that forgets could ask again in the same term with another log (F2, F3).
         Message::Vote { last } => ensure(
             durable == own && raft.disk.log() == raft.log.end() && *last == raft.log.last().id,
             "I4 RequestVote leaves when term, vote and log are durable",
             found,
         )?,
+        // A voter that forgets could vote twice.
         Message::VoteReply { granted: true } => ensure(
             durable.vote == Some(envelope.to),
             "I4 a grant leaves when the vote is durable",
             found,
         )?,
+        // The content need not be durable here: the leader's disk is one peer among others. That this
+        // node leads, and what, must be.
         Message::Append {
             prev,
             batches,
@@ -461,6 +483,7 @@ fn check_send(raft: &Raft, envelope: &Envelope) -> Verdict {
                 found,
             )?;
         }
+        // The one promise that clients stand on.
         Message::AppendReply(AppendReply::Accepted { matched }) => ensure(
             raft.log
                 .boundary_after(*matched)
@@ -468,6 +491,7 @@ fn check_send(raft: &Raft, envelope: &Envelope) -> Verdict {
             "I4 an acknowledged batch is durable and verified",
             found,
         )?,
+        // A commit index that the peer could misread for its own tail is not sent.
         Message::Heartbeat { commit, .. } => {
             let matched = (raft.role.leader())
                 .and_then(|leader| leader.progress.get(&envelope.to))
@@ -480,6 +504,7 @@ fn check_send(raft: &Raft, envelope: &Envelope) -> Verdict {
                 found,
             )?;
         }
+        // These carry the term and nothing else that must be kept.
         Message::VoteReply { granted: false }
         | Message::AppendReply(AppendReply::Rejected { .. } | AppendReply::Divergence { .. })
         | Message::HeartbeatReply { .. } => {}
@@ -491,6 +516,7 @@ fn check_send(raft: &Raft, envelope: &Envelope) -> Verdict {
     )
 }
 
+/// Are these the log's own batches, from the boundary after `prev` on?
 fn are_in_log(raft: &Raft, first: Boundary, prev: &Position, batches: &[Batch]) -> bool {
     let mut at = first;
     raft.log.position(at) == *prev
@@ -501,6 +527,7 @@ fn are_in_log(raft: &Raft, first: Boundary, prev: &Position, batches: &[Batch]) 
         })
 }
 
+/// What is handed to the state machine, held against commit, disk and log. Returns where it ends.
 fn check_apply(raft: &Raft, from: Boundary, batches: &[Batch]) -> Result<Boundary, Violation> {
     let mut at = from;
     for batch in batches {

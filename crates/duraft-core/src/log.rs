@@ -43,7 +43,9 @@ impl Boundary {
 /// See the module documentation.
 #[derive(Clone, Debug)]
 pub(crate) struct Log {
+    /// What stood before the first batch: the beginning of all logs, or what a snapshot covers.
     start: Position,
+    /// All batches.
     headers: VecDeque<BatchHeader>,
     /// Bodies of the last `bodies.len()` batches.
     bodies: VecDeque<Bytes>,
@@ -72,16 +74,19 @@ impl Log {
         Boundary(self.headers.len() as u64)
     }
 
+    /// What stood before the first batch.
     pub(crate) fn start(&self) -> Position {
         self.start
     }
 
+    /// What the log ends with.
     pub(crate) fn last(&self) -> Position {
         self.headers
             .back()
             .map_or(self.start, BatchHeader::position)
     }
 
+    /// All batches in order.
     pub(crate) fn headers(&self) -> &VecDeque<BatchHeader> {
         &self.headers
     }
@@ -127,6 +132,7 @@ impl Log {
         Boundary((self.headers.len() - self.bodies.len()) as u64)
     }
 
+    /// Cost of the batches whose bodies are in memory.
     pub(crate) fn cached_bytes(&self) -> u64 {
         self.cached_bytes
     }

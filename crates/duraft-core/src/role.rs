@@ -11,13 +11,18 @@ use alloc::collections::{BTreeMap, BTreeSet};
 /// The part a node plays now.
 #[derive(Clone, Debug)]
 pub(crate) enum Role {
+    /// Follows a leader, or waits for one.
     Follower(Follower),
+    /// Asks whether a campaign could win; the ballot counts what others would do.
     PreCandidate(Ballot),
+    /// Campaigns, or waits for the disk to be allowed to.
     Candidate(Candidate),
+    /// Leads the current term.
     Leader(Leader),
 }
 
 impl Role {
+    /// The part by name.
     pub(crate) fn kind(&self) -> RoleKind {
         match self {
             Role::Follower(_) => RoleKind::Follower,
@@ -27,6 +32,7 @@ impl Role {
         }
     }
 
+    /// What only a leader has.
     pub(crate) fn leader(&self) -> Option<&Leader> {
         match self {
             Role::Leader(leader) => Some(leader),
@@ -34,6 +40,7 @@ impl Role {
         }
     }
 
+    /// What only a leader has.
     pub(crate) fn leader_mut(&mut self) -> Option<&mut Leader> {
         match self {
             Role::Leader(leader) => Some(leader),
@@ -41,6 +48,7 @@ impl Role {
         }
     }
 
+    /// What only a follower has.
     pub(crate) fn follower_mut(&mut self) -> Option<&mut Follower> {
         match self {
             Role::Follower(follower) => Some(follower),
@@ -94,6 +102,7 @@ pub(crate) struct Owed {
 }
 
 impl Owed {
+    /// Is nothing owed?
     pub(crate) fn is_empty(&self) -> bool {
         let Owed {
             grant,
@@ -113,7 +122,9 @@ impl Owed {
 /// Answers to a (pre-)campaign. Sets, so that a repeated answer counts once.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Ballot {
+    /// Said yes.
     pub(crate) granted: BTreeSet<NodeId>,
+    /// Said no.
     pub(crate) refused: BTreeSet<NodeId>,
 }
 
@@ -142,6 +153,7 @@ impl Ballot {
 /// Campaigns.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Candidate {
+    /// What has been answered so far; the own vote enters when it is durable.
     pub(crate) ballot: Ballot,
     /// Term and own vote are durable: RequestVote has gone out, the own vote counts and the
     /// campaign's timer runs.

@@ -107,7 +107,8 @@ impl Raft {
         self.disk.hard_state()
     }
 
-    /// Everything up to this batch end is committed.
+    /// Everything up to this batch end is committed. A follower may know so before its own copy is
+    /// durable; it applies later then.
     pub fn commit(&self) -> Index {
         self.log.index(self.commit)
     }
@@ -199,11 +200,14 @@ impl Raft {
         self.disk.issued()
     }
 
-    /// The last write that is known to be durable; 0 if none is.
+    /// The last write that is known to be durable; 0 if none is. Completions are cumulative, so all
+    /// writes up to it are.
     pub fn last_durable(&self) -> WriteSeq {
         self.disk.completed()
     }
 
+    /// Has this node nothing under way but the exchange with its peers?
+    ///
     /// Is every issued write durable, every committed batch applied and no load outstanding?
     pub fn is_quiet(&self) -> bool {
         let loading = (self.role.leader())
@@ -214,7 +218,9 @@ impl Raft {
             && !loading
     }
 
-    /// A number that changes with the state: equal states have equal fingerprints.
+    /// A number that changes with the state: equal states have equal fingerprints. Two runs from one
+    /// seed are the same run if the fingerprints after each step are (I9). Different states may share
+    /// one, as with any hash; the log enters by its digest.
     pub fn fingerprint(&self) -> u64 {
         let index = |at: Boundary| self.log.index(at).0;
         let mut sum = [
