@@ -19,12 +19,12 @@
 use crate::apply::ApplyBatch;
 use crate::outcome::{ProposeError, RejectReason, StopReason, UnknownReason};
 use crate::responder::Responder;
-use crate::shim::commands_body;
 use bytes::Bytes;
 use duraft_core::{
-    Batch, Completion, Envelope, Event, Index, Input, Load, LogId, NodeId, Output, ProposalId, Raft,
-    Reject, Response, RoleKind, Term, Write,
+    Batch, Completion, Envelope, Event, Index, Input, Load, LogId, NodeId, Output, ProposalId,
+    Raft, Reject, Response, RoleKind, Term, Write,
 };
+use duraft_storage::commands_body;
 use std::collections::{BTreeMap, VecDeque};
 
 /// One thing that happened to the node.
@@ -205,7 +205,12 @@ impl Driver {
     /// Takes in everything that happened, then lets time pass up to tick `now`, then proposes what
     /// can be proposed. Messages come before ticks so that a heartbeat that waited in the queue
     /// while this node was paused counts before the pause does.
-    pub fn turn(&mut self, now: u64, inputs: &mut VecDeque<DriverInput>, effects: &mut Vec<Effect>) {
+    pub fn turn(
+        &mut self,
+        now: u64,
+        inputs: &mut VecDeque<DriverInput>,
+        effects: &mut Vec<Effect>,
+    ) {
         while let Some(input) = inputs.pop_front() {
             self.take(input, effects);
         }
@@ -279,9 +284,17 @@ impl Driver {
             return;
         }
         let patience = self.options.leaderless_ticks_max;
-        while self.held.front().is_some_and(|h| self.now - h.since >= patience) {
+        while self
+            .held
+            .front()
+            .is_some_and(|h| self.now - h.since >= patience)
+        {
             if let Some(held) = self.held.pop_front() {
-                self.fail(held.waiter, rejected(RejectReason::NotLeader, None), effects);
+                self.fail(
+                    held.waiter,
+                    rejected(RejectReason::NotLeader, None),
+                    effects,
+                );
             }
         }
     }
@@ -309,7 +322,8 @@ impl Driver {
             if expired(waiter) {
                 let responder = waiter.responder.take();
                 self.waiting -= 1;
-                effects.extend(responder.map(|r| Effect::Fail(r, unknown(UnknownReason::Deadline))));
+                effects
+                    .extend(responder.map(|r| Effect::Fail(r, unknown(UnknownReason::Deadline))));
             } else {
                 earliest = earlier(earliest, waiter.deadline);
             }
@@ -370,7 +384,10 @@ impl Driver {
                 waiters.push(held.waiter);
             }
         }
-        assert!(!commands.is_empty(), "hold() refuses a command that fits no batch");
+        assert!(
+            !commands.is_empty(),
+            "hold() refuses a command that fits no batch"
+        );
         let body = commands_body(commands.iter().map(|c| &c[..]), self.options.codec)
             .expect("commands were packed within max_batch_bytes, at least one of them");
         let id = self.next_proposal;
@@ -417,7 +434,11 @@ impl Driver {
                 let Some(waiters) = self.proposed.remove(&id) else {
                     return;
                 };
-                assert_eq!(waiters.len(), count as usize, "one waiter per entry of the batch");
+                assert_eq!(
+                    waiters.len(),
+                    count as usize,
+                    "one waiter per entry of the batch"
+                );
                 let before = self.placed.insert((first.index, first.term), waiters);
                 assert!(before.is_none(), "a leader gives a place once per term");
             }

@@ -1,10 +1,9 @@
 //! The bounded queue between threads: many producers, one consumer that takes everything at once.
 //!
-//! Items carry a cost, usually bytes. Three ways in, for three kinds of producer: [`Queue::push_wait`]
-//! waits for room (socket readers, who pass the pressure on to the peer), [`Queue::try_push`] gives
-//! the item back, and [`Queue::push_exempt`] always succeeds, for items whose number is bounded
-//! elsewhere (completions of what was asked for, commands that hold a permit). The consumer is woken
-//! only when it sleeps.
+//! Items carry a cost, usually bytes. Two ways in, for two kinds of producer: [`Queue::push_wait`]
+//! waits for room (socket readers, who pass the pressure on to the peer), and [`Queue::push_exempt`]
+//! never waits, for items whose number is bounded elsewhere (completions of what was asked for,
+//! commands that hold a permit). The consumer is woken only when it sleeps.
 
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
@@ -26,15 +25,6 @@ struct State<T> {
     closed: bool,
     consumer_sleeps: bool,
     producers_wait: usize,
-}
-
-/// Why an item was not taken.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum PushError<T> {
-    /// No room now.
-    Full(T),
-    /// The consumer is gone.
-    Closed(T),
 }
 
 /// What the consumer finds.
@@ -63,19 +53,6 @@ impl<T> Queue<T> {
             room: Condvar::new(),
             cost_max,
         }
-    }
-
-    /// Adds an item if there is room.
-    pub(crate) fn try_push(&self, item: T, cost: u64) -> Result<(), PushError<T>> {
-        let mut state = self.state.lock();
-        if state.closed {
-            return Err(PushError::Closed(item));
-        }
-        if !self.has_room(&state, cost) {
-            return Err(PushError::Full(item));
-        }
-        self.add(&mut state, item, cost);
-        Ok(())
     }
 
     /// Adds an item, waiting for room. Gives it back when the queue is closed.
@@ -140,6 +117,12 @@ impl<T> Queue<T> {
         self.room.notify_all();
     }
 
+    /// Drops what is left in a closed queue, without holding its lock.
+    pub(crate) fn discard(&self) {
+        let left = std::mem::take(&mut self.state.lock().items);
+        drop(left);
+    }
+
     fn has_room(&self, state: &State<T>, cost: u64) -> bool {
         state.cost == 0 || state.cost.saturating_add(cost) <= self.cost_max
     }
@@ -161,23 +144,25 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
-    fn full_queue_gives_the_item_back() {
+    fn exempt_items_need_no_room() {
         let queue = Queue::new(10);
-        assert_eq!(queue.try_push('a', 50), Ok(()), "an empty queue admits any item");
-        assert_eq!(queue.try_push('b', 1), Err(PushError::Full('b')));
-        assert_eq!(queue.push_exempt('c'), Ok(()));
+        assert_eq!(
+            queue.push_wait('a', 50),
+            Ok(()),
+            "an empty queue admits any item"
+        );
+        assert_eq!(queue.push_exempt('b'), Ok(()));
         let mut taken = VecDeque::new();
         assert_eq!(queue.take_all(&mut taken, None), Taken::Items);
-        assert_eq!(taken, ['a', 'c']);
-        assert_eq!(queue.try_push('d', 10), Ok(()));
+        assert_eq!(taken, ['a', 'b']);
     }
 
     #[test]
     fn closed_queue_is_emptied_first() {
         let queue = Queue::new(10);
-        assert_eq!(queue.try_push(1, 1), Ok(()));
+        assert_eq!(queue.push_wait(1, 1), Ok(()));
         queue.close();
-        assert_eq!(queue.try_push(2, 1), Err(PushError::Closed(2)));
+        assert_eq!(queue.push_exempt(2), Err(2));
         assert_eq!(queue.push_wait(2, 1), Err(2));
         let mut taken = VecDeque::new();
         assert_eq!(queue.take_all(&mut taken, None), Taken::Items);

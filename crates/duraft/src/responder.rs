@@ -254,10 +254,7 @@ mod tests {
         assert!(Pin::new(&mut future).poll(&mut cx).is_pending());
         responder.answer(rejected());
         assert!(flag.0.load(Ordering::SeqCst), "the last waker is woken");
-        assert_eq!(
-            Pin::new(&mut future).poll(&mut cx),
-            Poll::Ready(rejected())
-        );
+        assert_eq!(Pin::new(&mut future).poll(&mut cx), Poll::Ready(rejected()));
     }
 
     #[test]

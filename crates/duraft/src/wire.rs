@@ -18,12 +18,12 @@
 //! [`decode`] never panics, allocates nothing that the input does not pay for byte by byte, and
 //! returns only messages whose every checksum holds. Bodies are slices of the frame they came in.
 
-use crate::shim::{BatchDamage, DescriptorError, decode_descriptor, encode_descriptor, verify};
 use bytes::Bytes;
 use duraft_core::{
-    AppendReply, Batch, DESCRIPTOR_BYTES, Digest, Envelope, GroupId, Incarnation,
-    Index, LogId, Message, NodeId, Position, Term,
+    AppendReply, Batch, DESCRIPTOR_BYTES, Digest, Envelope, GroupId, Incarnation, Index, LogId,
+    Message, NodeId, Position, Term,
 };
+use duraft_storage::{BatchDamage, DescriptorError, decode_descriptor, encode_descriptor, verify};
 use std::io::{self, IoSlice, Write};
 
 /// First bytes of every frame.
@@ -39,7 +39,8 @@ pub const APPEND_OVERHEAD_BYTES: u64 = (HEADER_BYTES + APPEND_SEALED_BYTES) as u
 
 const ENVELOPE_BYTES: usize = 40;
 const APPEND_SEALED_BYTES: usize = ENVELOPE_BYTES + 24 + 8 + 8;
-const DESCRIPTOR: usize = DESCRIPTOR_BYTES as usize;
+const DESCRIPTOR: usize = 64;
+const _: () = assert!(DESCRIPTOR as u64 == DESCRIPTOR_BYTES);
 /// Bodies from this size on are written from where they lie instead of being copied.
 const BORROWED_BODY_BYTES: usize = 8 << 10;
 
@@ -240,11 +241,14 @@ pub fn decode_frame(frame: Bytes) -> Result<Frame, WireError> {
         _ => {}
     }
     let frame_type = FrameType::from_number(frame[5])?;
-    let sealed_end = match frame_type {
-        FrameType::Append => HEADER_BYTES + APPEND_SEALED_BYTES,
-        _ => frame.len(),
+    let sealed_end = if frame_type == FrameType::Append {
+        HEADER_BYTES + APPEND_SEALED_BYTES
+    } else {
+        frame.len()
     };
-    let sealed = frame.get(HEADER_BYTES..sealed_end).ok_or(WireError::Short)?;
+    let sealed = frame
+        .get(HEADER_BYTES..sealed_end)
+        .ok_or(WireError::Short)?;
     if checksum(&frame[..12], sealed).to_le_bytes() != frame[12..16] {
         return Err(WireError::Checksum);
     }
@@ -254,7 +258,13 @@ pub fn decode_frame(frame: Bytes) -> Result<Frame, WireError> {
         FrameType::Accepted => Frame::Accepted(fields.accepted()?),
         FrameType::Refused => Frame::Refused(fields.refusal()?),
         FrameType::Append => Frame::Message(decode_append(fields, frame.slice(sealed_end..))?),
-        _ => Frame::Message(fields.envelope(frame_type)?),
+        FrameType::PreVote
+        | FrameType::PreVoteReply
+        | FrameType::Vote
+        | FrameType::VoteReply
+        | FrameType::AppendReply
+        | FrameType::Heartbeat
+        | FrameType::HeartbeatReply => Frame::Message(fields.envelope(frame_type)?),
     };
     Ok(decoded)
 }
@@ -316,7 +326,8 @@ impl FrameBuffer {
         {
             self.push_batches(batches);
         }
-        let body_len = self.bytes.len() - start - HEADER_BYTES + self.borrowed_bytes - borrowed_before;
+        let body_len =
+            self.bytes.len() - start - HEADER_BYTES + self.borrowed_bytes - borrowed_before;
         // Cannot be cut: lengths over u32::MAX were refused above, other frames have fixed sizes.
         let body_len = u32::try_from(body_len).map_err(|_| too_long)?;
         self.bytes[start + 8..start + 12].copy_from_slice(&body_len.to_le_bytes());
@@ -368,7 +379,8 @@ impl FrameBuffer {
     /// Everything as one piece; for tests and tools.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.len());
-        self.write_to(&mut out).expect("writing to memory does not fail");
+        self.write_to(&mut out)
+            .expect("writing to memory does not fail");
         out
     }
 }
@@ -538,8 +550,8 @@ fn decode_append(mut fields: Fields<'_>, rest: Bytes) -> Result<Envelope, WireEr
     let mut batches = Vec::with_capacity(count);
     for (at, descriptor) in descriptors.chunks_exact(DESCRIPTOR).enumerate() {
         let descriptor = descriptor.try_into().map_err(|_| WireError::Short)?;
-        let (header, _) = decode_descriptor(descriptor)
-            .map_err(|error| WireError::Descriptor { at, error })?;
+        let (header, _) =
+            decode_descriptor(descriptor).map_err(|error| WireError::Descriptor { at, error })?;
         if header.group != group {
             return Err(WireError::Value("group of a batch"));
         }

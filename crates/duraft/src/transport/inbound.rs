@@ -83,7 +83,8 @@ pub(super) fn accept(listener: &TcpListener, inbound: Inbound) {
             }
         };
         readers.retain(|reader| !reader.is_finished());
-        if stop.is_raised() || inbound.open.load(Ordering::SeqCst) >= inbound.shared.options.inbound_max
+        if stop.is_raised()
+            || inbound.open.load(Ordering::SeqCst) >= inbound.shared.options.inbound_max
         {
             continue;
         }
@@ -112,10 +113,15 @@ impl Inbound {
             if let Err(error) = ended
                 && !self.shared.stop.is_raised()
             {
-                let from = stream.peer_addr().map_or_else(|e| e.to_string(), |a| a.to_string());
+                let from = stream
+                    .peer_addr()
+                    .map_or_else(|e| e.to_string(), |a| a.to_string());
                 match error {
                     Ended::Io(error) => tracing::debug!(from, "connection lost: {error}"),
-                    error => tracing::warn!(from, "connection closed: {error}"),
+                    error @ (Ended::Wire(_)
+                    | Ended::NoHello
+                    | Ended::Refused(_)
+                    | Ended::WrongFrame) => tracing::warn!(from, "connection closed: {error}"),
                 }
             }
         }
@@ -144,7 +150,10 @@ impl Inbound {
         let mut out = stream;
         buffer.write_to(&mut out)?;
         if let Frame::Refused(refusal) = answer {
-            self.shared.counters.refusals.fetch_add(1, Ordering::Relaxed);
+            self.shared
+                .counters
+                .refusals
+                .fetch_add(1, Ordering::Relaxed);
             return Err(Ended::Refused(refusal));
         }
         if let Some(older) = self.newest.lock().insert((hello.node, hello.class), id) {
@@ -189,7 +198,10 @@ impl Inbound {
             if (envelope.from, envelope.incarnation, envelope.to) != expected {
                 return Err(Ended::WrongFrame);
             }
-            self.shared.counters.frames_received.fetch_add(1, Ordering::Relaxed);
+            self.shared
+                .counters
+                .frames_received
+                .fetch_add(1, Ordering::Relaxed);
             if self.inbox.deliver(envelope).is_err() {
                 return Ok(());
             }

@@ -197,7 +197,11 @@ impl Outbound {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(patience))?;
         stream.set_read_timeout(Some(patience))?;
-        let id = shared.streams.lock().add(&stream)?.ok_or(ConnectError::Stopping)?;
+        let id = shared
+            .streams
+            .lock()
+            .add(&stream)?
+            .ok_or(ConnectError::Stopping)?;
         match self.greet(&stream, local) {
             Ok(incarnation) => {
                 shared.counters.connects.fetch_add(1, Ordering::Relaxed);
@@ -262,7 +266,9 @@ impl Outbound {
                 buffer.write_to(&mut stream)?;
                 let counters = &shared.counters;
                 counters.frames_sent.fetch_add(frames, Ordering::Relaxed);
-                counters.bytes_sent.fetch_add(buffer.len() as u64, Ordering::Relaxed);
+                counters
+                    .bytes_sent
+                    .fetch_add(buffer.len() as u64, Ordering::Relaxed);
                 counters.writes.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -345,7 +351,9 @@ mod tests {
         let mut options = TcpOptions::new(BTreeMap::new());
         options.control_queue_max = 2;
         let outbound = Outbound::new(NodeId(2), "", Class::Control);
-        let dropped: Vec<u64> = (1..=4).map(|i| outbound.push(heartbeat(i), &options)).collect();
+        let dropped: Vec<u64> = (1..=4)
+            .map(|i| outbound.push(heartbeat(i), &options))
+            .collect();
         assert_eq!(dropped, [0, 0, 1, 1]);
         let mut taken = VecDeque::new();
         assert!(outbound.take(&mut taken));
@@ -357,7 +365,9 @@ mod tests {
         let mut options = TcpOptions::new(BTreeMap::new());
         options.bulk_queue_bytes_max = 1;
         let outbound = Outbound::new(NodeId(2), "", Class::Bulk);
-        let dropped: Vec<u64> = (1..=3).map(|i| outbound.push(heartbeat(i), &options)).collect();
+        let dropped: Vec<u64> = (1..=3)
+            .map(|i| outbound.push(heartbeat(i), &options))
+            .collect();
         assert_eq!(dropped, [0, 1, 1]);
         let mut taken = VecDeque::new();
         assert!(outbound.take(&mut taken));
@@ -372,7 +382,10 @@ mod tests {
         let mut whole = options.backoff_min;
         for _ in 0..20 {
             let pause = backoff.next();
-            assert!(pause <= whole && pause >= whole / 2, "{pause:?} of {whole:?}");
+            assert!(
+                pause <= whole && pause >= whole / 2,
+                "{pause:?} of {whole:?}"
+            );
             whole = (whole * 2).min(options.backoff_max);
         }
         backoff.reset();

@@ -171,7 +171,10 @@ impl Transport for TcpTransport {
             Some(outbound) => outbound.push(envelope, &self.shared.options),
             None => 1,
         };
-        self.shared.counters.dropped.fetch_add(dropped, Ordering::Relaxed);
+        self.shared
+            .counters
+            .dropped
+            .fetch_add(dropped, Ordering::Relaxed);
     }
 
     fn stop(&self) {

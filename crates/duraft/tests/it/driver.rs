@@ -23,7 +23,10 @@ impl StateMachine for Echo {
     fn apply(&mut self, _context: ApplyContext, command: &[u8]) -> Bytes {
         assert_ne!(command, b"poison", "a command this machine cannot bear");
         let command = Bytes::copy_from_slice(command);
-        self.0.lock().expect("no panic while locked").push(command.clone());
+        self.0
+            .lock()
+            .expect("no panic while locked")
+            .push(command.clone());
         command
     }
 }
@@ -198,7 +201,9 @@ fn elect(hosts: &mut [Host], cut: Option<u64>) -> usize {
 }
 
 fn three() -> Vec<Host> {
-    (1..=3).map(|id| Host::new(id, 3, DriverOptions::default())).collect()
+    (1..=3)
+        .map(|id| Host::new(id, 3, DriverOptions::default()))
+        .collect()
 }
 
 #[test]
@@ -213,7 +218,11 @@ fn command_before_the_first_election_is_applied_later() {
     let Some(Ok(Applied { log_id, response })) = outcomes.of(at) else {
         panic!("{:?}", outcomes.of(at));
     };
-    assert_eq!((log_id.index, &response[..]), (Index(2), &b"early"[..]), "after the no-op");
+    assert_eq!(
+        (log_id.index, &response[..]),
+        (Index(2), &b"early"[..]),
+        "after the no-op"
+    );
 }
 
 #[test]
@@ -255,12 +264,22 @@ fn waiting_commands_share_a_batch() {
         host.propose(&[i], &outcomes, None);
     }
     host.run();
-    let last = host.driver.raft().headers().next_back().copied().expect("a log");
+    let last = host
+        .driver
+        .raft()
+        .headers()
+        .next_back()
+        .copied()
+        .expect("a log");
     assert_eq!(last.count, 100);
     for at in 0..100 {
         let applied = outcomes.of(at).expect("answered").expect("applied");
         assert_eq!(applied.log_id.index, Index(last.first.0 + at as u64));
-        assert_eq!(&applied.response[..], &[at as u8], "the answer to its own command");
+        assert_eq!(
+            &applied.response[..],
+            &[u8::try_from(at).expect("below 100")],
+            "the answer to its own command"
+        );
     }
 }
 
@@ -279,11 +298,23 @@ fn batches_keep_within_max_batch() {
     }
     host.hold_disk = true;
     host.run();
-    let in_log = host.driver.raft().headers().next_back().copied().expect("a log");
+    let in_log = host
+        .driver
+        .raft()
+        .headers()
+        .next_back()
+        .copied()
+        .expect("a log");
     assert_eq!(in_log.count, 3, "three of 300 KiB fit 1 MiB");
     host.release_disk();
     assert!((0..10).all(|at| matches!(outcomes.of(at), Some(Ok(_)))));
-    let counts: Vec<u32> = host.driver.raft().headers().skip(1).map(|h| h.count).collect();
+    let counts: Vec<u32> = host
+        .driver
+        .raft()
+        .headers()
+        .skip(1)
+        .map(|h| h.count)
+        .collect();
     assert_eq!(counts, [3, 3, 3, 1]);
 }
 
@@ -401,7 +432,11 @@ fn deposed_leader_answers_when_the_place_is_taken() {
     settle(&mut hosts, cut);
     let new = elect(&mut hosts, cut);
     assert_ne!(old, new);
-    assert_eq!(outcomes.of(at), None, "still undecided while the old leader is cut off");
+    assert_eq!(
+        outcomes.of(at),
+        None,
+        "still undecided while the old leader is cut off"
+    );
     for _ in 0..40 {
         hosts.iter_mut().for_each(|h| h.tick += 1);
         settle(&mut hosts, None);
@@ -414,7 +449,10 @@ fn deposed_leader_answers_when_the_place_is_taken() {
         }))
     );
     for host in &hosts {
-        assert!(host.applied.lock().expect("unpoisoned").is_empty(), "superseded means no effect");
+        assert!(
+            host.applied.lock().expect("unpoisoned").is_empty(),
+            "superseded means no effect"
+        );
     }
 }
 
@@ -440,7 +478,11 @@ fn deposed_leader_reports_what_its_successor_committed() {
         hosts.iter_mut().for_each(|h| h.tick += 1);
         settle(&mut hosts, None);
     }
-    assert!(matches!(outcomes.of(at), Some(Ok(_))), "{:?}", outcomes.of(at));
+    assert!(
+        matches!(outcomes.of(at), Some(Ok(_))),
+        "{:?}",
+        outcomes.of(at)
+    );
 }
 
 #[test]
@@ -453,7 +495,11 @@ fn write_failure_stops_the_node_and_ends_every_wait() {
     host.run();
     host.complete(Completion::WriteFailed);
     host.run();
-    assert!(matches!(host.stopped, Some(StopReason::Halted(_))), "{:?}", host.stopped);
+    assert!(
+        matches!(host.stopped, Some(StopReason::Halted(_))),
+        "{:?}",
+        host.stopped
+    );
     let unknown = Some(Err(ProposeError::OutcomeUnknown {
         why: UnknownReason::Stopped,
     }));
@@ -467,7 +513,11 @@ fn write_failure_stops_the_node_and_ends_every_wait() {
             leader: None
         }))
     );
-    assert_eq!(outcomes.of(in_log), unknown, "a late completion changes nothing");
+    assert_eq!(
+        outcomes.of(in_log),
+        unknown,
+        "a late completion changes nothing"
+    );
     assert!(host.sent.is_empty());
 }
 

@@ -12,10 +12,14 @@ use duraft_core::{
 use proptest::prelude::*;
 
 const LIMIT: u64 = 1 << 24;
+/// Bytes of an append without batches.
+const OVERHEAD: usize = 96;
 
 fn encode(frame: &Frame) -> Vec<u8> {
     let mut buffer = FrameBuffer::default();
-    buffer.push(frame, LIMIT).expect("the frame is within the limit");
+    buffer
+        .push(frame, LIMIT)
+        .expect("the frame is within the limit");
     let bytes = buffer.to_bytes();
     assert_eq!(bytes.len(), buffer.len());
     bytes
@@ -149,7 +153,11 @@ fn examples() -> Vec<Frame> {
 fn every_frame_is_read_back() {
     for frame in examples() {
         let bytes = encode(&frame);
-        assert_eq!(frame_bytes(&bytes, LIMIT), Ok(Some(bytes.len())), "{frame:?}");
+        assert_eq!(
+            frame_bytes(&bytes, LIMIT),
+            Ok(Some(bytes.len())),
+            "{frame:?}"
+        );
         assert_eq!(decode(&bytes).as_ref(), Ok(&frame));
     }
 }
@@ -164,7 +172,9 @@ fn frames_share_a_buffer() {
     let bytes = Bytes::from(buffer.to_bytes());
     let mut at = 0;
     for frame in examples() {
-        let len = frame_bytes(&bytes[at..], LIMIT).expect("a header").expect("16 bytes");
+        let len = frame_bytes(&bytes[at..], LIMIT)
+            .expect("a header")
+            .expect("16 bytes");
         assert_eq!(decode_frame(bytes.slice(at..at + len)), Ok(frame));
         at += len;
     }
@@ -182,7 +192,10 @@ fn bodies_are_slices_of_the_frame() {
     else {
         panic!("an append");
     };
-    assert!(range.contains(&batches[0].body.as_ptr()), "the body was copied");
+    assert!(
+        range.contains(&batches[0].body.as_ptr()),
+        "the body was copied"
+    );
 }
 
 #[test]
@@ -192,7 +205,11 @@ fn every_cut_is_an_error() {
         // Every cut near both ends, samples between.
         let cuts = (0..bytes.len()).filter(|n| *n < 300 || n % 997 == 0 || bytes.len() - n < 50);
         for n in cuts {
-            assert_eq!(decode(&bytes[..n]), Err(WireError::Short), "{n} of {frame:?}");
+            assert_eq!(
+                decode(&bytes[..n]),
+                Err(WireError::Short),
+                "{n} of {frame:?}"
+            );
         }
         let mut longer = bytes.clone();
         longer.push(0);
@@ -236,7 +253,8 @@ fn limits_hold_before_allocation() {
         Err(WireError::TooLong { .. })
     ));
     assert!(buffer.is_empty(), "a refused frame leaves nothing behind");
-    assert_eq!(APPEND_OVERHEAD_BYTES as usize, encode(&append(vec![])).len());
+    assert_eq!(encode(&append(vec![])).len(), OVERHEAD);
+    assert_eq!(APPEND_OVERHEAD_BYTES, OVERHEAD as u64);
 }
 
 /// Replaces the frame's checksum by the right one for its bytes, as a hostile or broken sender would.
@@ -258,7 +276,13 @@ fn well_sealed_nonsense_is_refused() {
         ("version", hello.clone(), 4, 9, WireError::Version(9)),
         ("type", hello.clone(), 5, 200, WireError::Type(200)),
         ("flags", hello.clone(), 6, 1, WireError::Reserved),
-        ("class", hello.clone(), 18, 3, WireError::Value("connection class")),
+        (
+            "class",
+            hello.clone(),
+            18,
+            3,
+            WireError::Value("connection class"),
+        ),
         ("reserved", hello.clone(), 19, 1, WireError::Reserved),
         (
             "granted",
@@ -269,7 +293,9 @@ fn well_sealed_nonsense_is_refused() {
         ),
         (
             "reply kind",
-            message(Message::AppendReply(AppendReply::Accepted { matched: Index(1) })),
+            message(Message::AppendReply(AppendReply::Accepted {
+                matched: Index(1),
+            })),
             HEADER_BYTES + 40,
             9,
             WireError::Value("kind of append reply"),
@@ -282,8 +308,20 @@ fn well_sealed_nonsense_is_refused() {
             WireError::Value("refusal"),
         ),
         // A count that would need more descriptors than the frame has bytes.
-        ("batch count", append(vec![]), HEADER_BYTES + 72 + 6, 0xFF, WireError::Short),
-        ("one batch too many", append(vec![]), HEADER_BYTES + 72, 1, WireError::Short),
+        (
+            "batch count",
+            append(vec![]),
+            HEADER_BYTES + 72 + 6,
+            0xFF,
+            WireError::Short,
+        ),
+        (
+            "one batch too many",
+            append(vec![]),
+            HEADER_BYTES + 72,
+            1,
+            WireError::Short,
+        ),
         (
             "group",
             append(vec![Body::noop()]),
@@ -295,7 +333,7 @@ fn well_sealed_nonsense_is_refused() {
     for (name, frame, at, value, expected) in cases {
         let mut bytes = encode(&frame);
         bytes[at] = value;
-        let sealed_end = bytes.len().min(APPEND_OVERHEAD_BYTES as usize);
+        let sealed_end = bytes.len().min(OVERHEAD);
         reseal(&mut bytes, sealed_end);
         assert_eq!(decode(&bytes), Err(expected), "{name}");
     }
@@ -307,7 +345,7 @@ fn swapped_descriptors_do_not_pass_as_the_same_append() {
     // fit, or, with equal bodies, the message is another one, whose digests do not follow `prev`.
     let frame = append(vec![commands(&[b"same"]), commands(&[b"same"])]);
     let mut bytes = encode(&frame);
-    let start = APPEND_OVERHEAD_BYTES as usize;
+    let start = OVERHEAD;
     let (first, second) = bytes[start..start + 128].split_at_mut(64);
     first.swap_with_slice(second);
     let Ok(Frame::Message(Envelope {
@@ -317,7 +355,10 @@ fn swapped_descriptors_do_not_pass_as_the_same_append() {
     else {
         panic!("every checksum holds");
     };
-    assert!(!batches[0].header.follows(&prev), "the digest chain notices the swap");
+    assert!(
+        !batches[0].header.follows(&prev),
+        "the digest chain notices the swap"
+    );
 }
 
 proptest! {
@@ -333,7 +374,7 @@ proptest! {
             let len = u32::try_from(bytes.len() - HEADER_BYTES).expect("short");
             bytes[8..12].copy_from_slice(&len.to_le_bytes());
             if seal {
-                let end = if kind == 20 { bytes.len().min(APPEND_OVERHEAD_BYTES as usize) } else { bytes.len() };
+                let end = if kind == 20 { bytes.len().min(OVERHEAD) } else { bytes.len() };
                 reseal(&mut bytes, end);
             }
         }

@@ -1,0 +1,241 @@
+//! How a node is set up, and the rules its settings must keep together.
+
+use crate::driver::DriverOptions;
+use crate::transport::{TcpOptions, Transport};
+use crate::wire::APPEND_OVERHEAD_BYTES;
+use duraft_core::{Config, DESCRIPTOR_BYTES, GroupId, NodeId};
+use duraft_disk::{Disk, DiskError, RealDisk};
+use duraft_storage::{ClusterId, StoreIdentity, WalOptions};
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything a node needs to be told. Plain fields; [`NodeOptions::validate`] checks them together.
+#[derive(Clone)]
+pub struct NodeOptions {
+    /// Identity of the cluster, the same on all its nodes.
+    pub cluster: ClusterId,
+    /// The core: this node's id, timeouts in ticks, limits.
+    pub core: Config,
+    /// The folder of the log.
+    pub disk: Arc<dyn Disk>,
+    /// The log.
+    pub wal: WalOptions,
+    /// How peers are reached.
+    pub network: Network,
+    /// Length of a tick. An election times out after 10 to 20 of them with the default `core`.
+    pub tick: Duration,
+    /// Number stored with each batch to tell how its commands are encoded; never read here.
+    pub codec: u16,
+    /// Most commands accepted and not answered; more are `Busy`.
+    pub commands_max: usize,
+    /// Most bytes of them; one command always fits.
+    pub command_bytes_max: usize,
+    /// Most batches of this node in the log and not applied; commands beyond are packed together.
+    pub batches_in_flight_max: usize,
+    /// Longest wait of a proposal made without a time of its own, or none for ever.
+    pub propose_timeout: Option<Duration>,
+    /// Ticks that a command waits for a leader to be known before it is rejected.
+    pub leaderless_ticks_max: u64,
+    /// Most bytes of messages that wait for the raft thread; readers of sockets wait beyond.
+    pub inbox_bytes_max: u64,
+    /// Events kept for slow subscribers.
+    pub events_max: usize,
+}
+
+/// How a node reaches its peers.
+#[derive(Clone)]
+pub enum Network {
+    /// No peers: a cluster of one.
+    None,
+    /// TCP.
+    Tcp {
+        /// Address to listen on, as `host:port`.
+        listen: String,
+        /// Peers and limits.
+        options: TcpOptions,
+    },
+    /// The caller's own transport, not started yet.
+    Custom(Arc<dyn Transport>),
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Network::None => f.write_str("None"),
+            Network::Tcp { listen, options } => f
+                .debug_struct("Tcp")
+                .field("listen", listen)
+                .field("options", options)
+                .finish(),
+            Network::Custom(_) => f.write_str("Custom"),
+        }
+    }
+}
+
+/// A field and the rule it breaks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OptionProblem {
+    /// The field, as a path from [`NodeOptions`].
+    pub field: String,
+    /// What must hold.
+    pub rule: String,
+}
+
+impl fmt::Display for OptionProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} must be {}", self.field, self.rule)
+    }
+}
+
+impl NodeOptions {
+    /// The default settings for a node whose log lies on `disk`.
+    pub fn new(id: NodeId, cluster: ClusterId, disk: Arc<dyn Disk>) -> NodeOptions {
+        let driver = DriverOptions::default();
+        NodeOptions {
+            cluster,
+            core: Config::new(id, GroupId(1), 0),
+            disk,
+            wal: WalOptions::default(),
+            network: Network::None,
+            tick: Duration::from_millis(25),
+            codec: 0,
+            commands_max: driver.commands_max,
+            command_bytes_max: 64 << 20,
+            batches_in_flight_max: driver.batches_in_flight_max,
+            propose_timeout: Some(Duration::from_secs(30)),
+            leaderless_ticks_max: driver.leaderless_ticks_max,
+            inbox_bytes_max: 32 << 20,
+            events_max: 1024,
+        }
+    }
+
+    /// The default settings for a node whose log lies in this folder, which is made where missing.
+    pub fn in_dir(
+        id: NodeId,
+        cluster: ClusterId,
+        dir: impl AsRef<Path>,
+    ) -> Result<NodeOptions, DiskError> {
+        let disk = RealDisk::create(dir.as_ref())?;
+        Ok(NodeOptions::new(id, cluster, Arc::new(disk)))
+    }
+
+    /// Every problem at once, none if a node can be started with these options.
+    pub fn validate(&self) -> Vec<OptionProblem> {
+        let mut problems: Vec<OptionProblem> = Vec::new();
+        for problem in self.core.validate() {
+            problems.push(problem_of(&format!("core.{}", problem.field), problem.rule));
+        }
+        for problem in self.wal.validate_for(&self.identity(), 1) {
+            problems.push(problem_of(&format!("wal.{}", problem.field), problem.rule));
+        }
+        let mut check = |ok: bool, field: &str, rule: &str| {
+            if !ok {
+                problems.push(problem_of(field, rule));
+            }
+        };
+        check(
+            self.tick >= Duration::from_millis(1),
+            "tick",
+            "at least 1 ms",
+        );
+        check(self.commands_max >= 1, "commands_max", "at least 1");
+        check(
+            self.batches_in_flight_max >= 1,
+            "batches_in_flight_max",
+            "at least 1",
+        );
+        check(self.events_max >= 1, "events_max", "at least 1");
+        let append = self.largest_append();
+        check(
+            // Padding to 8 bytes costs a batch at most an eighth of its 64-byte descriptor.
+            self.wal.write_bytes_max(1) >= append + append / 8 + 4 * DESCRIPTOR_BYTES,
+            "wal.slot_bytes",
+            "large enough for one write of core.append_bytes_max",
+        );
+        if let Network::Tcp { options, .. } = &self.network {
+            check(
+                options.frame_bytes_max >= append + APPEND_OVERHEAD_BYTES,
+                "network.options.frame_bytes_max",
+                "at least the larger of core.append_bytes_max and one batch, plus frame overhead",
+            );
+            check(
+                options.frame_bytes_max <= u64::from(u32::MAX),
+                "network.options.frame_bytes_max",
+                "below 4 GiB",
+            );
+            check(
+                options.bulk_queue_bytes_max >= options.frame_bytes_max,
+                "network.options.bulk_queue_bytes_max",
+                "at least frame_bytes_max",
+            );
+            check(
+                options.control_queue_max >= 1,
+                "network.options.control_queue_max",
+                "at least 1",
+            );
+            check(
+                !options.backoff_min.is_zero() && options.backoff_min <= options.backoff_max,
+                "network.options.backoff_min",
+                "above zero and at most backoff_max",
+            );
+            check(
+                !options.patience.is_zero(),
+                "network.options.patience",
+                "above zero",
+            );
+            check(
+                options.inbound_max >= 2 * options.peers.len(),
+                "network.options.inbound_max",
+                "at least two per peer",
+            );
+        }
+        problems
+    }
+
+    /// Who the store belongs to.
+    pub(crate) fn identity(&self) -> StoreIdentity {
+        StoreIdentity {
+            cluster: self.cluster,
+            node: self.core.id,
+            max_batch_bytes: self.core.max_batch_bytes,
+        }
+    }
+
+    pub(crate) fn driver(&self) -> DriverOptions {
+        DriverOptions {
+            max_batch_bytes: self.core.max_batch_bytes,
+            codec: self.codec,
+            commands_max: self.commands_max,
+            batches_in_flight_max: self.batches_in_flight_max,
+            leaderless_ticks_max: self.leaderless_ticks_max,
+            ticks_per_turn_max: u64::from(self.core.heartbeat_ticks),
+        }
+    }
+
+    /// Bytes of the batches of the largest append: whatever the limit, one batch always fits.
+    fn largest_append(&self) -> u64 {
+        let one_batch = DESCRIPTOR_BYTES + u64::from(self.core.max_batch_bytes);
+        self.core.append_bytes_max.max(one_batch)
+    }
+}
+
+impl fmt::Debug for NodeOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeOptions")
+            .field("cluster", &self.cluster)
+            .field("core", &self.core)
+            .field("wal", &self.wal)
+            .field("network", &self.network)
+            .field("tick", &self.tick)
+            .finish_non_exhaustive()
+    }
+}
+
+fn problem_of(field: &str, rule: &str) -> OptionProblem {
+    OptionProblem {
+        field: field.to_string(),
+        rule: rule.to_string(),
+    }
+}

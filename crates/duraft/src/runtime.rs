@@ -1,0 +1,518 @@
+//! The threads of a node, and what they share.
+//!
+//! Each thread runs one loop around one queue. They end when their queue is closed, in the order of
+//! [`Runtime::end`]: first the raft thread, which answers the waiting clients, then the transport,
+//! then those that served it.
+
+mod loops;
+
+use crate::apply::{Applier, StateMachine};
+use crate::driver::{Driver, DriverInput};
+use crate::events::{EventRing, NodeEvent};
+use crate::node::StartError;
+use crate::options::{Network, NodeOptions};
+use crate::outcome::StopReason;
+use crate::queue::Queue;
+use crate::responder::Gate;
+use crate::status::{Counters, Status};
+use crate::transport::{Inbox, Local, TcpTransport, Transport};
+use duraft_core::{Boot, Completion, Incarnation, Index, Membership, NodeId, Raft};
+use duraft_storage::{Entropy, Pipeline, PipelineEvent, PipelineThread, Recovered};
+use loops::{ApplyLoop, ApplyWork, LoadLoop, RaftLoop};
+
+pub use loops::load_error;
+use parking_lot::{Condvar, Mutex};
+use std::io;
+use std::net::TcpListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{JoinHandle, ThreadId};
+use std::time::{Duration, Instant};
+
+/// How a node ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    /// As asked: what was submitted to the log is finished.
+    Quiet,
+    /// As in a crash: what is not durable yet is forgotten.
+    Abrupt,
+}
+
+/// A running node.
+pub(crate) struct Runtime {
+    shared: Arc<Shared>,
+    transport: Option<Arc<dyn Transport>>,
+    threads: Mutex<Threads>,
+    ended: Condvar,
+}
+
+struct Threads {
+    raft: Option<JoinHandle<()>>,
+    helpers: Vec<JoinHandle<()>>,
+    log: Option<Arc<PipelineThread>>,
+    own: Vec<ThreadId>,
+    /// An `end` is under way or done.
+    ending: bool,
+    done: bool,
+}
+
+/// What the threads and the handles share.
+pub(crate) struct Shared {
+    pub(crate) id: NodeId,
+    pub(crate) clock: Clock,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) inbox: Arc<Queue<DriverInput>>,
+    pub(crate) events: Arc<EventRing>,
+    pub(crate) propose_timeout: Option<Duration>,
+    work: Queue<ApplyWork>,
+    loads: Queue<duraft_core::Load>,
+    /// The node ends: what is queued for the state machine is dropped.
+    ending: AtomicBool,
+    applied: Applied,
+    published: Mutex<Published>,
+    changed: Condvar,
+}
+
+/// Counts kept by the apply thread.
+#[derive(Default)]
+struct Applied {
+    index: AtomicU64,
+    commands: AtomicU64,
+    batches: AtomicU64,
+}
+
+struct Published {
+    status: Status,
+    version: u64,
+    watchers: usize,
+}
+
+/// Ticks since the node's start, from the monotonic clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    start: Instant,
+    tick: Duration,
+}
+
+impl Clock {
+    fn new(tick: Duration) -> Clock {
+        Clock {
+            start: Instant::now(),
+            tick,
+        }
+    }
+
+    /// Whole ticks that have passed.
+    pub(crate) fn now(&self) -> u64 {
+        let ticks = self.start.elapsed().as_nanos() / self.tick.as_nanos();
+        u64::try_from(ticks).unwrap_or(u64::MAX)
+    }
+
+    /// The first tick that is at least `wait` away.
+    pub(crate) fn tick_in(&self, wait: Duration) -> u64 {
+        let ticks = wait.as_nanos().div_ceil(self.tick.as_nanos());
+        let ticks = u64::try_from(ticks).unwrap_or(u64::MAX);
+        self.now().saturating_add(ticks).saturating_add(1)
+    }
+
+    /// When this tick comes; far ones are put at a day from the start, which only wakes early.
+    fn instant_of(&self, tick: u64) -> Instant {
+        const DAY: Duration = Duration::from_secs(86_400);
+        let offset = u32::try_from(tick)
+            .ok()
+            .and_then(|tick| self.tick.checked_mul(tick))
+            .unwrap_or(DAY);
+        self.start.checked_add(offset).unwrap_or(self.start + DAY)
+    }
+}
+
+impl Shared {
+    pub(crate) fn status(&self) -> Status {
+        self.complete(self.published.lock().status.clone())
+    }
+
+    /// Adds what is not published by turns.
+    fn complete(&self, mut status: Status) -> Status {
+        status.commands_waiting = self.gate.commands();
+        status.applied = Index(self.applied.index.load(Ordering::Acquire));
+        status.counters.commands_applied = self.applied.commands.load(Ordering::Relaxed);
+        status.counters.batches_applied = self.applied.batches.load(Ordering::Relaxed);
+        status
+    }
+
+    /// See [`Node::wait_for`](crate::Node::wait_for).
+    pub(crate) fn wait_for(
+        &self,
+        until: Instant,
+        condition: &mut dyn FnMut(&Status) -> bool,
+    ) -> Option<Status> {
+        loop {
+            let (status, version) = {
+                let published = self.published.lock();
+                (published.status.clone(), published.version)
+            };
+            let status = self.complete(status);
+            if condition(&status) {
+                return Some(status);
+            }
+            let mut published = self.published.lock();
+            published.watchers += 1;
+            let mut late = false;
+            while published.version == version && !late {
+                late = self.changed.wait_until(&mut published, until).timed_out();
+            }
+            published.watchers -= 1;
+            if late {
+                let status = self.complete(published.status.clone());
+                drop(published);
+                return condition(&status).then_some(status);
+            }
+        }
+    }
+
+    /// Changes the published status and wakes those who wait for a change.
+    fn publish(&self, change: impl FnOnce(&mut Status)) {
+        let mut published = self.published.lock();
+        change(&mut published.status);
+        published.version += 1;
+        if published.watchers > 0 {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Wakes those who wait for a change that is not published by turns.
+    fn touch(&self) {
+        self.publish(|_| {});
+    }
+
+    /// The node has stopped for good; the first reason stands.
+    fn stopped(&self, reason: StopReason) {
+        let mut first = false;
+        self.publish(|status| {
+            if status.stopped.is_none() {
+                status.stopped = Some(reason.clone());
+                first = true;
+            }
+        });
+        if first {
+            if reason == StopReason::Shutdown {
+                tracing::info!(node = self.id.0, "the node stopped: {reason}");
+            } else {
+                tracing::error!(node = self.id.0, "the node stopped: {reason}");
+            }
+            self.events.publish(NodeEvent::Stopped(reason));
+        }
+    }
+
+    /// Tells the driver; where it is gone already, nobody needs to know.
+    fn tell_driver(&self, input: DriverInput) {
+        let _ = self.inbox.push_exempt(input);
+    }
+
+    fn complete_for(&self, generation: u64, completion: Completion) {
+        self.tell_driver(DriverInput::Completed {
+            generation,
+            completion,
+        });
+    }
+}
+
+impl Runtime {
+    /// Opens the store and starts all threads.
+    pub(crate) fn start(
+        options: NodeOptions,
+        machine: Box<dyn StateMachine>,
+        entropy: Entropy,
+    ) -> Result<Runtime, StartError> {
+        let driver_options = options.driver();
+        let (wal, recovered) = duraft_storage::open(
+            Arc::clone(&options.disk),
+            &options.identity(),
+            options.wal.clone(),
+            entropy,
+        )?;
+        let reader = wal.reader();
+        let generation = recovered.generation;
+        let (boot, members) = boot_of(&options, recovered)?;
+        let incarnation = boot.incarnation;
+        let raft = Raft::new(options.core.clone(), boot).map_err(StartError::Boot)?;
+        let transport = make_transport(&options, &members)?;
+        let driver = Driver::new(raft, generation, driver_options);
+        let shared = Arc::new(Shared::new(&options, &driver));
+        let mut runtime = Runtime {
+            shared: Arc::clone(&shared),
+            transport,
+            threads: Mutex::new(Threads {
+                raft: None,
+                helpers: Vec::new(),
+                log: None,
+                own: Vec::new(),
+                ending: false,
+                done: false,
+            }),
+            ended: Condvar::new(),
+        };
+        // From here on an early return drops `runtime`, which ends what was started.
+        let log = runtime.start_log(wal, &options)?;
+        let applier = ApplyLoop::new(Arc::clone(&shared), generation, Applier::new(machine));
+        runtime.start_helper("duraft-apply", "apply", move || applier.run())?;
+        let loader = LoadLoop::new(Arc::clone(&shared), generation, options.core.group, reader);
+        runtime.start_helper("duraft-load", "load", move || loader.run())?;
+        if let Some(transport) = &runtime.transport {
+            let local = Local {
+                cluster: options.cluster.0,
+                node: options.core.id,
+                incarnation,
+                max_batch_bytes: options.core.max_batch_bytes,
+            };
+            transport
+                .start(local, Inbox::new(Arc::clone(&shared.inbox)))
+                .map_err(|source| io_error("start the transport", source))?;
+        }
+        let raft_loop = RaftLoop::new(shared, driver, log, runtime.transport.clone());
+        runtime.start_raft(raft_loop)?;
+        Ok(runtime)
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    fn start_log(
+        &self,
+        wal: duraft_storage::Wal,
+        options: &NodeOptions,
+    ) -> Result<Arc<PipelineThread>, StartError> {
+        let shared = Arc::clone(&self.shared);
+        let report = move |event: PipelineEvent| match event {
+            PipelineEvent::Durable(durable) => shared.complete_for(
+                durable.generation,
+                Completion::Persisted { upto: durable.upto },
+            ),
+            PipelineEvent::Failed {
+                generation, error, ..
+            } => {
+                tracing::error!(node = shared.id.0, "the log failed: {error}");
+                shared.complete_for(generation, Completion::WriteFailed);
+            }
+            PipelineEvent::StorageLow => shared.events.publish(NodeEvent::StorageLow),
+        };
+        let pipeline = Pipeline::new(wal, options.wal.clone());
+        let log = PipelineThread::spawn(pipeline, options.tick, Box::new(report))
+            .map_err(|source| io_error("start the log thread", source))?;
+        let log = Arc::new(log);
+        self.threads.lock().log = Some(Arc::clone(&log));
+        Ok(log)
+    }
+
+    fn start_raft(&mut self, raft_loop: RaftLoop) -> Result<(), StartError> {
+        let thread = self.spawn("duraft-raft", "raft", move || raft_loop.run())?;
+        let threads = self.threads.get_mut();
+        threads.own.push(thread.thread().id());
+        threads.raft = Some(thread);
+        Ok(())
+    }
+
+    fn start_helper(
+        &mut self,
+        name: &str,
+        what: &'static str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<(), StartError> {
+        let thread = self.spawn(name, what, body)?;
+        let threads = self.threads.get_mut();
+        threads.own.push(thread.thread().id());
+        threads.helpers.push(thread);
+        Ok(())
+    }
+
+    /// A thread whose panic, a bug of ours, stops the node instead of leaving it half alive.
+    fn spawn(
+        &self,
+        name: &str,
+        what: &'static str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<JoinHandle<()>, StartError> {
+        let shared = Arc::clone(&self.shared);
+        let guarded = move || {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
+                let reason = StopReason::ThreadPanicked {
+                    thread: what,
+                    message: crate::apply::panic_message(panic.as_ref()),
+                };
+                shared.stopped(reason.clone());
+                shared.tell_driver(DriverInput::Stop(reason));
+                if what == "raft" {
+                    shared.inbox.close();
+                    shared.inbox.discard();
+                }
+            }
+        };
+        std::thread::Builder::new()
+            .name(format!("{name}-{}", self.shared.id))
+            .spawn(guarded)
+            .map_err(|source| io_error("start a thread", source))
+    }
+
+    /// Ends the node, once; later calls wait for the first, unless they come from a thread of the
+    /// node. Returns why the node stopped.
+    pub(crate) fn end(&self, how: End) -> StopReason {
+        let current = std::thread::current().id();
+        let (raft, helpers, log) = {
+            let mut threads = self.threads.lock();
+            if threads.ending {
+                while !threads.done && !threads.own.contains(&current) {
+                    self.ended.wait(&mut threads);
+                }
+                return self.reason();
+            }
+            threads.ending = true;
+            (
+                threads.raft.take(),
+                std::mem::take(&mut threads.helpers),
+                threads.log.take(),
+            )
+        };
+        let join = |thread: JoinHandle<()>| {
+            if thread.thread().id() != current {
+                // Its panic, if any, was caught and reported inside.
+                let _ = thread.join();
+            }
+        };
+        self.shared.ending.store(true, Ordering::SeqCst);
+        self.shared
+            .tell_driver(DriverInput::Stop(StopReason::Shutdown));
+        self.shared.inbox.close();
+        raft.into_iter().for_each(join);
+        self.shared.inbox.discard();
+        if let Some(transport) = &self.transport {
+            transport.stop();
+        }
+        self.shared.work.close();
+        self.shared.loads.close();
+        helpers.into_iter().for_each(join);
+        if let Some(log) = log {
+            match how {
+                End::Quiet => log.shutdown(),
+                End::Abrupt => log.abandon(),
+            }
+        }
+        self.shared.stopped(StopReason::Shutdown);
+        self.shared.events.close();
+        self.threads.lock().done = true;
+        self.ended.notify_all();
+        self.reason()
+    }
+
+    fn reason(&self) -> StopReason {
+        let stopped = self.shared.published.lock().status.stopped.clone();
+        stopped.unwrap_or(StopReason::Shutdown)
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.end(End::Abrupt);
+    }
+}
+
+impl Shared {
+    fn new(options: &NodeOptions, driver: &Driver) -> Shared {
+        let raft = driver.raft();
+        let status = Status {
+            id: raft.id(),
+            incarnation: raft.incarnation(),
+            role: raft.role(),
+            term: raft.term(),
+            leader: raft.leader(),
+            commit: raft.commit(),
+            applied: raft.applied(),
+            durable: raft.durable(),
+            last: raft.last().id,
+            stopped: None,
+            commands_waiting: 0,
+            counters: Counters::default(),
+        };
+        Shared {
+            id: options.core.id,
+            clock: Clock::new(options.tick),
+            gate: Gate::new(options.commands_max, options.command_bytes_max),
+            inbox: Arc::new(Queue::new(options.inbox_bytes_max)),
+            events: EventRing::new(options.events_max),
+            propose_timeout: options.propose_timeout,
+            // Bounded by core.unapplied_bytes_max and by the few loads that the core has under way.
+            work: Queue::new(u64::MAX),
+            loads: Queue::new(u64::MAX),
+            ending: AtomicBool::new(false),
+            applied: Applied {
+                index: AtomicU64::new(status.applied.0),
+                ..Applied::default()
+            },
+            published: Mutex::new(Published {
+                status,
+                version: 0,
+                watchers: 0,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+}
+
+/// What the core boots from, and the members of the cluster.
+fn boot_of(options: &NodeOptions, recovered: Recovered) -> Result<(Boot, Membership), StartError> {
+    let group = options.core.group;
+    let generation = recovered.generation;
+    let mut groups = recovered.groups;
+    let found = groups.remove(&group).ok_or(StartError::NoGroup(group))?;
+    if let Some(damage) = recovered.damage {
+        return Err(StartError::Damaged(Box::new(damage)));
+    }
+    let members = found.membership.clone();
+    let boot = Boot {
+        incarnation: Incarnation(generation),
+        hard_state: found.hard_state,
+        start: found.start,
+        batches: found.batches,
+        membership: found.membership,
+    };
+    Ok((boot, members))
+}
+
+fn make_transport(
+    options: &NodeOptions,
+    members: &Membership,
+) -> Result<Option<Arc<dyn Transport>>, StartError> {
+    let others = members.members().filter(|id| *id != options.core.id);
+    match &options.network {
+        Network::None => {
+            let unknown: Vec<NodeId> = others.collect();
+            if unknown.is_empty() {
+                Ok(None)
+            } else {
+                Err(StartError::UnknownPeers(unknown))
+            }
+        }
+        Network::Tcp {
+            listen,
+            options: tcp,
+        } => {
+            let unknown: Vec<NodeId> = others.filter(|id| !tcp.peers.contains_key(id)).collect();
+            if !unknown.is_empty() {
+                return Err(StartError::UnknownPeers(unknown));
+            }
+            let failed = |source| io_error(&format!("listen on {listen}"), source);
+            let listener = TcpListener::bind(listen).map_err(failed)?;
+            let transport = TcpTransport::new(listener, tcp.clone()).map_err(failed)?;
+            Ok(Some(Arc::new(transport)))
+        }
+        Network::Custom(transport) => Ok(Some(Arc::clone(transport))),
+    }
+}
+
+fn io_error(what: &str, source: io::Error) -> StartError {
+    StartError::Io {
+        what: what.to_string(),
+        source,
+    }
+}

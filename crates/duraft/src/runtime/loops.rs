@@ -1,0 +1,271 @@
+//! The loops of the raft, apply and load threads.
+
+use super::Shared;
+use crate::apply::{Answer, Applier, ApplyBatch};
+use crate::driver::{Driver, DriverInput, Effect};
+use crate::events::NodeEvent;
+use crate::queue::Taken;
+use crate::transport::Transport;
+use duraft_core::{Batch, BatchKind, Completion, Event, GroupId, Load, LoadError, LogId};
+use duraft_storage::{PipelineThread, ReadError, Submission, SubmitError, WalReader};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What the raft thread hands to the apply thread.
+pub(super) type ApplyWork = Vec<ApplyBatch>;
+
+/// The raft thread: turns of the driver, and the effects of each.
+pub(super) struct RaftLoop {
+    shared: Arc<Shared>,
+    driver: Driver,
+    log: Arc<PipelineThread>,
+    transport: Option<Arc<dyn Transport>>,
+    /// Writes that the log's queue had no room for, in order.
+    overflow: VecDeque<Submission>,
+    group: GroupId,
+}
+
+impl RaftLoop {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        driver: Driver,
+        log: Arc<PipelineThread>,
+        transport: Option<Arc<dyn Transport>>,
+    ) -> RaftLoop {
+        RaftLoop {
+            group: driver.raft().config().group,
+            shared,
+            driver,
+            log,
+            transport,
+            overflow: VecDeque::new(),
+        }
+    }
+
+    /// Runs until the inbox is closed and empty.
+    pub(super) fn run(mut self) {
+        let mut inputs = VecDeque::new();
+        let mut effects = Vec::new();
+        let mut tick = self.shared.clock.now();
+        loop {
+            let wake = self.shared.clock.instant_of(tick + 1);
+            let taken = self.shared.inbox.take_all(&mut inputs, Some(wake));
+            if taken == Taken::Closed {
+                return;
+            }
+            tick = self.shared.clock.now();
+            self.driver.turn(tick, &mut inputs, &mut effects);
+            for effect in effects.drain(..) {
+                self.perform(effect);
+            }
+            self.submit_overflow();
+            self.publish();
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Persist(write) => self.overflow.push_back(Submission {
+                group: self.group,
+                write,
+            }),
+            Effect::Send(envelope) => {
+                // A write that is not even queued must not wait behind many messages.
+                self.submit_overflow();
+                if let Some(transport) = &self.transport {
+                    transport.send(envelope);
+                }
+            }
+            Effect::Apply(batches) => self.hand_over(batches),
+            Effect::Load(load) => {
+                // Closed only when the node ends.
+                let _ = self.shared.loads.push_exempt(load);
+            }
+            Effect::Fail(responder, error) => responder.answer(Err(error)),
+            Effect::Event(event) => match event {
+                Event::Role { role, term, leader } => {
+                    tracing::debug!(
+                        node = self.shared.id.0,
+                        ?role,
+                        term = term.0,
+                        leader = leader.map(|id| id.0),
+                        "role"
+                    );
+                    let event = NodeEvent::Role { role, term, leader };
+                    self.shared.events.publish(event);
+                }
+                // Reported once, as the reason of the stop that follows.
+                Event::Halted(_) => {}
+            },
+            Effect::Stopped(reason) => self.shared.stopped(reason),
+        }
+    }
+
+    fn hand_over(&self, batches: Vec<ApplyBatch>) {
+        if let Some(last) = batches.last() {
+            let upto: LogId = last.batch.header.last_id();
+            self.shared.events.publish(NodeEvent::Committed { upto });
+        }
+        // Dropped work answers its clients by itself.
+        let _ = self.shared.work.push_exempt(batches);
+    }
+
+    /// Queues writes at the log, as far as it has room; the log's completions bring the next try.
+    fn submit_overflow(&mut self) {
+        while let Some(submission) = self.overflow.pop_front() {
+            match self.log.submit(submission) {
+                Ok(()) => {}
+                Err(SubmitError::Full(submission)) => {
+                    self.overflow.push_front(submission);
+                    return;
+                }
+                // The log has failed or ended: it has said so, or the node is ending.
+                Err(SubmitError::Closed(_)) => self.overflow.clear(),
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let raft = self.driver.raft();
+        let log = self.log.stats();
+        self.shared.publish(|status| {
+            status.role = raft.role();
+            status.term = raft.term();
+            status.leader = raft.leader();
+            status.commit = raft.commit();
+            status.durable = raft.durable();
+            status.last = raft.last().id;
+            status.counters.turns += 1;
+            status.counters.commits = log.commits;
+            status.counters.fsyncs = log.fsyncs;
+            status.counters.bytes_written = log.bytes_written;
+        });
+    }
+}
+
+/// The apply thread: the user's state machine and the answers to clients.
+pub(super) struct ApplyLoop {
+    shared: Arc<Shared>,
+    generation: u64,
+    applier: Applier,
+}
+
+impl ApplyLoop {
+    pub(super) fn new(shared: Arc<Shared>, generation: u64, applier: Applier) -> ApplyLoop {
+        ApplyLoop {
+            shared,
+            generation,
+            applier,
+        }
+    }
+
+    /// Runs until the queue is closed or the state machine fails. Work that is not done is dropped,
+    /// which answers its clients.
+    pub(super) fn run(mut self) {
+        let mut taken = VecDeque::new();
+        while self.shared.work.take_all(&mut taken, None) == Taken::Items {
+            for batch in taken.drain(..).flatten() {
+                if self.shared.ending.load(Ordering::Relaxed) || !self.apply(batch) {
+                    self.shared.work.close();
+                    self.shared.work.discard();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Applies one batch, answers its clients, tells the driver. False after a failure.
+    fn apply(&mut self, batch: ApplyBatch) -> bool {
+        let commands = match batch.batch.header.kind {
+            BatchKind::Commands => u64::from(batch.batch.header.count),
+            BatchKind::Noop | BatchKind::Membership => 0,
+        };
+        let mut answers = Vec::new();
+        let result = self.applier.apply(batch, &mut answers);
+        let upto = match result {
+            Ok(upto) => upto,
+            Err(reason) => {
+                answers.into_iter().for_each(Answer::deliver);
+                self.shared.tell_driver(DriverInput::Stop(reason));
+                return false;
+            }
+        };
+        self.shared.applied.index.store(upto.0, Ordering::Release);
+        self.shared
+            .applied
+            .commands
+            .fetch_add(commands, Ordering::Relaxed);
+        self.shared.applied.batches.fetch_add(1, Ordering::Relaxed);
+        self.shared
+            .complete_for(self.generation, Completion::Applied { upto });
+        answers.into_iter().for_each(Answer::deliver);
+        self.shared.touch();
+        true
+    }
+}
+
+/// The load thread: reads old batches, so that the raft thread never waits for a disk.
+pub(super) struct LoadLoop {
+    shared: Arc<Shared>,
+    generation: u64,
+    group: GroupId,
+    reader: WalReader,
+}
+
+impl LoadLoop {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        generation: u64,
+        group: GroupId,
+        reader: WalReader,
+    ) -> LoadLoop {
+        LoadLoop {
+            shared,
+            generation,
+            group,
+            reader,
+        }
+    }
+
+    pub(super) fn run(self) {
+        let mut taken = VecDeque::new();
+        while self.shared.loads.take_all(&mut taken, None) == Taken::Items {
+            for load in taken.drain(..) {
+                if self.shared.ending.load(Ordering::Relaxed) {
+                    return;
+                }
+                let completion = Completion::Loaded {
+                    load: load.id,
+                    result: self.read(&load),
+                };
+                self.shared.complete_for(self.generation, completion);
+            }
+        }
+    }
+
+    fn read(&self, load: &Load) -> Result<Vec<Batch>, LoadError> {
+        let read = self
+            .reader
+            .read(self.group, load.first, load.last, load.bytes_max);
+        read.map_err(|error| {
+            tracing::warn!(node = self.shared.id.0, "cannot read batches: {error}");
+            load_error(&error)
+        })
+    }
+}
+
+/// What a failed read means to the core.
+pub fn load_error(error: &ReadError) -> LoadError {
+    match error {
+        ReadError::Compacted { .. } => LoadError::Compacted,
+        ReadError::Disk(_) => LoadError::Io,
+        // A range that the index does not hold as the core believes is no better than lost.
+        ReadError::Corrupt { .. }
+        | ReadError::UnknownGroup(_)
+        | ReadError::PastEnd { .. }
+        | ReadError::NotABoundary(_)
+        | ReadError::Missing(_)
+        | _ => LoadError::Corrupt,
+    }
+}

@@ -1,0 +1,8 @@
+//! Integration tests of the node crate, in one binary.
+
+mod cluster;
+mod common;
+mod driver;
+mod handshake;
+mod node;
+mod wire;
