@@ -81,7 +81,7 @@ impl Raft {
             return None;
         }
         // Batches are applied whole; more than was handed over, or part of a batch, cannot be.
-        let end = match self.log.boundary_after(upto) {
+        let end = match self.log.boundary_near(upto, self.applied.next()) {
             Some(end) if end <= self.handed => end,
             Some(_) | None => return Some(Transition::Halt(Fault::UnknownCompletion)),
         };

@@ -278,7 +278,11 @@ impl Raft {
         }
         // The leader's commit may be ahead of what was compared. Cap it there, or a divergent tail of
         // ours would be committed.
-        let commit = self.log.floor(leader_commit).min(self.verified);
+        let commit = match self.log.boundary_near(leader_commit, self.commit.next()) {
+            Some(commit) => commit,
+            None => self.log.floor(leader_commit),
+        };
+        let commit = commit.min(self.verified);
         self.commit = self.commit.max(commit);
     }
 

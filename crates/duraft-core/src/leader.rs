@@ -234,12 +234,12 @@ impl Raft {
         reply: AppendReply,
         out: &mut Vec<Output>,
     ) -> Option<Transition> {
-        self.heard_from(from, incarnation, term)?;
+        let expected = self.heard_from(from, incarnation, term)?.expected();
         match reply {
             // Everything up to `matched` is this leader's log and durable there. Only a boundary of
             // this log can be meant.
             AppendReply::Accepted { matched } => {
-                let matched = self.log.boundary_after(matched)?;
+                let matched = self.log.boundary_near(matched, expected)?;
                 let now = self.now;
                 let progress = self.role.leader_mut()?.progress.get_mut(&from)?;
                 if progress.acknowledged(matched, now) {

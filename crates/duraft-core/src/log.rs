@@ -179,6 +179,15 @@ impl Log {
         (self.index(at) == index).then_some(at)
     }
 
+    /// The same, where the caller can guess the answer: nearly always the next boundary in some order.
+    pub(crate) fn boundary_near(&self, index: Index, guess: Boundary) -> Option<Boundary> {
+        if guess <= self.end() && self.index(guess) == index {
+            Some(guess)
+        } else {
+            self.boundary_after(index)
+        }
+    }
+
     /// The last boundary at or before `index`; the start if the log begins later.
     pub(crate) fn floor(&self, index: Index) -> Boundary {
         self.count_from_end(|header| header.last() <= index)
@@ -246,6 +255,10 @@ mod tests {
             assert_eq!(log.floor(index), boundaries[floor.expect("the start")]);
             let exact = (0..ends.len()).find(|i| ends[*i].index() == index);
             assert_eq!(log.boundary_after(index), exact.map(|i| boundaries[i]));
+            for guess in boundaries.iter().chain([&at]) {
+                let near = log.boundary_near(index, *guess);
+                assert_eq!(near, exact.map(|i| boundaries[i]));
+            }
             for term in (0..log.last().term().0 + 2).map(Term) {
                 let floor = (0..ends.len())
                     .rfind(|i| ends[*i].index() <= index && ends[*i].term() <= term)

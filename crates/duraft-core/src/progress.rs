@@ -111,6 +111,14 @@ impl Progress {
         }
     }
 
+    /// What the next acknowledgement will most likely name.
+    pub(crate) fn expected(&self) -> Boundary {
+        match &self.stage {
+            Stage::Probe { .. } => self.next,
+            Stage::Replicate { window, .. } => window.front().map_or(self.next, |sent| sent.end),
+        }
+    }
+
     /// Appends and bytes under way.
     pub(crate) fn inflight(&self) -> (usize, u64) {
         match &self.stage {
