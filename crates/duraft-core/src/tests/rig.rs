@@ -76,6 +76,8 @@ pub(crate) struct Rig {
     pub(crate) network: Vec<Envelope>,
     /// Check each core's own invariants too; off to see whether history alone finds a fault.
     pub(crate) local_checks: bool,
+    /// Check promises against the modelled disks; off to see whether the harm itself is found.
+    pub(crate) disk_checks: bool,
     pub(crate) plant: Option<Plant>,
     leaders: BTreeMap<Term, (NodeId, Incarnation)>,
     /// Every batch ever sent, written or applied, by its last entry.
@@ -125,6 +127,7 @@ impl Rig {
             membership: membership.clone(),
             network: Vec::new(),
             local_checks: true,
+            disk_checks: true,
             plant: None,
             leaders: BTreeMap::new(),
             contents: BTreeMap::new(),
@@ -266,8 +269,31 @@ impl Rig {
         })
     }
 
-    /// The release table against the modelled disk, and H1.
+    /// What was sent, for H1 and H2; and, where asked for, the release table.
     fn check_send(&mut self, id: u64, envelope: &Envelope) -> Check {
+        if self.disk_checks {
+            self.check_promise(id, envelope)?;
+        }
+        let term = envelope.term;
+        match &envelope.message {
+            Message::Append { batches, .. } => {
+                for batch in batches {
+                    self.record(&batch.header)?;
+                }
+                self.check_leads(id, term)
+            }
+            Message::Heartbeat { .. } => self.check_leads(id, term),
+            Message::PreVote { .. }
+            | Message::PreVoteReply { .. }
+            | Message::Vote { .. }
+            | Message::VoteReply { .. }
+            | Message::AppendReply(_)
+            | Message::HeartbeatReply { .. } => Ok(()),
+        }
+    }
+
+    /// B1 to B4: what a message promises is on the modelled disk.
+    fn check_promise(&mut self, id: u64, envelope: &Envelope) -> Check {
         let disk = &self.node(id).durable;
         let (hard, term) = (disk.hard_state, envelope.term);
         demand(hard.term >= term, || {
@@ -296,14 +322,9 @@ impl Rig {
                     format!("B4 node {id} acknowledges {matched} before it is on disk")
                 })
             }
-            Message::Append { batches, .. } => {
-                for batch in batches {
-                    self.record(&batch.header)?;
-                }
-                self.check_leads(id, term)
-            }
-            Message::Heartbeat { .. } => self.check_leads(id, term),
-            Message::PreVote { .. }
+            Message::Append { .. }
+            | Message::Heartbeat { .. }
+            | Message::PreVote { .. }
             | Message::PreVoteReply { .. }
             | Message::VoteReply { granted: false }
             | Message::AppendReply(_)
@@ -365,7 +386,7 @@ impl Rig {
             .copied()
             .collect();
         let leads = (raft.role() == RoleKind::Leader).then(|| raft.term());
-        if let (Some(term), Some(last)) = (leads, news.first()) {
+        if let (Some(term), Some(last)) = (leads.filter(|_| self.disk_checks), news.first()) {
             demand(last.term == term, || {
                 format!(
                     "A6 node {id} commits {} by counting in {term}",
@@ -380,7 +401,7 @@ impl Rig {
                 format!("H5 node {id} commits {value:?}, history has {known:?}")
             })?;
         }
-        if let Some(last) = news.first() {
+        if let Some(last) = news.first().filter(|_| self.disk_checks) {
             let holders = (self.nodes.iter())
                 .filter(|(_, node)| node.durable.holds(last.last(), last.digest))
                 .map(|(id, _)| *id);
