@@ -2,7 +2,7 @@
 //! is what its outputs said and its disk holds.
 
 use crate::{Broken, Disk};
-use duraft_core::{Output, Raft, RoleKind, invariants};
+use duraft_core::{Output, Raft, RoleKind, Term, invariants};
 
 /// Does the state after a step hold what the core promises, alone and compared with before?
 pub fn core(before: &Raft, after: &Raft, out: &[Output]) -> Result<(), Broken> {
@@ -15,10 +15,15 @@ pub fn core(before: &Raft, after: &Raft, out: &[Output]) -> Result<(), Broken> {
 }
 
 /// Is the core where its outputs have led an observer to believe it is?
-pub fn agrees(raft: &Raft, told: RoleKind, disk: &Disk) -> Result<(), Broken> {
+pub fn agrees(raft: &Raft, told: (RoleKind, Term), disk: &Disk) -> Result<(), Broken> {
     let hard_state = disk.issued.hard_state;
-    Broken::unless(raft.role() == told, "roles are told", || {
-        format!("node {} is {:?}, told {told:?}", raft.id(), raft.role())
+    Broken::unless((raft.role(), raft.term()) == told, "roles are told", || {
+        format!(
+            "node {} is {:?} in {}, told {told:?}",
+            raft.id(),
+            raft.role(),
+            raft.term()
+        )
     })?;
     let same = raft.term() == hard_state.term && raft.vote() == hard_state.vote;
     Broken::unless(

@@ -8,7 +8,7 @@ use duraft_core::{
     LoadError, LogId, Membership, NodeId, Output, Position, ProposalId, Raft, Reject, Response,
     RoleKind, Term, Write, WriteSeq, mix64,
 };
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What became of a proposal, as its client knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +33,8 @@ pub(crate) struct Node {
     pub(crate) disk: Disk,
     pub(crate) incarnation: Incarnation,
     pub(crate) role: RoleKind,
+    /// The term named with the role.
+    pub(crate) told_term: Term,
     pub(crate) leader: Option<NodeId>,
     pub(crate) halted: Option<Fault>,
     /// Batches given to the state machine in this life.
@@ -48,7 +50,7 @@ pub(crate) struct Node {
     pub(crate) commit: Index,
     pub(crate) campaigns: u64,
     /// Proposals with a place in the log, by first index.
-    pub(crate) waiting: BTreeMap<Index, ProposalId>,
+    pub(crate) waiting: BTreeSet<(Index, ProposalId)>,
     /// All writes of all lives, where the cluster records.
     pub(crate) writes: Vec<Write>,
 }
@@ -133,6 +135,7 @@ impl Cluster {
             disk: Disk::new(store),
             incarnation: Incarnation(0),
             role: RoleKind::Follower,
+            told_term: term,
             leader: None,
             halted: None,
             applied: Vec::new(),
@@ -144,7 +147,7 @@ impl Cluster {
             unreported: None,
             commit: start.index(),
             campaigns: 0,
-            waiting: BTreeMap::new(),
+            waiting: BTreeSet::new(),
             writes: Vec::new(),
         };
         self.nodes.insert(id, node);
@@ -264,7 +267,11 @@ impl Cluster {
         let Some(raft) = node.raft.as_ref() else {
             return;
         };
-        let agrees = check::agrees(raft, node.role, &node.disk);
+        // A node that stops in the middle of a step need not write what it then knew.
+        let agrees = match node.halted {
+            None => check::agrees(raft, (node.role, node.told_term), &node.disk),
+            Some(_) => Ok(()),
+        };
         let trusted = node.disk.sabotage.is_none() && self.options.check_release;
         let honest = if trusted {
             check::honest(raft, &node.disk)
@@ -321,7 +328,7 @@ impl Cluster {
                 first,
                 ..
             }) => {
-                self.node_mut(id).waiting.insert(first.index, proposal);
+                self.node_mut(id).waiting.insert((first.index, proposal));
                 self.answer(proposal, Outcome::Appended(first));
             }
             Output::Respond(Response::Rejected {
@@ -417,18 +424,24 @@ impl Cluster {
 
     fn resolve(&mut self, id: NodeId, batch: &Batch) {
         let (first, last) = (batch.header.first, batch.header.last());
-        let node = self.node_mut(id);
-        let due: Vec<(Index, ProposalId)> = node
-            .waiting
-            .range(first..=last)
-            .map(|(index, proposal)| (*index, *proposal))
-            .collect();
+        let node = self.nodes.get(&id).expect("a node of this cluster");
+        // Terms never fall along a log: what was appended in an earlier term at a later place than an
+        // applied entry of this term can never be applied.
+        let term = batch.header.term;
+        let mut due: Vec<(Index, ProposalId)> = Vec::new();
+        for (index, proposal) in node.waiting.range((first, ProposalId(0))..) {
+            let appended = self.outcomes.get(proposal);
+            let earlier = matches!(appended, Some(Outcome::Appended(at)) if at.term < term);
+            if *index <= last || earlier {
+                due.push((*index, *proposal));
+            }
+        }
         for (index, proposal) in due {
-            self.node_mut(id).waiting.remove(&index);
+            self.node_mut(id).waiting.remove(&(index, proposal));
             let Some(Outcome::Appended(at)) = self.outcome(proposal) else {
                 continue;
             };
-            let same = at.term == batch.header.term && at.index == first;
+            let same = at.term == term && at.index == first;
             let outcome = if same {
                 Outcome::Applied(at)
             } else {
@@ -440,14 +453,10 @@ impl Cluster {
 
     fn changed(&mut self, id: NodeId, role: RoleKind, term: Term, leader: Option<NodeId>) {
         let node = self.node_mut(id);
-        let known = node.disk.issued.hard_state.term;
         let begins = role == RoleKind::Leader && node.role != RoleKind::Leader;
         node.role = role;
+        node.told_term = term;
         node.leader = leader;
-        let held = Broken::unless(term == known, "a role is told with the node's term", || {
-            format!("node {id} is {role:?} in {term}, its term is {known}")
-        });
-        self.claim(held);
         if begins {
             let node = self.nodes.get(&id).expect("a node of this cluster");
             let life = (id, node.incarnation);

@@ -6,7 +6,7 @@
 
 use crate::net::any;
 use crate::{Cluster, Options, Rng};
-use duraft_core::{Envelope, Incarnation, NodeId, ProposalId, RoleKind};
+use duraft_core::{Body, Envelope, Incarnation, NodeId, ProposalId, RoleKind};
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, BinaryHeap};
 
@@ -219,6 +219,25 @@ impl Sim {
         let proposal = self.c.propose(id, command);
         self.touched(id);
         Some(proposal)
+    }
+
+    /// A client asks this node for a whole batch.
+    pub fn propose_body_to(&mut self, id: NodeId, body: Body) -> Option<ProposalId> {
+        if !self.c.alive(id) {
+            return None;
+        }
+        let proposal = self.c.propose_body(id, body);
+        self.touched(id);
+        Some(proposal)
+    }
+
+    /// State machine and reads of `id` answer again.
+    pub fn free(&mut self, id: NodeId) {
+        self.c.free_apply(id);
+        self.c.free_loads(id);
+        if self.c.alive(id) {
+            self.touched(id);
+        }
     }
 
     /// Every node has applied every entry of the leader, and the logs are equal.

@@ -347,7 +347,7 @@ impl Cluster {
         node.loads.clear();
         let lost = std::mem::take(&mut node.waiting);
         let crashed = node.disk.crash(kept);
-        for proposal in lost.into_values() {
+        for (_, proposal) in lost {
             self.outcomes.insert(proposal, Outcome::Unknown);
         }
         self.claim(crashed);
@@ -373,6 +373,7 @@ impl Cluster {
         node.applied_to = store.start;
         node.commit = store.start.index();
         node.halted = None;
+        node.told_term = hard_state.term;
         let raft =
             Raft::new(node.config.clone(), boot).expect("what recovery found can be started");
         node.raft = Some(raft);
