@@ -1,0 +1,226 @@
+//! The checks of a run. Names A1-A6 and B1-B12 are those of the verification programme.
+
+use super::{Sim, Step, host_of};
+use crate::history::History;
+use crate::recovered::RecoveredState;
+use duraft_core::{AppendReply, BatchHeader, Envelope, Index, Message, NodeId, Position, Term};
+
+impl Sim {
+    /// Everything a message promises must be on its sender's disk.
+    pub(super) fn check_message(&mut self, host: usize, envelope: &Envelope) -> Step {
+        self.record_message(host, envelope)?;
+        // A pre-vote and its answer promise nothing and are the only messages that need no disk.
+        let promises = !matches!(
+            envelope.message,
+            Message::PreVote { .. } | Message::PreVoteReply { .. }
+        );
+        if !promises || !self.config.check_promises {
+            return Ok(());
+        }
+        self.report.promises += 1;
+        let node = self.hosts[host]
+            .life
+            .as_ref()
+            .map(|life| life.driver.raft());
+        let believed = node.map_or(Index(0), |raft| raft.durable());
+        let (disk, fresh) = self.hosts[host].recovered(&self.config)?;
+        self.report.recoveries += u64::from(fresh);
+        let broken = if disk.last.index() < believed {
+            Some(format!("B5: the node believes that {believed} is durable"))
+        } else {
+            broken_promise(envelope, disk, &self.history)
+        };
+        broken.map_or(Ok(()), |what| {
+            Err(format!(
+                "{what}; node {} has {:?} and a log up to {} on disk; {envelope:?}",
+                envelope.from, disk.hard_state, disk.last
+            ))
+        })
+    }
+
+    /// What a message says about leaders, votes and contents, for the history.
+    fn record_message(&mut self, host: usize, envelope: &Envelope) -> Step {
+        let (from, term) = (envelope.from, envelope.term);
+        if host_of(from) != host {
+            return Err(format!("node {} sends as node {from}", host + 1));
+        }
+        match &envelope.message {
+            Message::Append { batches, .. } => {
+                self.history.leads(term, from, envelope.incarnation)?;
+                for batch in batches {
+                    self.history.batch_seen(&batch.header)?;
+                }
+            }
+            Message::Heartbeat { .. } => self.history.leads(term, from, envelope.incarnation)?,
+            Message::Vote { .. } => self.history.voted(from, term, from)?,
+            Message::VoteReply { granted: true } => self.history.voted(from, term, envelope.to)?,
+            Message::VoteReply { granted: false }
+            | Message::PreVote { .. }
+            | Message::PreVoteReply { .. }
+            | Message::AppendReply(_)
+            | Message::HeartbeatReply { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// B10: a node whose log has failed and which knows it promises nothing more.
+    pub(super) fn check_not_failed(&self, host: usize, what: &str) -> Step {
+        if self.hosts[host]
+            .life
+            .as_ref()
+            .is_some_and(|life| life.stopped)
+        {
+            return Err(format!("B10: {what} by node {} after it stopped", host + 1));
+        }
+        Ok(())
+    }
+
+    /// After a turn: what the leader's log became, what became committed.
+    pub(super) fn check_logs(&mut self, host: usize) -> Step {
+        let Some(life) = &mut self.hosts[host].life else {
+            return Ok(());
+        };
+        let raft = life.driver.raft();
+        if raft.leader() == Some(raft.id()) {
+            self.history.leader_log(raft.term(), raft.headers().rev())?;
+        }
+        let commit = raft.commit();
+        if commit == life.commit_seen {
+            return Ok(());
+        }
+        let mut news: Vec<BatchHeader> = raft
+            .headers()
+            .rev()
+            .take_while(|header| header.last() > life.commit_seen)
+            .filter(|header| header.last() <= commit)
+            .copied()
+            .collect();
+        news.reverse();
+        life.commit_seen = commit;
+        let leads = (raft.leader() == Some(raft.id())).then(|| raft.term());
+        let mut grown = false;
+        for header in &news {
+            self.history.batch_seen(header)?;
+            grown |= self.history.committed(header)?;
+        }
+        if grown {
+            // A6 (paper, section 5.4.2): only an entry of the leader's own term is committed by
+            // counting; older ones come with it.
+            let newest = news.last().map(|header| header.term);
+            if leads.is_some() && newest != leads {
+                return Err(format!(
+                    "A6: the leader of {leads:?} committed up to an entry of {newest:?}"
+                ));
+            }
+            self.check_committed_durable("at commit")?;
+        }
+        Ok(())
+    }
+
+    /// A4: a new leader has everything that was committed.
+    pub(super) fn check_new_leader(&mut self, host: usize, term: Term) -> Step {
+        let end = self.history.committed_end();
+        let Some(life) = &self.hosts[host].life else {
+            return Ok(());
+        };
+        let raft = life.driver.raft();
+        self.history.leads(term, raft.id(), raft.incarnation())?;
+        let header = raft
+            .header_ending_at(end.index())
+            .map(BatchHeader::position);
+        if end == Position::START || header == Some(end) {
+            Ok(())
+        } else {
+            Err(format!(
+                "A4: node {} leads term {term} with {header:?} where {end} is committed",
+                host + 1
+            ))
+        }
+    }
+
+    /// A6, B7: everything committed is on the disks of a quorum, running or not.
+    pub(super) fn check_committed_durable(&mut self, when: &str) -> Step {
+        let end = self.history.committed_end();
+        if self.config.check_promises && end != Position::START {
+            self.check_on_quorum(&end, when)?;
+        }
+        Ok(())
+    }
+
+    fn check_on_quorum(&mut self, end: &Position, when: &str) -> Step {
+        let mut holders = 0;
+        let mut lasts: Vec<(NodeId, Position)> = Vec::new();
+        for host in &mut self.hosts {
+            let id = host.id;
+            let (disk, fresh) = host.recovered(&self.config)?;
+            self.report.recoveries += u64::from(fresh);
+            holders += usize::from(disk.holds(end));
+            lasts.push((id, disk.last));
+        }
+        if holders > self.hosts.len() / 2 {
+            Ok(())
+        } else {
+            Err(format!(
+                "B7: {when}, {end} is on {holders} disks only: {lasts:?}"
+            ))
+        }
+    }
+
+    /// Clients were told something: is it so?
+    pub(super) fn check_answers(&mut self) -> Step {
+        let answers = std::mem::take(&mut *self.answers.lock());
+        for (command, outcome) in answers {
+            if let Ok(applied) = &outcome {
+                self.report.promises += 1;
+                let at = applied.log_id;
+                let batch = self.history.next_committed(at.index.previous()).copied();
+                let batch = batch.filter(|b| b.first <= at.index && b.term == at.term);
+                let Some(batch) = batch else {
+                    return Err(format!("B6: command {command} at {at} is not committed"));
+                };
+                if self.config.check_promises {
+                    self.check_on_quorum(&batch.position(), "B6: at an answer")?;
+                }
+            }
+            self.report
+                .fold(&[self.now, command, u64::from(outcome.is_ok())]);
+            self.history.answered(command, outcome)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a message says that its sender's disk does not hold, if anything.
+fn broken_promise(envelope: &Envelope, disk: &RecoveredState, history: &History) -> Option<String> {
+    let (state, term) = (disk.hard_state, envelope.term);
+    let kept = |holds: bool, what: &str| (!holds).then(|| what.to_string());
+    if state.term < term {
+        return Some("B1: a message of a term that is not durable".into());
+    }
+    match &envelope.message {
+        Message::Vote { last } => kept(
+            state.term == term && state.vote == Some(envelope.from) && disk.last_id() >= *last,
+            "B3: a candidacy that is not durable",
+        ),
+        Message::VoteReply { granted: true } => kept(
+            state.term > term || state.vote == Some(envelope.to),
+            "B2: a vote that is not durable",
+        ),
+        Message::AppendReply(AppendReply::Accepted { matched }) => {
+            let ours = disk.digest_at(*matched);
+            let leaders = history.leader_digest(term, *matched);
+            (ours.is_none() || ours != leaders).then(|| {
+                format!(
+                    "B4: acknowledged up to {matched}: {ours:?} here, {leaders:?} at the leader"
+                )
+            })
+        }
+        Message::VoteReply { granted: false }
+        | Message::AppendReply(AppendReply::Rejected { .. } | AppendReply::Divergence { .. })
+        | Message::Append { .. }
+        | Message::Heartbeat { .. }
+        | Message::HeartbeatReply { .. }
+        | Message::PreVote { .. }
+        | Message::PreVoteReply { .. } => None,
+    }
+}

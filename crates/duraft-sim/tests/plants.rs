@@ -1,0 +1,85 @@
+//! Tests of the simulator: planted faults are found, and by the check that is made for them.
+
+use duraft_core::{Plant, Raft};
+use duraft_sim::{Sim, SimConfig};
+
+/// Runs seeds with a fault until it is found. Returns what was found and after how many seeds.
+fn find(change: impl Fn(&mut SimConfig), seeds: u64) -> (String, u64) {
+    for seed in 0..seeds {
+        let mut config = SimConfig::from_seed(seed);
+        change(&mut config);
+        if let Err(violation) = Sim::new(config).run(700) {
+            return (violation.what, seed + 1);
+        }
+    }
+    panic!("the planted fault was not found within {seeds} seeds");
+}
+
+/// A fault of the core, found without the help of the core's own invariants.
+fn planted(prepare: fn(&mut Raft)) -> String {
+    let change = |config: &mut SimConfig| {
+        config.check_invariants = false;
+        config.prepare = Some(prepare);
+    };
+    find(change, 30).0
+}
+
+#[track_caller]
+fn assert_found(what: &str, checks: &[&str]) {
+    assert!(checks.iter().any(|check| what.starts_with(check)), "{what}");
+}
+
+#[test]
+fn vote_before_the_disk_is_found() {
+    assert_found(&planted(|raft| raft.plant(Plant::EarlyVote)), &["B1", "B2"]);
+}
+
+#[test]
+fn candidacy_before_the_disk_is_found() {
+    assert_found(
+        &planted(|raft| raft.plant(Plant::EarlyRequestVote)),
+        &["B1", "B3"],
+    );
+}
+
+#[test]
+fn acknowledgement_before_the_disk_is_found() {
+    assert_found(&planted(|raft| raft.plant(Plant::EarlyAck)), &["B4"]);
+}
+
+#[test]
+fn leader_that_counts_itself_early_is_found() {
+    assert_found(
+        &planted(|raft| raft.plant(Plant::LeaderEarly)),
+        &["B5", "B7"],
+    );
+}
+
+#[test]
+fn leader_that_goes_on_after_a_restart_is_found() {
+    assert_found(&planted(|raft| raft.plant(Plant::LeaderRestore)), &["A1"]);
+}
+
+#[test]
+fn commit_of_an_older_term_by_counting_is_found() {
+    assert_found(&planted(|raft| raft.plant(Plant::CommitOldTerm)), &["A6"]);
+}
+
+#[test]
+fn core_invariants_find_the_faults_as_well() {
+    let change = |config: &mut SimConfig| {
+        config.check_promises = false;
+        config.prepare = Some(|raft| raft.plant(Plant::EarlyAck));
+    };
+    assert!(find(change, 30).0.contains("I4"));
+}
+
+#[test]
+fn lying_disk_is_found() {
+    // A disk whose syncs do nothing: the core and the log believe it, recovery does not.
+    let change = |config: &mut SimConfig| config.disk.lies = true;
+    assert_found(
+        &find(change, 5).0,
+        &["B1", "B2", "B3", "B4", "B5", "B7", "B12"],
+    );
+}
