@@ -160,6 +160,7 @@ fn write_first_segment(
         flags: Flags::FENCE,
         measure: Measure::default(),
         need: Need::Open,
+        dead: &BTreeMap::new(),
         each: &|_| {},
     };
     wal.begin_segment(slot, 1, &checkpoint, &content)

@@ -91,7 +91,7 @@ struct State {
 
 struct Resting {
     segment: Arc<Segment>,
-    /// Ready when this commit is durable.
+    /// Ready when this commit is proven.
     until: u64,
 }
 
@@ -151,19 +151,19 @@ impl Pool {
         Ok(state.ready.pop_front())
     }
 
-    /// A segment is no longer needed once commit `until` is durable and nobody reads it.
+    /// A segment is no longer needed once commit `until` is proven and nobody reads it.
     pub(crate) fn release(&self, segment: Arc<Segment>, until: u64) {
         self.state.lock().resting.push(Resting { segment, until });
     }
 
     /// Makes resting slots ready whose time has come.
-    pub(crate) fn settle(&self, durable: u64) {
+    pub(crate) fn settle(&self, proven: u64) {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         if state.resting.is_empty() {
             return;
         }
-        let done = |r: &Resting| r.until <= durable && Arc::strong_count(&r.segment) == 1;
+        let done = |r: &Resting| r.until <= proven && Arc::strong_count(&r.segment) == 1;
         for resting in state.resting.extract_if(.., |r| done(r)) {
             state.ready.push_back(Slot {
                 number: resting.segment.slot,

@@ -15,27 +15,30 @@
 //! checkpoint of every group and the commit that did not fit the segment before, so a rotation costs
 //! no flush of its own, and a segment without live batches can be forgotten as a whole.
 
-use crate::encode::{BlockBuilder, Buffer, Measure, Place};
+mod blocks;
+mod segments;
+
+use crate::encode::{Buffer, Measure, Place};
 use crate::errors::{Poison, WalError, WriteProblem};
-use crate::format::block::{BlockHeader, Flags, HEADER_LEN};
+use crate::format::block::Flags;
 use crate::format::checksum::Seed;
-use crate::format::header::{SegmentEnd, SegmentHeader};
-use crate::format::payload::{FACT_LEN, GroupFact, encode_checkpoint, encode_fact, encode_lost};
-use crate::format::record::{DESCRIPTOR_LEN, Frame};
-use crate::format::{BLOCK_BYTES, FIRST_COMMIT_BLOCK, MARK_A, block_offset, memory_index};
+use crate::format::header::SegmentEnd;
+use crate::format::record::Frame;
 use crate::index::{GroupIndex, StoreIndex, membership_in};
-use crate::options::{Ablation, Entropy, WalOptions, records_bytes_max};
+use crate::options::{Entropy, WalOptions, records_bytes_max};
 use crate::pipeline::Pipeline;
 use crate::plan;
-use crate::pool::{Need, Pool, PoolStats, Slot};
+use crate::pool::{Need, Pool, PoolStats};
 use crate::preparer::Preparer;
 use crate::reader::{Shared, WalReader};
 use crate::segment::{Entry, Segment};
-use duraft_core::{GroupId, Index, Position, Write, WriteSeq};
+use duraft_core::{GroupId, Index, Write, WriteSeq};
 use duraft_disk::{DiskError, DiskLock};
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+pub(crate) use segments::checkpoint_of;
 
 /// A write of one group on its way to the disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -149,13 +152,15 @@ pub(crate) struct Content<'a> {
     pub(crate) flags: Flags,
     pub(crate) measure: Measure,
     pub(crate) need: Need,
+    /// Batches per segment that the records make unneeded.
+    pub(crate) dead: &'a BTreeMap<u64, u64>,
     /// Calls its argument once for each record, in order.
     #[allow(clippy::type_complexity)]
     pub(crate) each: &'a dyn Fn(&mut dyn FnMut(Frame, &[u8])),
 }
 
 /// A checkpoint ready to be written.
-type Checkpoint = Vec<(Frame, Vec<u8>)>;
+pub(crate) type Checkpoint = Vec<(Frame, Vec<u8>)>;
 
 impl Wal {
     /// A log without a segment, in generation 0.
@@ -218,6 +223,7 @@ impl Wal {
             });
         }
         let shared = Arc::clone(&self.shared);
+        let dead = self.compacted_by(submissions);
         let content = Content {
             flags: Flags::NONE,
             measure: planned.measure,
@@ -226,6 +232,7 @@ impl Wal {
             } else {
                 Need::Control
             },
+            dead: &dead,
             each: &|push| {
                 let index = shared.index.read();
                 submissions.iter().for_each(|s| records_of(s, &index, push));
@@ -342,6 +349,7 @@ impl Wal {
             flags: Flags::NONE,
             measure,
             need: Need::Control,
+            dead: &BTreeMap::new(),
             each: &|push| push(Frame::of_repair(group), &[]),
         })?;
         let mut index = self.shared.index.write();
@@ -370,411 +378,6 @@ impl Wal {
             .get_or_insert_with(|| Poison::from_disk(error))
             .clone();
         WalError::Poisoned(poison)
-    }
-
-    /// Writes one block, into the tail or as the first of a new segment, and syncs it.
-    pub(crate) fn write_block(&mut self, content: Content<'_>) -> Result<(), WalError> {
-        let echo = self.echo_frames();
-        let mut measure = content.measure;
-        echo.iter().for_each(|_| measure.add(0));
-        if self.fits_tail(measure) {
-            self.write_in_tail(&content, measure, &echo)?;
-        } else {
-            self.write_in_new_segment(&content)?;
-        }
-        self.last_commit += 1;
-        self.echo.clear();
-        self.proven = false;
-        self.pool.settle(self.last_commit);
-        Ok(())
-    }
-
-    fn fits_tail(&self, measure: Measure) -> bool {
-        let last = u64::from(self.store.slot_blocks) - 1;
-        self.tail
-            .as_ref()
-            .is_some_and(|tail| u64::from(tail.next_block) + measure.blocks() <= last)
-    }
-
-    fn header(
-        &self,
-        segment: u64,
-        nonce: u32,
-        block: u32,
-        digest: u32,
-        flags: Flags,
-    ) -> BlockHeader {
-        BlockHeader {
-            nonce,
-            segment,
-            commit: self.last_commit + 1,
-            durable: self.last_commit,
-            block,
-            payload_len: 0,
-            records: 0,
-            flags,
-            generation: self.generation,
-            previous_digest: digest,
-            directory_sum: 0,
-            payload_sum: 0,
-            sum: 0,
-        }
-    }
-
-    fn write_in_tail(
-        &mut self,
-        content: &Content<'_>,
-        measure: Measure,
-        echo: &[Frame],
-    ) -> Result<(), WalError> {
-        let tail = self
-            .tail
-            .as_ref()
-            .expect("a block fits the tail only where there is one");
-        let (block, nonce, digest) = (tail.next_block, tail.nonce, tail.digest);
-        let segment = Arc::clone(&tail.segment);
-        let mut header = self.header(segment.seq, nonce, block, digest, content.flags);
-        let at = block_offset(block);
-        let len = memory_index(block_offset(blocks32(measure)));
-        let bytes = self.buffer.reserve(len);
-        let mut builder = BlockBuilder::new(bytes, memory_index(at), measure.records);
-        self.places.clear();
-        for frame in echo {
-            builder.push(*frame, &[]);
-        }
-        let places = &mut self.places;
-        (content.each)(&mut |frame, payload| places.push(builder.push(frame, payload)));
-        let written = builder.finish(&mut header, self.store.seed);
-        assert_eq!(written, len, "a block is as long as it was measured");
-
-        let receipt = content.flags.has(Flags::RECEIPT);
-        self.since_mark += 1;
-        let marks = receipt || self.since_mark >= self.options.mark_every_commits;
-        let done = segment
-            .file
-            .write_at(self.buffer.bytes(len), at)
-            .and_then(|()| {
-                if marks {
-                    self.write_mark(&segment, nonce, block)?;
-                }
-                segment.file.sync_data()
-            });
-        done.map_err(|error| self.poisoned_by(&error))?;
-        self.stats.fsyncs += 1;
-        self.stats.bytes_written += len as u64;
-        let tail = self.tail.as_mut().expect("the tail is still there");
-        tail.next_block += header.blocks();
-        tail.digest = header.sum;
-        if marks {
-            self.since_mark = 0;
-            self.tables_written();
-        }
-        Ok(())
-    }
-
-    /// A table covers everything up to the last commit now.
-    fn tables_written(&mut self) {
-        self.touched.clear();
-        self.table_since = self.last_commit;
-    }
-
-    /// Overwrites the mark farther from `near`: it states what is durable already.
-    fn write_mark(&mut self, segment: &Segment, nonce: u32, near: u32) -> Result<(), DiskError> {
-        let mark_b = self.store.slot_blocks - 1;
-        let block = if near - MARK_A > mark_b - near {
-            MARK_A
-        } else {
-            mark_b
-        };
-        let (frame, payload) = self.table();
-        let mut header = self.header(segment.seq, nonce, block, 0, Flags::MARK);
-        header.commit = self.last_commit;
-        let bytes = self.mark.reserve(BLOCK_BYTES);
-        let mut builder = BlockBuilder::new(bytes, memory_index(block_offset(block)), 1);
-        builder.push(frame, &payload);
-        let len = builder.finish(&mut header, self.store.seed);
-        assert_eq!(len, BLOCK_BYTES, "a mark is one block");
-        segment
-            .file
-            .write_at(self.mark.bytes(BLOCK_BYTES), block_offset(block))?;
-        self.stats.marks += 1;
-        self.stats.bytes_written += BLOCK_BYTES as u64;
-        Ok(())
-    }
-
-    /// The state of the groups written since the last table, as many as fit a block.
-    fn table(&self) -> (Frame, Vec<u8>) {
-        let fit = (BLOCK_BYTES - HEADER_LEN - DESCRIPTOR_LEN) / FACT_LEN;
-        let index = self.shared.index.read();
-        let facts: Vec<GroupFact> = self
-            .touched
-            .iter()
-            .filter_map(|group| index.groups.get(group).map(|state| (group, state)))
-            .take(fit)
-            .map(|(group, state)| GroupFact {
-                group: *group,
-                end: state.log.end(),
-                hard_state: state.hard_state,
-            })
-            .collect();
-        let mut payload = vec![0; facts.len() * FACT_LEN];
-        for (fact, bytes) in facts.iter().zip(payload.chunks_exact_mut(FACT_LEN)) {
-            encode_fact(fact, bytes);
-        }
-        let partial = facts.len() < self.touched.len();
-        let count = crate::format::disk_length(facts.len());
-        (
-            Frame::of_table(self.table_since, partial, count, &payload),
-            payload,
-        )
-    }
-
-    fn write_receipt(&mut self, flags: Flags) -> Result<(), WalError> {
-        self.check_alive()?;
-        if self.proven {
-            return Ok(());
-        }
-        let (frame, payload) = self.table();
-        let mut measure = Measure::default();
-        measure.add(payload.len());
-        let echo = self.echo_frames();
-        let mut whole = measure;
-        echo.iter().for_each(|_| whole.add(0));
-        if self.fits_tail(whole) {
-            let content = Content {
-                flags,
-                measure,
-                need: Need::Control,
-                each: &|push| push(frame, &payload),
-            };
-            self.write_block(content)?;
-        } else {
-            // No room for a block, and a new segment is too much for a proof: the mark is one.
-            self.write_lone_mark()?;
-        }
-        self.stats.receipts += 1;
-        self.proven = true;
-        Ok(())
-    }
-
-    fn write_lone_mark(&mut self) -> Result<(), WalError> {
-        let Some(tail) = &self.tail else {
-            return Ok(());
-        };
-        let (segment, nonce) = (Arc::clone(&tail.segment), tail.nonce);
-        let near = tail.next_block - 1;
-        let done = self
-            .write_mark(&segment, nonce, near)
-            .and_then(|()| segment.file.sync_data());
-        done.map_err(|error| self.poisoned_by(&error))?;
-        self.stats.fsyncs += 1;
-        self.since_mark = 0;
-        self.tables_written();
-        Ok(())
-    }
-
-    fn echo_frames(&self) -> Vec<Frame> {
-        if self.echo.is_empty() {
-            return Vec::new();
-        }
-        let index = self.shared.index.read();
-        self.echo
-            .iter()
-            .filter_map(|group| {
-                let state = index.groups.get(group)?;
-                Some(Frame::of_echo(
-                    *group,
-                    state.hard_state,
-                    state.last_membership(),
-                ))
-            })
-            .collect()
-    }
-
-    fn write_in_new_segment(&mut self, content: &Content<'_>) -> Result<(), WalError> {
-        let first_live = self.first_live();
-        let frees = self
-            .chain
-            .keys()
-            .next()
-            .is_some_and(|first| *first < first_live);
-        let need = if frees { Need::Open } else { content.need };
-        let slot = self.take_slot(need)?;
-        let checkpoint = {
-            let index = self.shared.index.read();
-            checkpoint_of(&index, |group| index.groups[&group].log.end())
-        };
-        self.begin_segment(slot, first_live, &checkpoint, content)?;
-        self.stats.rotations += 1;
-        Ok(())
-    }
-
-    /// The first segment with live batches, or the one about to begin.
-    fn first_live(&self) -> u64 {
-        self.chain
-            .iter()
-            .find(|(_, link)| link.live > 0)
-            .map_or(self.next_segment, |(seq, _)| *seq)
-    }
-
-    /// A ready slot, made here and now if the preparer has not kept up.
-    fn take_slot(&mut self, need: Need) -> Result<Slot, WalError> {
-        loop {
-            match self.pool.take(need) {
-                Ok(Some(slot)) => return Ok(slot),
-                Ok(None) => match self.pool.prepare() {
-                    Ok(true) => self.stats.slots_made_late += 1,
-                    Ok(false) | Err(_) => return Err(WalError::StorageFull),
-                },
-                Err(_) => return Err(WalError::StorageFull),
-            }
-        }
-    }
-
-    /// Writes header, mark A and first block of a new segment in one go, and syncs them.
-    pub(crate) fn begin_segment(
-        &mut self,
-        slot: Slot,
-        first_live: u64,
-        checkpoint: &Checkpoint,
-        content: &Content<'_>,
-    ) -> Result<(), WalError> {
-        let seq = self.next_segment;
-        let nonce = self.nonce(seq, slot.number);
-        let mut measure = content.measure;
-        checkpoint
-            .iter()
-            .for_each(|(_, payload)| measure.add(payload.len()));
-        measure.add(0);
-        let blocks = blocks32(measure);
-        let last = u64::from(self.store.slot_blocks) - 1;
-        assert!(
-            u64::from(FIRST_COMMIT_BLOCK + blocks) <= last,
-            "limits keep every commit within a segment, checkpoint included"
-        );
-        let len = memory_index(block_offset(FIRST_COMMIT_BLOCK + blocks));
-        let previous_digest = self.previous_end().map_or(0, |end| end.digest);
-        let mut header = self.header(
-            seq,
-            nonce,
-            FIRST_COMMIT_BLOCK,
-            previous_digest,
-            content.flags,
-        );
-        header.durable = self.previous_end().map_or(0, |end| end.commit);
-        let segment_header = SegmentHeader {
-            nonce,
-            seq,
-            slot: slot.number,
-            slot_blocks: self.store.slot_blocks,
-            previous: self.previous_end(),
-            generation: self.generation,
-            first_live,
-            base_commit: self.last_commit + 1,
-            wallclock_ns: self.entropy.wallclock_ns,
-        };
-        let mut mark = BlockHeader {
-            block: MARK_A,
-            commit: header.durable,
-            flags: Flags::MARK,
-            previous_digest: 0,
-            ..header
-        };
-        let bytes = self.buffer.reserve(len);
-        segment_header.encode(&self.store.id, self.store.seed, bytes);
-        let (front, body) = bytes.split_at_mut(2 * BLOCK_BYTES);
-        BlockBuilder::new(&mut front[BLOCK_BYTES..], BLOCK_BYTES, 0)
-            .finish(&mut mark, self.store.seed);
-        let mut builder = BlockBuilder::new(body, 2 * BLOCK_BYTES, measure.records);
-        for (frame, payload) in checkpoint {
-            builder.push(*frame, payload);
-        }
-        builder.push(
-            Frame::of_checkpoint_end(crate::format::disk_length(checkpoint.len())),
-            &[],
-        );
-        self.places.clear();
-        let places = &mut self.places;
-        (content.each)(&mut |frame, payload| places.push(builder.push(frame, payload)));
-        builder.finish(&mut header, self.store.seed);
-
-        let written = slot
-            .file
-            .write_at(self.buffer.bytes(len), 0)
-            .and_then(|()| slot.file.sync_data());
-        written.map_err(|error| self.poisoned_by(&error))?;
-        self.stats.fsyncs += 1;
-        self.stats.bytes_written += len as u64;
-        self.enter_segment(
-            Segment::new(seq, slot.number, slot.file),
-            nonce,
-            &header,
-            first_live,
-        );
-        Ok(())
-    }
-
-    /// The new segment is durable: it is the tail, and what lies before its first live segment rests.
-    fn enter_segment(
-        &mut self,
-        segment: Arc<Segment>,
-        nonce: u32,
-        header: &BlockHeader,
-        first_live: u64,
-    ) {
-        if let Some(old) = &self.tail {
-            old.segment.seal();
-        }
-        let live = self.chain.split_off(&first_live);
-        for (_, link) in std::mem::replace(&mut self.chain, live) {
-            self.pool.release(link.segment, header.commit + 1);
-        }
-        self.chain.insert(
-            segment.seq,
-            Link {
-                segment: Arc::clone(&segment),
-                live: 0,
-            },
-        );
-        self.next_segment = segment.seq + 1;
-        self.tail = Some(Tail {
-            segment,
-            nonce,
-            next_block: FIRST_COMMIT_BLOCK + header.blocks(),
-            digest: header.sum,
-        });
-        self.since_mark = 0;
-        // The checkpoint says everything about all groups.
-        self.tables_written();
-    }
-
-    /// Where the segment before the next one ends.
-    fn previous_end(&self) -> Option<SegmentEnd> {
-        match &self.tail {
-            Some(tail) => Some(SegmentEnd {
-                seq: tail.segment.seq,
-                nonce: tail.nonce,
-                block: tail.next_block,
-                commit: self.last_commit,
-                digest: tail.digest,
-            }),
-            None => self.previous,
-        }
-    }
-
-    /// A number for this life of a slot that no other life of it has.
-    fn nonce(&self, seq: u64, slot: u32) -> u32 {
-        if self.options.without(Ablation::NoLifeNonce) {
-            return 1;
-        }
-        let words = [
-            u64::from(self.generation),
-            seq,
-            slot.into(),
-            self.entropy.wallclock_ns,
-        ];
-        let [a, b, c, d, ..] = self.entropy.derive(&words).to_le_bytes();
-        u32::from_le_bytes([a, b, c, d]).max(1)
     }
 
     /// Brings the index up to what was just made durable.
@@ -850,11 +453,6 @@ impl std::fmt::Debug for Wal {
     }
 }
 
-/// Blocks of a measured block. Limits keep it within a slot.
-fn blocks32(measure: Measure) -> u32 {
-    u32::try_from(measure.blocks()).expect("a block is shorter than its slot")
-}
-
 /// Takes dropped batches out of the count of live ones.
 fn forget<'a>(chain: &mut BTreeMap<u64, Link>, dropped: impl IntoIterator<Item = &'a Entry>) {
     for entry in dropped {
@@ -883,18 +481,4 @@ fn records_of(submission: &Submission, index: &StoreIndex, push: &mut dyn FnMut(
     if let Some(upto) = &write.compact {
         push(Frame::of_compact(*group, upto), &[]);
     }
-}
-
-/// The checkpoint of all groups, where `end` is what earlier segments hold of each.
-pub(crate) fn checkpoint_of(index: &StoreIndex, end: impl Fn(GroupId) -> Position) -> Checkpoint {
-    let mut records = Vec::new();
-    for (group, state) in &index.groups {
-        let payload = encode_checkpoint(&state.checkpoint(end(*group)));
-        records.push((Frame::of_group_state(*group, &payload), payload));
-        if let Some(lost) = state.lost_log() {
-            let payload = encode_lost(&lost);
-            records.push((Frame::of_damage(*group, &payload), payload));
-        }
-    }
-    records
 }

@@ -149,6 +149,8 @@ pub(crate) struct Layout {
     pub(crate) filled: Vec<bool>,
     /// Segments that never came to be.
     pub(crate) abandoned: u64,
+    /// Images that the log would be found in, were the tail damaged: nothing proves the tail yet.
+    pub(crate) fallback: Vec<usize>,
 }
 
 /// Decides. `None`: there is no tail, so no checkpoint.
@@ -168,8 +170,10 @@ pub(crate) fn decide(
     candidates.sort_by_key(|i| images[*i].segment().map(SegmentHeader::age));
     let mut abandoned = 0;
     let mut found = None;
+    // What newer segments prove of older ones, though they came to nothing themselves.
+    let mut proven = 0;
     for image in candidates.into_iter().rev() {
-        let (header, scan) = examine(lens, &mut images[image], tolerate, &mut seen)?;
+        let (header, scan) = examine(lens, &mut images[image], proven, tolerate, &mut seen)?;
         let facts = Facts {
             header: true,
             first_block: scan.has_blocks(&header),
@@ -178,6 +182,7 @@ pub(crate) fn decide(
         match verdict(facts) {
             Verdict::Abandoned => {
                 abandoned += 1;
+                proven = proven.max(scan.watermark);
                 images[image].unload();
             }
             Verdict::Tail | Verdict::DamagedTail => {
@@ -192,6 +197,11 @@ pub(crate) fn decide(
     };
     let (filled, lost_after) = orphans(lens, images, &header, &tail, tolerate, &mut seen)?;
     let parts = chain(images, image, header);
+    let fallback = if tail.watermark < header.base_commit {
+        fallback(lens, images, &header, tolerate)?
+    } else {
+        Vec::new()
+    };
     Ok(Some(Layout {
         parts,
         tail,
@@ -199,18 +209,48 @@ pub(crate) fn decide(
         seen,
         filled,
         abandoned,
+        fallback,
     }))
+}
+
+/// The chain that an open would find if the tail were not there.
+fn fallback(
+    lens: &Lens,
+    images: &mut [SlotImage],
+    tail: &SegmentHeader,
+    tolerate: bool,
+) -> Result<Vec<usize>, OpenError> {
+    let mut older: Vec<usize> = (0..images.len())
+        .filter(|i| {
+            images[*i]
+                .segment()
+                .is_some_and(|header| header.age() < tail.age())
+        })
+        .collect();
+    older.sort_by_key(|i| images[*i].segment().map(SegmentHeader::age));
+    for image in older.into_iter().rev() {
+        let unseen = &mut Seen::default();
+        let (header, scan) = examine(lens, &mut images[image], 0, tolerate, unseen)?;
+        if scan.has_blocks(&header) || scan.watermark >= header.base_commit {
+            return Ok(chain(images, image, header)
+                .iter()
+                .map(|part| part.image)
+                .collect());
+        }
+    }
+    Ok(Vec::new())
 }
 
 fn examine(
     lens: &Lens,
     image: &mut SlotImage,
+    proven: u64,
     tolerate: bool,
     seen: &mut Seen,
 ) -> Result<(SegmentHeader, TailScan), OpenError> {
     image.load(tolerate)?;
     let header = *image.segment().expect("candidates have a segment header");
-    let mut scan = lens.scan_tail(&image.bytes, &header, seen);
+    let mut scan = lens.scan_tail(&image.bytes, &header, proven, seen);
     let end = scan.items.iter().rev().find_map(|item| match item {
         Item::Block(header) => Some(header.block + header.blocks()),
         Item::Hole { .. } => None,

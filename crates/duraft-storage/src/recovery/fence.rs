@@ -28,7 +28,7 @@ use crate::segment::{Entry, Segment};
 use crate::wal::{Content, Link, RECORDS_MAX, Store, Wal, checkpoint_of};
 use duraft_core::{Batch, GroupId, Index, Position};
 use duraft_disk::{Disk, DiskError, DiskLock};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -106,22 +106,17 @@ pub(super) fn begin(
     Ok((wal, recovered))
 }
 
-/// Gives the pool the slots that nothing depends on. Returns those that the newest, unproven segment
-/// freed: to be used only where nothing else is left.
+/// Gives the pool the slots that nothing depends on. Returns those that only an unproven tail made
+/// unneeded: to be used only where nothing else is left.
 fn sort_slots(pool: &Pool, images: &[SlotImage], layout: &Layout) -> Vec<usize> {
-    let in_chain: BTreeSet<usize> = layout.parts.iter().map(|part| part.image).collect();
-    let recent_from = recently_freed_from(images, layout);
     let (mut ready, mut unfilled, mut spare) = (Vec::new(), Vec::new(), Vec::new());
     for (i, image) in images.iter().enumerate() {
-        if in_chain.contains(&i) {
+        if layout.parts.iter().any(|part| part.image == i) {
             continue;
         }
         if !layout.filled[i] {
             unfilled.push(image.slot);
-        } else if image
-            .segment()
-            .is_some_and(|header| header.seq >= recent_from)
-        {
+        } else if layout.fallback.contains(&i) {
             spare.push(i);
         } else {
             ready.push(Slot {
@@ -135,22 +130,6 @@ fn sort_slots(pool: &Pool, images: &[SlotImage], layout: &Layout) -> Vec<usize> 
         .map_or(0, |image| image.slot.saturating_add(1));
     pool.adopt(ready, unfilled, next, images.len());
     spare
-}
-
-/// Segments from this number on may have been freed by a tail that nothing proves yet.
-fn recently_freed_from(images: &[SlotImage], layout: &Layout) -> u64 {
-    let tail = layout.parts.last().expect("the chain has a tail");
-    if layout.tail.watermark >= tail.header.base_commit {
-        return u64::MAX;
-    }
-    let Some(previous) = tail.header.previous else {
-        return 0;
-    };
-    images
-        .iter()
-        .filter_map(SlotImage::segment)
-        .find(|header| header.seq == previous.seq && header.nonce == previous.nonce)
-        .map_or(0, |header| header.first_live)
 }
 
 /// Decides what moves into the new segment.
@@ -267,7 +246,7 @@ fn slot_for_fence(wal: &Wal, spare: Vec<usize>, images: &[SlotImage]) -> Result<
             },
         });
     };
-    let until = wal.last_commit + 2;
+    let until = wal.last_commit + 1;
     for image in spare {
         let seq = image.segment().map_or(0, |header| header.seq);
         wal.pool.release(
@@ -331,6 +310,7 @@ fn write_fence(
         flags: Flags::FENCE,
         measure,
         need: Need::Open,
+        dead: &BTreeMap::new(),
         each: &|push| {
             batches
                 .iter()
@@ -342,7 +322,7 @@ fn write_fence(
     wal.last_commit += 1;
     adopt_moved(wal, &moved);
     for (segment, _, _) in &segments[moves.kept..] {
-        wal.pool.release(Arc::clone(segment), wal.last_commit + 1);
+        wal.pool.release(Arc::clone(segment), wal.last_commit);
     }
     Ok(())
 }

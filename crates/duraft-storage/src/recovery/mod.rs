@@ -228,14 +228,11 @@ fn scan_part(lens: &Lens, bytes: &[u8], part: &Part) -> (Vec<Item>, Option<Segme
     if let Some(end) = &part.declared {
         return (lens.scan_sealed(bytes, &part.header, end), Some(*end));
     }
-    // Its successor is lost: it is believed as far as it proves itself.
-    let scan = lens.scan_tail(bytes, &part.header, &mut Seen::default());
-    let proven = |item: &Item| match item {
-        Item::Block(block) => block.commit <= scan.watermark,
-        Item::Hole { .. } => true,
-    };
-    let items = scan.items.iter().copied().filter(proven).collect();
-    (items, scan.proven_end)
+    // Its successor is lost, but began only when all of this one was durable; and what an open between
+    // them found unproven here, it copied.
+    let scan = lens.scan_tail(bytes, &part.header, 0, &mut Seen::default());
+    let end = scan::end_of(&part.header, &scan.items, u64::MAX);
+    (scan.items, end)
 }
 
 /// Tables of marks count where nothing newer than what they prove can be read.

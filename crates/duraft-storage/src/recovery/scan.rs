@@ -180,16 +180,19 @@ impl Lens {
         items
     }
 
-    /// The blocks of a segment whose end nobody declares: the torn-or-corrupt question.
+    /// The blocks of a segment whose end nobody declares: the torn-or-corrupt question. `proven` is
+    /// what newer segments prove.
     pub(crate) fn scan_tail(
         &self,
         bytes: &[u8],
         segment: &SegmentHeader,
+        proven: u64,
         seen: &mut Seen,
     ) -> TailScan {
         let last_block = self.slot_blocks - 1;
         let (mut items, block, contiguous) = self.prefix(bytes, segment, last_block);
-        let mut watermark = 0;
+        // The header was written when what it says of the segment before was durable.
+        let mut watermark = proven.max(segment.previous.map_or(0, |previous| previous.commit));
         for item in &items {
             if let Item::Block(header) = item {
                 seen.block_header(header);
@@ -264,7 +267,11 @@ impl Lens {
 }
 
 /// The end after the last block with a number up to `watermark`.
-fn end_of(segment: &SegmentHeader, items: &[Item], watermark: u64) -> Option<SegmentEnd> {
+pub(crate) fn end_of(
+    segment: &SegmentHeader,
+    items: &[Item],
+    watermark: u64,
+) -> Option<SegmentEnd> {
     let last = items.iter().rev().find_map(|item| match item {
         Item::Block(header) if header.commit <= watermark => Some(header),
         Item::Block(_) | Item::Hole { .. } => None,

@@ -1,4 +1,13 @@
 //! Integration tests of the store, through its public interface, on the simulated disk.
+// Drawn numbers are small.
+#![allow(clippy::cast_possible_truncation)]
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used)]
 
+mod crashes;
+mod damage;
+mod errors;
+mod life;
 mod model;
 mod support;
+mod threads;

@@ -6,21 +6,22 @@ use duraft_disk::{FaultDisk, SplitMix64, Survival};
 use duraft_storage::{Submission, Wal, WalOptions};
 use std::collections::BTreeMap;
 
+/// What a group must hold.
 #[derive(Clone, PartialEq, Debug)]
-struct ModelGroup {
-    hard_state: HardState,
-    start: Position,
-    batches: Vec<Batch>,
+pub(crate) struct ModelGroup {
+    pub(crate) hard_state: HardState,
+    pub(crate) start: Position,
+    pub(crate) batches: Vec<Batch>,
 }
 
 impl ModelGroup {
-    fn end(&self) -> Position {
+    pub(crate) fn end(&self) -> Position {
         self.batches
             .last()
             .map_or(self.start, |batch| batch.header.position())
     }
 
-    fn apply(&mut self, write: &Write) {
+    pub(crate) fn apply(&mut self, write: &Write) {
         if let Some(state) = write.hard_state {
             self.hard_state = state;
         }
@@ -37,9 +38,9 @@ impl ModelGroup {
     }
 }
 
-type Model = BTreeMap<GroupId, ModelGroup>;
+pub(crate) type Model = BTreeMap<GroupId, ModelGroup>;
 
-fn fresh_model(groups: &[GroupId]) -> Model {
+pub(crate) fn fresh_model(groups: &[GroupId]) -> Model {
     let group = ModelGroup {
         hard_state: HardState::default(),
         start: Position::START,
@@ -49,7 +50,7 @@ fn fresh_model(groups: &[GroupId]) -> Model {
 }
 
 /// Some write that the group's log allows.
-fn draw(rng: &mut SplitMix64, writer: &mut Writer, state: &ModelGroup) -> Submission {
+pub(crate) fn draw(rng: &mut SplitMix64, writer: &mut Writer, state: &ModelGroup) -> Submission {
     let mut write = writer.write();
     let mut term = state.hard_state.term.0;
     if rng.below(4) == 0 || term == 0 {
@@ -90,7 +91,7 @@ fn draw(rng: &mut SplitMix64, writer: &mut Writer, state: &ModelGroup) -> Submis
     writer.submit(write)
 }
 
-fn check(wal: &Wal, model: &Model, context: &str) {
+pub(crate) fn check(wal: &Wal, model: &Model, context: &str) {
     for (id, group) in model {
         let (start, end) = wal.reader().bounds(*id).expect("a known group");
         assert_eq!(

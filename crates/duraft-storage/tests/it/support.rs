@@ -1,6 +1,5 @@
 //! What the tests share: small stores on simulated disks, and writes that follow each other.
 
-use bytes::Bytes;
 use duraft_core::{
     Batch, Body, GroupId, HardState, Index, Membership, NodeId, Position, Term, Write, WriteSeq,
 };
@@ -183,9 +182,4 @@ pub(crate) fn read_all(wal: &Wal, group: GroupId) -> Vec<Batch> {
         batches.extend(read);
     }
     batches
-}
-
-#[allow(dead_code)]
-pub(crate) fn no_bytes() -> Bytes {
-    Bytes::new()
 }

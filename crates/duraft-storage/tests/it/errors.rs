@@ -1,0 +1,286 @@
+//! Stores that cannot be made or opened: each with its typed error, and nothing touched.
+
+use crate::support::*;
+use duraft_core::NodeId;
+use duraft_disk::{Damage as Rot, Disk, DiskOp, Effect, Fault};
+use duraft_storage::{
+    ClusterId, FormatError, OpenError, StoreIdentity, WalOptions, bootstrap, open,
+};
+
+fn open_as(disk: &duraft_disk::FaultDisk, identity: StoreIdentity) -> Result<(), OpenError> {
+    open(shared(disk), &identity, options(), entropy(5)).map(|_| ())
+}
+
+#[test]
+fn a_folder_without_a_store_is_no_store() {
+    assert!(matches!(
+        open_as(&disk(), identity()),
+        Err(OpenError::NoStore)
+    ));
+}
+
+#[test]
+fn a_store_is_made_once() {
+    let (disk, wal) = fresh(&options());
+    drop(wal);
+    let groups = [(GROUP, membership())];
+    let again = bootstrap(&shared(&disk), &identity(), &options(), entropy(9), &groups);
+    assert!(matches!(again, Err(OpenError::StoreExists)), "{again:?}");
+}
+
+#[test]
+fn a_store_that_lost_its_store_file_is_not_made_anew() {
+    // Bootstrapping over it would wipe votes and entries that were acknowledged.
+    let (disk, wal) = fresh(&options());
+    drop(wal);
+    disk.remove("STORE").expect("it is there");
+    let groups = [(GROUP, membership())];
+    let again = bootstrap(&shared(&disk), &identity(), &options(), entropy(9), &groups);
+    assert!(
+        matches!(again, Err(OpenError::StoreFileMissing)),
+        "{again:?}"
+    );
+}
+
+#[test]
+fn a_bootstrap_cut_short_anywhere_can_be_begun_again() {
+    let mut cuts = 0;
+    for mutation in 1.. {
+        let disk = disk();
+        disk.crash_at(mutation);
+        let groups = [(GROUP, membership())];
+        let made = bootstrap(&shared(&disk), &identity(), &options(), entropy(9), &groups);
+        if made.is_ok() {
+            break;
+        }
+        cuts += 1;
+        for seed in 0..8 {
+            let left = disk.power_loss(duraft_disk::Survival::Drawn(seed));
+            let again = bootstrap(
+                &shared(&left),
+                &identity(),
+                &options(),
+                entropy(10),
+                &groups,
+            );
+            assert!(
+                matches!(again, Ok(()) | Err(OpenError::StoreExists)),
+                "mutation {mutation}, seed {seed}: {again:?}"
+            );
+            let (_, recovered) = reopen(&left, &options(), 3).expect("a fresh store");
+            assert!(recovered.groups[&GROUP].batches.is_empty());
+        }
+    }
+    assert!(cuts > 10, "{cuts}");
+}
+
+#[test]
+fn foreign_stores_are_refused() {
+    let (disk, wal) = fresh(&options());
+    drop(wal);
+    let own = identity();
+    let other = StoreIdentity {
+        cluster: ClusterId([4; 16]),
+        ..own
+    };
+    assert!(matches!(
+        open_as(&disk, other),
+        Err(OpenError::ForeignCluster { .. })
+    ));
+    let other = StoreIdentity {
+        node: NodeId(2),
+        ..own
+    };
+    assert!(matches!(
+        open_as(&disk, other),
+        Err(OpenError::ForeignNode { .. })
+    ));
+    let other = StoreIdentity {
+        max_batch_bytes: 99,
+        ..own
+    };
+    assert!(matches!(
+        open_as(&disk, other),
+        Err(OpenError::MaxBatch { .. })
+    ));
+    open_as(&disk, own).expect("our own");
+}
+
+#[test]
+fn a_damaged_store_file_is_refused_wherever_the_bit_is() {
+    let (disk, wal) = fresh(&options());
+    drop(wal);
+    let disk = disk.power_loss(duraft_disk::Survival::Nothing);
+    for offset in (0..100).chain(4000..4096) {
+        let rotten = disk.fork();
+        rotten
+            .damage("STORE", &Rot::FlipBit { offset, bit: 3 })
+            .expect("in the file");
+        let refused = open_as(&rotten, identity());
+        assert!(
+            matches!(refused, Err(OpenError::StoreFile(_))),
+            "offset {offset}: {refused:?}"
+        );
+    }
+    let short = disk.fork();
+    short.remove("STORE").expect("it is there");
+    let file = short.create("STORE").expect("the name is free");
+    file.write_at(b"DRS1", 0).expect("a working disk");
+    let refused = open_as(&short, identity());
+    let expected = matches!(
+        refused,
+        Err(OpenError::StoreFile(FormatError::Short { .. }))
+    );
+    assert!(expected, "{refused:?}");
+}
+
+#[test]
+fn newer_formats_are_refused_before_anything_is_touched() {
+    let (disk, wal) = fresh(&options());
+    drop(wal);
+    // Minor versions are information; majors and incompatible features are not.
+    for (offset, value) in [(4, 2), (8, 1)] {
+        let newer = disk.fork();
+        patch_store(&newer, offset, value);
+        let before = newer.fingerprint();
+        let refused = open_as(&newer, identity());
+        let expected = matches!(
+            refused,
+            Err(OpenError::Newer {
+                problem: FormatError::Newer { .. },
+                ..
+            })
+        );
+        assert!(expected, "{refused:?}");
+        assert_eq!(newer.fingerprint(), before);
+    }
+    let newer = disk.fork();
+    patch_store(&newer, 6, 9);
+    open_as(&newer, identity()).expect("a minor version is compatible");
+}
+
+/// Changes a byte of the STORE file and makes its checksum right again.
+fn patch_store(disk: &duraft_disk::FaultDisk, offset: usize, value: u8) {
+    let file = disk.open("STORE").expect("it is there");
+    let mut bytes = vec![0; 4096];
+    file.read_at(&mut bytes, 0).expect("a working disk");
+    bytes[offset] = value;
+    let sum = duraft_storage::body_checksum(&bytes[..4092]);
+    bytes[4092..].copy_from_slice(&sum.to_le_bytes());
+    file.write_at(&bytes, 0).expect("a working disk");
+    file.sync_all().expect("a working disk");
+}
+
+#[test]
+fn options_that_do_not_fit_are_all_named() {
+    let bad = WalOptions {
+        slot_bytes: 5000,
+        slots_max: 1,
+        mark_every_commits: 0,
+        ..options()
+    };
+    let fields: Vec<_> = bad.validate().iter().map(|problem| problem.field).collect();
+    assert_eq!(
+        fields,
+        [
+            "slot_bytes",
+            "slots_max",
+            "slots_ready_min",
+            "mark_every_commits"
+        ]
+    );
+    let groups = [(GROUP, membership())];
+    let large = StoreIdentity {
+        max_batch_bytes: 1 << 20,
+        ..identity()
+    };
+    let refused = bootstrap(&shared(&disk()), &large, &options(), entropy(1), &groups);
+    assert!(matches!(refused, Err(OpenError::Options(_))), "{refused:?}");
+    let twice = [(GROUP, membership()), (GROUP, membership())];
+    let refused = bootstrap(
+        &shared(&disk()),
+        &identity(),
+        &options(),
+        entropy(1),
+        &twice,
+    );
+    assert!(
+        matches!(refused, Err(OpenError::Group(GROUP))),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_full_disk_is_named_at_bootstrap_and_at_open() {
+    let full = disk();
+    full.inject(Fault::new(Effect::NoSpace).on(DiskOp::FillZero).forever());
+    let groups = [(GROUP, membership())];
+    let refused = bootstrap(&shared(&full), &identity(), &options(), entropy(1), &groups);
+    assert!(
+        matches!(refused, Err(OpenError::DiskFull { .. })),
+        "{refused:?}"
+    );
+    let (disk, wal) = fresh(&options());
+    drop(wal);
+    disk.inject(Fault::new(Effect::NoSpace).on(DiskOp::Write).forever());
+    let refused = open_as(&disk, identity());
+    assert!(
+        matches!(refused, Err(OpenError::DiskFull { .. })),
+        "{refused:?}"
+    );
+    disk.heal();
+    open_as(&disk, identity()).expect("room again");
+}
+
+#[test]
+fn any_operation_of_an_open_may_fail_and_the_next_open_gets_through() {
+    let (disk, wal) = fresh(&options());
+    drop(wal);
+    for nth in 1.. {
+        let tried = disk.fork();
+        tried.inject(Fault::new(Effect::Io).nth(nth));
+        match open_as(&tried, identity()) {
+            Ok(()) => break,
+            Err(OpenError::Disk(_)) => {}
+            Err(other) => panic!("operation {nth}: {other}"),
+        }
+        tried.heal();
+        reopen(&tried, &options(), 8).expect("healed");
+    }
+}
+
+#[test]
+fn blocks_of_another_store_in_a_slot_are_nobodys() {
+    // Two stores, one of which gets a slot file of the other: copied by hand, or misdirected.
+    let (mine, wal) = fresh(&options());
+    drop(wal);
+    let theirs = disk();
+    let groups = [(GROUP, membership())];
+    bootstrap(
+        &shared(&theirs),
+        &identity(),
+        &options(),
+        entropy(77),
+        &groups,
+    )
+    .expect("fresh");
+    for seed in 0..4 {
+        reopen(&theirs, &options(), seed).expect("a healthy store");
+    }
+    let (_, before) = reopen(&mine, &options(), 20).expect("a healthy store");
+    for name in theirs.list("wal").expect("slots") {
+        let path = format!("wal/{name}");
+        let mut bytes = vec![0; 16 << 10];
+        theirs
+            .open(&path)
+            .expect("listed")
+            .read_at(&mut bytes, 0)
+            .expect("a working disk");
+        if mine.open(&path).is_err() {
+            let file = mine.create(&path).expect("the name is free");
+            file.write_at(&bytes, 0).expect("a working disk");
+        }
+    }
+    let (_, after) = reopen(&mine, &options(), 21).expect("foreign slots are made anew");
+    assert_eq!(after.groups, before.groups);
+}

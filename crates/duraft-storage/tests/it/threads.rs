@@ -1,0 +1,117 @@
+//! The pipeline's thread. Nothing here waits for time: every wait is for an event.
+
+use crate::support::*;
+use duraft_core::WriteSeq;
+use duraft_disk::{DiskOp, Effect, Fault};
+use duraft_storage::{PipelineEvent, PipelineThread, SubmitError, WalOptions};
+use std::sync::mpsc;
+use std::time::Duration;
+
+fn spawn(wal: duraft_storage::Wal) -> (PipelineThread, mpsc::Receiver<PipelineEvent>) {
+    let (events, told) = mpsc::channel();
+    let sink = move |event| drop(events.send(event));
+    let tick = Duration::from_millis(1);
+    let thread = PipelineThread::spawn(wal.into_pipeline(), tick, Box::new(sink));
+    (thread.expect("threads can be started"), told)
+}
+
+#[test]
+fn everything_submitted_before_a_shutdown_is_durable_after_it() {
+    let (disk, wal) = fresh(&options());
+    let (thread, told) = spawn(wal);
+    let mut writer = Writer::new(GROUP);
+    for term in 1..=200 {
+        thread
+            .submit(writer.vote(term, None))
+            .expect("the queue has room");
+    }
+    thread.shutdown();
+    thread.shutdown();
+    let closed = thread.submit(writer.vote(300, None));
+    assert!(matches!(closed, Err(SubmitError::Closed(_))));
+    let last = told.try_iter().filter_map(|event| match event {
+        PipelineEvent::Durable(durable) => Some(durable.upto),
+        PipelineEvent::Failed { .. } | PipelineEvent::StorageLow => None,
+    });
+    assert_eq!(last.last(), Some(WriteSeq(200)));
+    assert_eq!(thread.stats().writes, 200);
+    drop(thread);
+    let (_, recovered) = reopen(&disk, &options(), 3).expect("the lock is free");
+    assert_eq!(recovered.groups[&GROUP].hard_state.term.0, 200);
+    assert_eq!(
+        recovered.report.contiguous_commit,
+        recovered
+            .report
+            .proven_commit
+            .max(recovered.report.contiguous_commit)
+    );
+}
+
+#[test]
+fn a_full_queue_gives_the_write_back() {
+    let options = WalOptions {
+        queue_records_max: 1,
+        ..options()
+    };
+    let (disk, wal) = fresh(&options);
+    // The first write is held up by nothing, so hold it up: no slot can be made.
+    disk.inject(Fault::new(Effect::NoSpace).on(DiskOp::FillZero).forever());
+    let (thread, told) = spawn(wal);
+    let mut writer = Writer::new(GROUP);
+    let mut full = 0;
+    let mut term = 0;
+    while full == 0 {
+        term += 1;
+        let mut next = writer.clone();
+        match thread.submit(next.vote(term, None)) {
+            Ok(()) => writer = next,
+            Err(SubmitError::Full(back)) => {
+                assert_eq!(back.write.seq, next.seq);
+                full += 1;
+            }
+            Err(SubmitError::Closed(_)) => panic!("a full disk closes nothing"),
+        }
+    }
+    disk.heal();
+    drop(told);
+    thread.shutdown();
+}
+
+#[test]
+fn a_dropped_thread_is_a_crash_and_keeps_what_was_reported() {
+    let (disk, wal) = fresh(&options());
+    let (thread, told) = spawn(wal);
+    let mut writer = Writer::new(GROUP);
+    for term in 1..=50 {
+        thread
+            .submit(writer.vote(term, None))
+            .expect("the queue has room");
+    }
+    let first = told.recv().expect("something becomes durable");
+    drop(thread);
+    let PipelineEvent::Durable(durable) = first else {
+        panic!("{first:?}")
+    };
+    let (_, recovered) = reopen(&disk, &options(), 3).expect("the lock is free");
+    assert!(recovered.groups[&GROUP].hard_state.term.0 >= durable.upto.0);
+}
+
+#[test]
+fn a_failed_log_says_so_and_closes() {
+    let (disk, wal) = fresh(&options());
+    let (thread, told) = spawn(wal);
+    let mut writer = Writer::new(GROUP);
+    disk.inject(Fault::new(Effect::Io).on(DiskOp::SyncData).forever());
+    thread
+        .submit(writer.vote(1, None))
+        .expect("the queue has room");
+    let failed = told
+        .iter()
+        .find(|e| matches!(e, PipelineEvent::Failed { .. }));
+    assert!(failed.is_some());
+    thread.shutdown();
+    assert!(matches!(
+        thread.submit(writer.vote(2, None)),
+        Err(SubmitError::Closed(_))
+    ));
+}
