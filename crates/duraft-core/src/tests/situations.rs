@@ -697,3 +697,44 @@ fn an_answer_to_another_pre_campaign_counts_for_nothing() {
     }
     assert_eq!(rig.raft(1).role(), RoleKind::PreCandidate);
 }
+
+#[test]
+fn a_refused_candidate_does_not_put_off_others() {
+    // Defects LR 13, IS 10: a candidate that cannot win kept everybody's timer from running out.
+    let mut rig = Rig::with(3, &[], |id| Config {
+        pre_vote: false,
+        ..Config::new(id, GROUP, 1)
+    });
+    rig.seed_log(1, 1, &[1]);
+    for term in 2..40 {
+        let last = LogId::default();
+        rig.deliver(envelope(2, 1, term, Message::Vote { last }))
+            .unwrap();
+        rig.flush(1).unwrap();
+        rig.tick(1).unwrap();
+        if rig.raft(1).role() == RoleKind::Candidate {
+            return;
+        }
+    }
+    panic!("node 1 never campaigns");
+}
+
+#[test]
+fn a_probe_for_an_id_of_another_content_is_divergence() {
+    // Equal (term, index), another history: acknowledging the probe would join two logs.
+    let mut rig = Rig::new(3, 1);
+    rig.elect(1).unwrap();
+    let ours = rig.raft(2).last();
+    let theirs = Position {
+        digest: Digest(1),
+        ..ours
+    };
+    let probe = Message::Append {
+        prev: theirs,
+        batches: Vec::new(),
+        commit: Index(0),
+    };
+    rig.deliver(envelope(1, 2, 1, probe)).unwrap();
+    let fault = Fault::Divergence { theirs, ours };
+    assert_eq!(rig.raft(2).halted(), Some(fault));
+}
