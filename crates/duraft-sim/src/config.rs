@@ -58,6 +58,10 @@ pub struct SimConfig {
     pub crash: u64,
     /// Chance per tick that all nodes crash at once.
     pub blackout: u64,
+    /// Chance per tick and node that its process stands still for a while.
+    pub pause: u64,
+    /// Longest such while.
+    pub pause_max: u64,
     /// Part of the crashes that are power losses; the others end only the process.
     pub power_loss: u64,
     /// Longest time that a crashed node is down.
@@ -116,6 +120,8 @@ impl SimConfig {
             },
             crash: 0,
             blackout: 0,
+            pause: 0,
+            pause_max: 1_000,
             power_loss: CERTAIN / 2,
             down_max: 500,
             propose: CERTAIN / 2,
@@ -160,6 +166,8 @@ impl SimConfig {
         config.disk.failure = rate(40);
         config.crash = rate(120);
         config.blackout = rate(15);
+        config.pause = rate(60);
+        config.pause_max = 10 + rate(2_000);
         config.power_loss = 2_500 + rate(7_500);
         config.stale_completion = rate(2_000);
         config.propose = 500 + rate(9_000);

@@ -23,6 +23,8 @@ pub(crate) struct Host {
     pub(crate) life: Option<Life>,
     /// The last opening number that an open returned.
     pub(crate) generation: u64,
+    /// The process stands still until then; the world goes on.
+    pub(crate) paused_until: u64,
     /// The disk has a failure in store for its present life.
     pub(crate) armed: bool,
     recovered: Option<(DiskVersion, RecoveredState)>,
@@ -112,6 +114,7 @@ impl Host {
             lives: 0,
             life: None,
             generation: 0,
+            paused_until: 0,
             armed: false,
             recovered: None,
         }

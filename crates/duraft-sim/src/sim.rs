@@ -201,6 +201,11 @@ impl Sim {
     }
 
     fn happen(&mut self, happening: Happening) -> Step {
+        if let Some(until) = self.paused_until(&happening) {
+            // In order: what waits longest was planned first.
+            self.plan(until - self.now, happening);
+            return Ok(());
+        }
         match happening {
             Happening::Tick(host) => self.tick(host)?,
             Happening::Arrive(envelope) => self.arrive(envelope),
@@ -245,6 +250,23 @@ impl Sim {
         self.check_answers()
     }
 
+    /// When the process that this happens to goes on, if it stands still.
+    fn paused_until(&self, happening: &Happening) -> Option<u64> {
+        let host = match happening {
+            Happening::Turn { host, .. }
+            | Happening::Commit { host, .. }
+            | Happening::Apply { host, .. }
+            | Happening::Load { host, .. } => *host,
+            Happening::Tick(_)
+            | Happening::Arrive(_)
+            | Happening::Report { .. }
+            | Happening::Start(_)
+            | Happening::Bury { .. } => return None,
+        };
+        let until = self.hosts[host].paused_until;
+        (until > self.now).then_some(until)
+    }
+
     fn is_alive(&self, host: usize, life: u64) -> bool {
         self.hosts[host].lives == life && self.hosts[host].life.is_some()
     }
@@ -270,6 +292,10 @@ impl Sim {
                 }
                 self.report.partitions += 1;
             }
+        }
+        if self.chance(self.config.pause) {
+            self.hosts[host].paused_until = self.now + self.between(1, self.config.pause_max);
+            self.report.pauses += 1;
         }
         if self.chance(self.config.disk.failure) {
             self.break_disk(host);

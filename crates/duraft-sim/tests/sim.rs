@@ -21,6 +21,7 @@ struct Tally {
     blackouts: u64,
     poisoned: u64,
     partitions: u64,
+    pauses: u64,
     loads: u64,
     acknowledged: u64,
     unknown: u64,
@@ -42,13 +43,13 @@ fn swarm(seeds: std::ops::Range<u64>) {
         sum.blackouts += report.blackouts;
         sum.poisoned += report.poisoned;
         sum.partitions += report.partitions;
+        sum.pauses += report.pauses;
         sum.loads += report.loads;
         sum.acknowledged += report.acknowledged;
         sum.unknown += report.unknown;
         sum.promises += report.promises;
         sum.recoveries += report.recoveries;
     }
-    println!("{sum:?}");
     assert!(sum.elections > 100 && sum.acknowledged > 5_000, "{sum:?}");
     assert!(sum.crashes > 200 && sum.power_losses > 100, "{sum:?}");
     assert!(
@@ -59,6 +60,7 @@ fn swarm(seeds: std::ops::Range<u64>) {
         sum.blackouts > 5 && sum.poisoned > 30 && sum.partitions > 100,
         "{sum:?}"
     );
+    assert!(sum.pauses > 50, "{sum:?}");
     assert!(sum.loads > 1_000 && sum.unknown > 100, "{sum:?}");
     assert!(sum.promises > 50_000 && sum.recoveries > 5_000, "{sum:?}");
 }

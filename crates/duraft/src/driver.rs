@@ -163,7 +163,14 @@ enum Audience {
 
 impl Driver {
     /// A driver around a core that was started from the store's opening number `generation`.
+    ///
+    /// # Panics
+    /// Where `options` allow larger batches than the core's configuration.
     pub fn new(raft: Raft, generation: u64, options: DriverOptions) -> Driver {
+        assert!(
+            options.max_batch_bytes <= raft.config().max_batch_bytes,
+            "the driver's batches fit the core's limit"
+        );
         Driver {
             raft,
             generation,

@@ -109,7 +109,9 @@ impl Node {
     }
 
     /// Submits a command. The future yields its one outcome and needs no particular executor; the
-    /// command goes on whether or not the future is polled.
+    /// command goes on whether or not the future is polled. Its time,
+    /// [`NodeOptions::propose_timeout`], ends with the commit: what is committed is answered when the
+    /// state machine has applied it, however long that takes.
     ///
     /// Cancel safety: dropping the future changes nothing for the command.
     pub fn propose(&self, command: Bytes) -> ProposeFuture {
@@ -187,8 +189,8 @@ impl Node {
 
     /// Ends the node: commands that wait are answered, threads joined, files closed and unlocked.
     /// Idempotent, also from several threads. Returns why the node stopped: this call, or something
-    /// before it. Called from a thread of the node itself (state machine, callback), it does not wait
-    /// for that thread.
+    /// before it. Waits for the command that the state machine is applying, if any. Called from a
+    /// thread of the node itself (state machine, callback), it does not wait for that thread.
     pub fn shutdown(&self) -> StopReason {
         self.runtime.end(End::Quiet)
     }

@@ -215,7 +215,7 @@ impl NodeOptions {
     }
 
     /// Bytes of the batches of the largest append: whatever the limit, one batch always fits.
-    fn largest_append(&self) -> u64 {
+    pub(crate) fn largest_append(&self) -> u64 {
         let one_batch = DESCRIPTOR_BYTES + u64::from(self.core.max_batch_bytes);
         self.core.append_bytes_max.max(one_batch)
     }

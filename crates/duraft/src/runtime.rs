@@ -265,6 +265,7 @@ impl Runtime {
                 node: options.core.id,
                 incarnation,
                 max_batch_bytes: options.core.max_batch_bytes,
+                append_bytes_max: options.largest_append(),
             };
             transport
                 .start(local, Inbox::new(Arc::clone(&shared.inbox)))

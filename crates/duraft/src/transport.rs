@@ -37,6 +37,9 @@ pub struct Local {
     pub incarnation: Incarnation,
     /// The cluster's largest batch body.
     pub max_batch_bytes: u32,
+    /// Most bytes of batches, descriptors included, in one message of this node. A transport that
+    /// cannot carry them refuses to start.
+    pub append_bytes_max: u64,
 }
 
 /// Where a transport delivers messages.

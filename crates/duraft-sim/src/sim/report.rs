@@ -39,6 +39,8 @@ pub struct Report {
     pub power_losses: u64,
     /// Times all nodes crashed at once.
     pub blackouts: u64,
+    /// Times a process stood still.
+    pub pauses: u64,
     /// Lives ended by a failed write or sync.
     pub poisoned: u64,
     /// Times the network was cut or joined.

@@ -34,8 +34,8 @@ struct State {
     waiting: VecDeque<Envelope>,
     bytes: u64,
     writer_sleeps: bool,
-    /// The peer has greeted since the last attempt to connect.
-    nudged: bool,
+    /// The life of the peer that has greeted since the last attempt to connect.
+    nudged: Option<Incarnation>,
     /// The life of the peer that the standing connection reaches.
     connected_to: Option<Incarnation>,
     closed: bool,
@@ -114,7 +114,7 @@ impl Outbound {
     pub(super) fn nudge(&self, incarnation: Incarnation) {
         let mut state = self.state.lock();
         if state.connected_to != Some(incarnation) {
-            state.nudged = true;
+            state.nudged = Some(incarnation);
             state.writer_sleeps = false;
             self.changed.notify_one();
         }
@@ -132,7 +132,7 @@ impl Outbound {
         let mut backoff = Backoff::new(&shared.options, self.peer, self.class);
         let mut last_failure = String::new();
         while !shared.stop.is_raised() {
-            self.state.lock().nudged = false;
+            self.state.lock().nudged = None;
             let ended = match self.connect(shared, local) {
                 Ok((stream, id)) => {
                     backoff.reset();
@@ -174,7 +174,7 @@ impl Outbound {
         state.bytes = 0;
         state.connected_to = None;
         shared.counters.dropped.fetch_add(stale, Ordering::Relaxed);
-        if !state.nudged && !state.closed {
+        if state.nudged.is_none() && !state.closed {
             self.changed.wait_for(&mut state, pause);
         }
     }
@@ -205,7 +205,10 @@ impl Outbound {
         match self.greet(&stream, local) {
             Ok(incarnation) => {
                 shared.counters.connects.fetch_add(1, Ordering::Relaxed);
-                self.state.lock().connected_to = Some(incarnation);
+                let mut state = self.state.lock();
+                state.connected_to = Some(incarnation);
+                // The life that greeted in the meantime is the one we have reached.
+                state.nudged = state.nudged.filter(|life| *life != incarnation);
                 Ok((stream, id))
             }
             Err(error) => {
@@ -280,7 +283,7 @@ impl Outbound {
     fn take(&self, taken: &mut VecDeque<Envelope>) -> bool {
         let mut state = self.state.lock();
         loop {
-            if state.closed || state.nudged {
+            if state.closed || state.nudged.is_some() {
                 return false;
             }
             if !state.waiting.is_empty() {

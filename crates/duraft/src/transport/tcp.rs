@@ -8,7 +8,7 @@
 use super::inbound::{self, Inbound};
 use super::outbound::Outbound;
 use super::{Inbox, Local, Transport};
-use crate::wire::Class;
+use crate::wire::{APPEND_OVERHEAD_BYTES, Class};
 use duraft_core::{Envelope, NodeId};
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
@@ -140,6 +140,11 @@ impl TcpTransport {
 
 impl Transport for TcpTransport {
     fn start(&self, local: Local, inbox: Inbox) -> io::Result<()> {
+        let largest = local.append_bytes_max + APPEND_OVERHEAD_BYTES;
+        if self.shared.options.frame_bytes_max < largest {
+            let text = format!("frame_bytes_max must be at least {largest}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
         let Some(listener) = self.listener.lock().take() else {
             return Err(io::Error::other("the transport was started before"));
         };
@@ -152,7 +157,12 @@ impl Transport for TcpTransport {
                 continue;
             }
             let (shared, outbound) = (Arc::clone(&self.shared), Arc::clone(outbound));
-            let thread = spawn(format!("duraft-{class:?}-to-{peer}"), move || {
+            // The system shows 15 bytes of a thread's name.
+            let name = match class {
+                Class::Control => format!("duraft-ctl-{peer}"),
+                Class::Bulk => format!("duraft-bulk-{peer}"),
+            };
+            let thread = spawn(name, move || {
                 outbound.run(&shared, local);
             })?;
             threads.push(thread);
