@@ -7,6 +7,9 @@ mod bootstrap;
 mod encode;
 mod errors;
 mod format;
+#[doc(hidden)]
+pub mod fuzzing;
+mod group_log;
 mod index;
 mod log;
 mod options;
@@ -30,6 +33,7 @@ pub use format::payload::{decode_membership, encode_membership};
 pub use format::record::{
     DescriptorError, RecordError, decode_descriptor, descriptor_checksum, encode_descriptor,
 };
+pub use group_log::{GroupLog, GroupLogError, GroupLogOptions, Ticket};
 #[doc(hidden)]
 pub use options::Ablation;
 pub use options::{ClusterId, Entropy, OnDamage, OptionProblem, StoreIdentity, WalOptions};

@@ -7,7 +7,7 @@ use crate::format::record::{DESCRIPTOR_LEN, decode_descriptor};
 use crate::index::StoreIndex;
 use crate::segment::Entry;
 use bytes::Bytes;
-use duraft_core::{Batch, GroupId, Index};
+use duraft_core::{Batch, GroupId, Index, Position};
 use parking_lot::RwLock;
 use std::fmt;
 use std::sync::Arc;
@@ -110,8 +110,25 @@ impl WalReader {
         self.shared.index.read().groups.keys().copied().collect()
     }
 
+    /// First index of the stored batch that holds `index`.
+    pub fn batch_holding(&self, group: GroupId, index: Index) -> Option<Index> {
+        let shared = self.shared.index.read();
+        let log = &shared.groups.get(&group)?.log;
+        let header = &log.entries().get(log.place_of(index))?.header;
+        (header.first <= index && index > log.start().index()).then_some(header.first)
+    }
+
+    /// The last batch boundary at or before `index`, if it is inside the stored log.
+    pub fn boundary_upto(&self, group: GroupId, index: Index) -> Option<Position> {
+        let shared = self.shared.index.read();
+        let log = &shared.groups.get(&group)?.log;
+        let after = log.place_of(index.next());
+        let header = &log.entries().get(after.checked_sub(1)?)?.header;
+        Some(header.position())
+    }
+
     /// The boundaries before the first and after the last durable batch of a group.
-    pub fn bounds(&self, group: GroupId) -> Option<(duraft_core::Position, duraft_core::Position)> {
+    pub fn bounds(&self, group: GroupId) -> Option<(Position, Position)> {
         let index = self.shared.index.read();
         let log = &index.groups.get(&group)?.log;
         Some((log.start(), log.end()))

@@ -202,3 +202,22 @@ pub(crate) fn check_content(
 fn directory_sum(seed: Seed, directory: &[u8]) -> u32 {
     seed.sum_pieces(directory, DESCRIPTOR_LEN, DESCRIPTOR_LEN - 4)
 }
+
+/// Does a block seem to begin here, with room for a header?
+pub(crate) fn has_magic(b: &[u8]) -> bool {
+    b.len() >= HEADER_LEN && LE::read_u32(b) == BLOCK_MAGIC
+}
+
+/// Makes the checksums of a block right that has this many records and bytes of payloads.
+pub(crate) fn reseal(b: &mut [u8], seed: Seed, records: usize, payload_len: usize) {
+    let payload_at = HEADER_LEN + records * DESCRIPTOR_LEN;
+    let records = u16::try_from(records).unwrap_or(u16::MAX);
+    LE::write_u16(&mut b[40..], records);
+    LE::write_u32(&mut b[36..], super::disk_length(payload_len));
+    let directory = directory_sum(seed, &b[HEADER_LEN..payload_at]);
+    LE::write_u32(&mut b[52..], directory);
+    let payload = seed.sum(&b[payload_at..payload_at + payload_len]);
+    LE::write_u32(&mut b[56..], payload);
+    let sum = seed.sum(&b[..CHECKSUM_AT]);
+    LE::write_u32(&mut b[CHECKSUM_AT..HEADER_LEN], sum);
+}

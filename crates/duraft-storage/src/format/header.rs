@@ -283,6 +283,16 @@ impl SlotHeader {
     }
 }
 
+/// Makes the checksum of a segment or free header right. `false`: this is neither.
+pub(crate) fn reseal_header(b: &mut [u8], seed: Seed) -> bool {
+    if check_block(b, SEGMENT_MAGIC).is_err() && check_block(b, FREE_MAGIC).is_err() {
+        return false;
+    }
+    let sum = seed.sum(&b[..CHECKSUM_AT]);
+    LE::write_u32(&mut b[CHECKSUM_AT..BLOCK_BYTES], sum);
+    true
+}
+
 fn array16(bytes: &[u8]) -> [u8; 16] {
     let mut array = [0; 16];
     array.copy_from_slice(&bytes[..16]);

@@ -318,6 +318,20 @@ pub fn descriptor_checksum(bytes: &[u8; 64]) -> u32 {
     crc32fast::hash(&bytes[..CHECKED_LEN])
 }
 
+/// Makes a descriptor's checksums right, that of its payload too where it points at one.
+pub(crate) fn reseal_descriptor(b: &mut [u8], payloads: &[u8], payloads_at: usize) {
+    let len = LE::read_u32(&b[12..]) as usize;
+    let at = (LE::read_u32(&b[56..]) as usize * 8).checked_sub(payloads_at);
+    let payload = at.and_then(|at| payloads.get(at..at.checked_add(len)?));
+    if let Some(payload) = payload
+        && len > 0
+    {
+        LE::write_u32(&mut b[48..], crc32fast::hash(payload));
+    }
+    let sum = crc32fast::hash(&b[..CHECKED_LEN]);
+    LE::write_u32(&mut b[CHECKSUM_AT..DESCRIPTOR_LEN], sum);
+}
+
 /// Could a batch with this header be read back? The same checks as [`decode_descriptor`].
 pub(crate) fn check_header(header: &BatchHeader) -> Result<(), DescriptorError> {
     Frame::of_batch(header).batch().map(|_| ())

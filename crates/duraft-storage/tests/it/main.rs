@@ -7,6 +7,7 @@
 mod crashes;
 mod damage;
 mod errors;
+mod group_log;
 mod life;
 mod model;
 mod support;
