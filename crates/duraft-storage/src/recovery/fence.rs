@@ -321,6 +321,11 @@ fn write_fence(
         .map_err(open_error)?;
     wal.last_commit += 1;
     adopt_moved(wal, &moved);
+    // Unlike another segment's first block, the fence says what no kept segment says: hard states and
+    // cuts of blocks it replaced. So the next block echoes, and the next table lists, every group.
+    let groups = wal.reader().groups();
+    wal.echo.extend(&groups);
+    wal.touched.extend(&groups);
     for (segment, _, _) in &segments[moves.kept..] {
         wal.pool.release(Arc::clone(segment), wal.last_commit);
     }

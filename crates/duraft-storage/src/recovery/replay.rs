@@ -99,7 +99,8 @@ impl Replay {
         if !self.groups.values().any(|group| group.pending.log) {
             self.intact_upto = hole.first.saturating_sub(1);
         }
-        self.lost_one = hole.last == Some(hole.first);
+        let votes_known = !self.groups.values().any(|group| group.pending.vote);
+        self.lost_one = votes_known && hole.last == Some(hole.first);
         for group in self.groups.values_mut() {
             group.pending = Pending {
                 log: true,
