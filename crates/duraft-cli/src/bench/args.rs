@@ -1,0 +1,74 @@
+//! Flags of `duraft bench`.
+
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+/// What to measure and how hard.
+#[derive(Args)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    pub(crate) what: Option<What>,
+
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum What {
+    /// Three durable nodes over loopback TCP (the default).
+    Cluster(ClusterArgs),
+    /// The write-ahead log alone, used as a group-commit log.
+    Wal(WalArgs),
+    /// The disk alone: pwrite and fdatasync on a preallocated file.
+    Disk,
+}
+
+#[derive(Args, Default)]
+pub(crate) struct ClusterArgs {
+    /// Run each node in a process of its own.
+    #[arg(long)]
+    pub(crate) processes: bool,
+
+    /// Kill the leader with SIGKILL under load, restart it, go on. Needs --processes.
+    #[arg(long, requires = "processes")]
+    pub(crate) kill: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct WalArgs {
+    /// Commands in one batch; a batch is appended and acknowledged as a whole.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) batch: u32,
+}
+
+#[derive(Args, Clone)]
+pub(crate) struct LoadArgs {
+    /// Clients, each with one command outstanding [default: 64; wal: 1].
+    #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) clients: Option<u32>,
+
+    /// Seconds of load, split into the rounds.
+    #[arg(long, global = true, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) seconds: u64,
+
+    /// Bytes of one command's value, at least 24.
+    #[arg(long, global = true, default_value_t = 256, value_parser = clap::value_parser!(u32).range(24..=1_000_000))]
+    pub(crate) value_bytes: u32,
+
+    /// Rounds; every round measures the load and then the raw disk.
+    #[arg(long, global = true, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) rounds: u32,
+
+    /// Folder for the data. Files of an earlier run in it are an error. Without this flag a new
+    /// folder is made under ./duraft-data and removed after a good run.
+    #[arg(long, global = true)]
+    pub(crate) dir: Option<PathBuf>,
+
+    /// Write the result as JSON to this file.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Seed of values, nonces and election timeouts.
+    #[arg(long, global = true, default_value_t = 1)]
+    pub(crate) seed: u64,
+}

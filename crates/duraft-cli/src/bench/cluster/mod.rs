@@ -1,0 +1,224 @@
+//! `duraft bench cluster`: three durable nodes under load, a crash, and the proof that nothing that
+//! was acknowledged is missing.
+
+mod child;
+mod command;
+mod load;
+mod local;
+mod processes;
+mod protocol;
+mod setup;
+mod verify;
+
+pub(crate) use child::ChildArgs;
+
+use super::args::{ClusterArgs, LoadArgs};
+use super::error::BenchError;
+use super::folder::Folder;
+use super::progress::Progress;
+use super::raw::RawDisk;
+use super::report::{Report, Round, Workload};
+use super::summary::Latencies;
+use duraft_disk::RealDisk;
+use load::{Cluster, Counters, Load};
+use local::Local;
+use processes::Processes;
+use setup::Setup;
+use std::process::ExitCode;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+const CLIENTS: u32 = 64;
+/// Longest wait for answers after a slice of load: elections and restarts fit in.
+const DRAIN: Duration = Duration::from_secs(60);
+/// Load before the first round: the first election, connections, caches.
+const WARM_UP: Duration = Duration::from_millis(500);
+/// Length of the last slice, in which the leader crashes.
+const CRASH: Duration = Duration::from_millis(1500);
+/// Raw slices are this share of the load's.
+const RAW_SHARE: u32 = 5;
+
+/// Runs the benchmark; exit code 1 if an acknowledged command is missing.
+pub(crate) fn run(load: &LoadArgs, args: &ClusterArgs) -> Result<ExitCode, BenchError> {
+    let folder = Folder::prepare(load.dir.as_deref())?;
+    let setup = Setup::new(folder.path(), load.seed, load.value_bytes)?;
+    let (answers_to, answers) = channel();
+    let clients = Load::new(load.clients.unwrap_or(CLIENTS), answers);
+    let run = Run {
+        load,
+        args,
+        folder: &folder,
+        setup: &setup,
+    };
+    let report = if args.processes {
+        run.measure(Processes::start(setup.clone(), answers_to)?, clients)?
+    } else {
+        run.measure(Local::start(setup.clone(), answers_to)?, clients)?
+    };
+    report.publish(load)?;
+    if report.verification.is_some_and(|v| v.passed()) {
+        return Ok(ExitCode::SUCCESS);
+    }
+    folder.keep();
+    Ok(ExitCode::from(1))
+}
+
+/// Runs one node of a process cluster.
+pub(crate) fn run_child(args: ChildArgs) -> Result<ExitCode, BenchError> {
+    child::run(args)
+}
+
+struct Run<'a> {
+    load: &'a LoadArgs,
+    args: &'a ClusterArgs,
+    folder: &'a Folder,
+    setup: &'a Setup,
+}
+
+impl Run<'_> {
+    fn measure<C: Cluster>(&self, mut cluster: C, mut clients: Load) -> Result<Report, BenchError> {
+        let facts = super::facts(self.folder.path())?;
+        let disk = RealDisk::open(self.folder.path())?;
+        let mut raw = RawDisk::create(&disk, 0)?;
+        let progress = Progress::start("cluster", self.load.rounds);
+        clients.run(&mut cluster, WARM_UP, DRAIN, |_, _, _| Ok(()))?;
+        let slice = Duration::from_secs(self.load.seconds) / self.load.rounds;
+        let mut rounds = Vec::new();
+        let mut all = Latencies::new();
+        let mut leaders_killed = 0;
+        for _ in 0..self.load.rounds {
+            let before = counters(&mut cluster);
+            let mut crash = Crash::new(slice, self.args.kill);
+            let done = clients.run(&mut cluster, slice, DRAIN, |cluster, target, passed| {
+                crash.go_on(cluster, target, passed)
+            })?;
+            crash.finish(&mut cluster)?;
+            leaders_killed += crash.kills;
+            let work = busiest(&before, &counters(&mut cluster));
+            let commits = work.group_commits.max(1);
+            // What the disk does alone, at the size that the leader wrote.
+            let raw = raw.measure(work.commit_bytes / commits, slice / RAW_SHARE)?;
+            let seconds = done.elapsed.as_secs_f64();
+            let commands = done.latencies.count() as f64;
+            rounds.push(Round {
+                commands_per_second: commands / seconds,
+                latency: done.latencies.percentiles(),
+                commits_per_second: work.group_commits as f64 / seconds,
+                commit_bytes_mean: work.commit_bytes as f64 / commits as f64,
+                commands_per_sync: commands / commits as f64,
+                raw,
+            });
+            all.merge(&done.latencies);
+            progress.round_done(commands / seconds);
+        }
+        progress.say("crash and recovery check");
+        if !self.args.kill {
+            let mut crash = Crash::new(CRASH, true);
+            clients.run(&mut cluster, CRASH, DRAIN, |cluster, target, passed| {
+                crash.go_on(cluster, target, passed)
+            })?;
+            crash.finish(&mut cluster)?;
+            leaders_killed += crash.kills;
+        }
+        for node in 0..cluster.nodes() {
+            cluster.kill(node)?;
+        }
+        drop(cluster);
+        let mut verification = verify::verify(self.setup, &clients.acknowledged)?;
+        verification.unknown = clients.unknown;
+        verification.leaders_killed = leaders_killed;
+        progress.finish();
+        let latency = all.percentiles();
+        Ok(Report::new(
+            facts,
+            self.workload(),
+            rounds,
+            latency,
+            Some(verification),
+        ))
+    }
+
+    fn workload(&self) -> Workload {
+        let places = if self.args.processes {
+            " --processes"
+        } else {
+            ""
+        };
+        let kills = if self.args.kill { " --kill" } else { "" };
+        Workload {
+            what: format!("cluster{places}{kills}"),
+            nodes: 3,
+            clients: self.load.clients.unwrap_or(CLIENTS),
+            batch: 1,
+            value_bytes: self.load.value_bytes,
+            seconds: self.load.seconds,
+            seed: self.load.seed,
+        }
+    }
+}
+
+/// A crash of the leader in the course of a slice: killed after a third, restarted after two.
+struct Crash {
+    kill_at: Duration,
+    restart_at: Duration,
+    wanted: bool,
+    down: Option<usize>,
+    kills: u32,
+}
+
+impl Crash {
+    fn new(slice: Duration, wanted: bool) -> Crash {
+        let third = slice / 3;
+        Crash {
+            kill_at: third,
+            restart_at: third * 2,
+            wanted,
+            down: None,
+            kills: 0,
+        }
+    }
+
+    fn go_on<C: Cluster>(
+        &mut self,
+        cluster: &mut C,
+        target: usize,
+        passed: Duration,
+    ) -> Result<(), BenchError> {
+        if self.wanted && passed >= self.kill_at {
+            // The node that clients talk to leads, or is believed to.
+            cluster.kill(target)?;
+            self.down = Some(target);
+            self.kills += 1;
+            self.wanted = false;
+        }
+        if passed >= self.restart_at {
+            self.finish(cluster)?;
+        }
+        Ok(())
+    }
+
+    fn finish<C: Cluster>(&mut self, cluster: &mut C) -> Result<(), BenchError> {
+        match self.down.take() {
+            Some(node) => cluster.restart(node),
+            None => Ok(()),
+        }
+    }
+}
+
+fn counters<C: Cluster>(cluster: &mut C) -> Vec<Counters> {
+    (0..cluster.nodes())
+        .map(|node| cluster.counters(node).unwrap_or_default())
+        .collect()
+}
+
+/// The work of the leader between two counts; after a crash, of the node that worked most.
+fn busiest(before: &[Counters], after: &[Counters]) -> Counters {
+    let work = before.iter().zip(after).map(|(before, after)| Counters {
+        leads: after.leads,
+        // A restarted node counts from 0 again, and may not have come far.
+        group_commits: after.group_commits.saturating_sub(before.group_commits),
+        commit_bytes: after.commit_bytes.saturating_sub(before.commit_bytes),
+    });
+    work.max_by_key(|work| (work.leads && work.group_commits > 0, work.group_commits))
+        .unwrap_or_default()
+}

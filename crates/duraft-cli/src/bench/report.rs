@@ -1,0 +1,232 @@
+//! The result of a benchmark: rounds, medians, spread, ratios, as text and as JSON.
+
+use super::args::LoadArgs;
+use super::error::BenchError;
+use super::facts::Facts;
+use super::raw::RawSlice;
+use super::summary::{Percentiles, Spread};
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// Version of the JSON layout.
+const SCHEMA: u32 = 1;
+
+/// One benchmark run.
+#[derive(Serialize)]
+pub(crate) struct Report {
+    pub(crate) schema: u32,
+    pub(crate) title: String,
+    pub(crate) facts: Facts,
+    pub(crate) workload: Workload,
+    pub(crate) rounds: Vec<Round>,
+    /// Over the commands of all rounds.
+    pub(crate) latency: Percentiles,
+    pub(crate) summary: Summary,
+    pub(crate) verification: Option<Verification>,
+}
+
+/// What was asked for.
+#[derive(Clone, Serialize)]
+pub(crate) struct Workload {
+    pub(crate) what: String,
+    pub(crate) nodes: u32,
+    pub(crate) clients: u32,
+    pub(crate) batch: u32,
+    pub(crate) value_bytes: u32,
+    pub(crate) seconds: u64,
+    pub(crate) seed: u64,
+}
+
+/// One slice of load and the slice of raw writes that followed it.
+#[derive(Clone, Copy, Serialize)]
+pub(crate) struct Round {
+    pub(crate) commands_per_second: f64,
+    pub(crate) latency: Percentiles,
+    /// Group commits per second of the measured log: the leader's, in a cluster.
+    pub(crate) commits_per_second: f64,
+    pub(crate) commit_bytes_mean: f64,
+    pub(crate) commands_per_sync: f64,
+    pub(crate) raw: RawSlice,
+}
+
+impl Round {
+    /// Median latency of one request as a multiple of the raw write's of the same size.
+    fn latency_ratio(&self) -> f64 {
+        self.latency.p50_us / self.raw.latency.p50_us
+    }
+
+    /// Group commits per second as a share of what the raw disk does at the same size.
+    fn rate_ratio(&self) -> f64 {
+        self.commits_per_second / self.raw.syncs_per_second
+    }
+}
+
+/// Medians over the rounds, with their range.
+#[derive(Clone, Copy, Serialize)]
+pub(crate) struct Summary {
+    pub(crate) commands_per_second: Spread,
+    pub(crate) commands_per_sync: Spread,
+    pub(crate) commit_bytes_mean: Spread,
+    pub(crate) p50_us: Spread,
+    pub(crate) raw_p50_us: Spread,
+    pub(crate) raw_syncs_per_second: Spread,
+    pub(crate) latency_ratio: Spread,
+    pub(crate) rate_ratio: Spread,
+}
+
+/// What became of the commands after the crash that ends every cluster run.
+#[derive(Clone, Copy, Default, Serialize)]
+pub(crate) struct Verification {
+    pub(crate) nodes_checked: u32,
+    pub(crate) leaders_killed: u32,
+    pub(crate) acknowledged: u64,
+    /// Acknowledged, and missing on some node.
+    pub(crate) lost: u64,
+    /// Applied with bytes that were never proposed, or twice.
+    pub(crate) wrong: u64,
+    /// Neither acknowledged nor refused: may be there or not.
+    pub(crate) unknown: u64,
+    pub(crate) recovery_ms: u64,
+}
+
+impl Verification {
+    /// Is every acknowledged command where it must be?
+    pub(crate) fn passed(&self) -> bool {
+        self.lost == 0 && self.wrong == 0
+    }
+}
+
+impl Report {
+    /// A report of these rounds.
+    pub(crate) fn new(
+        facts: Facts,
+        workload: Workload,
+        rounds: Vec<Round>,
+        latency: Percentiles,
+        verification: Option<Verification>,
+    ) -> Report {
+        let over = |value: fn(&Round) -> f64| Spread::of(rounds.iter().map(value));
+        let summary = Summary {
+            commands_per_second: over(|r| r.commands_per_second),
+            commands_per_sync: over(|r| r.commands_per_sync),
+            commit_bytes_mean: over(|r| r.commit_bytes_mean),
+            p50_us: over(|r| r.latency.p50_us),
+            raw_p50_us: over(|r| r.raw.latency.p50_us),
+            raw_syncs_per_second: over(|r| r.raw.syncs_per_second),
+            latency_ratio: over(Round::latency_ratio),
+            rate_ratio: over(Round::rate_ratio),
+        };
+        let warning = if facts.durable {
+            ""
+        } else {
+            "NOT DURABLE (folder is in memory): "
+        };
+        let title = format!("{warning}duraft bench {}", workload.what);
+        Report {
+            schema: SCHEMA,
+            title,
+            facts,
+            workload,
+            rounds,
+            latency,
+            summary,
+            verification,
+        }
+    }
+
+    /// Prints the result and, where asked for, writes the JSON file.
+    pub(crate) fn publish(&self, load: &LoadArgs) -> Result<(), BenchError> {
+        print(&self.to_string());
+        match &load.json {
+            Some(path) => self.write_json(path),
+            None => Ok(()),
+        }
+    }
+
+    fn write_json(&self, path: &Path) -> Result<(), BenchError> {
+        let write = || -> std::io::Result<()> {
+            let mut text = serde_json::to_string_pretty(self)?;
+            text.push('\n');
+            std::fs::write(path, text)
+        };
+        write().map_err(|source| BenchError::Json {
+            path: path.to_path_buf(),
+            source,
+        })
+    }
+}
+
+/// Results go to standard output.
+#[allow(clippy::print_stdout)]
+fn print(text: &str) {
+    print!("{text}");
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let w = &self.workload;
+        let s = &self.summary;
+        let mut text = String::new();
+        writeln!(text, "{}", self.title)?;
+        writeln!(text, "  machine          {}", self.facts)?;
+        if w.what != "disk" {
+            writeln!(
+                text,
+                "  load             {} clients, batch {}, {} byte values, {} s in {} rounds, seed {}",
+                w.clients,
+                w.batch,
+                w.value_bytes,
+                w.seconds,
+                self.rounds.len(),
+                w.seed
+            )?;
+            writeln!(text, "  commands/s       {}", s.commands_per_second)?;
+            writeln!(text, "  latency          {}", self.latency)?;
+            writeln!(
+                text,
+                "  commands/fsync   {}   bytes/fsync {}",
+                s.commands_per_sync, s.commit_bytes_mean
+            )?;
+        }
+        if let Some(last) = self.rounds.last() {
+            writeln!(
+                text,
+                "  raw disk         {} bytes pwrite+fdatasync: {}",
+                last.raw.bytes, last.raw.latency
+            )?;
+        }
+        writeln!(text, "  raw syncs/s      {}", s.raw_syncs_per_second)?;
+        if w.what != "disk" {
+            writeln!(
+                text,
+                "  latency / raw    {}   (p50 over raw p50, same run)",
+                s.latency_ratio
+            )?;
+            writeln!(
+                text,
+                "  rate / raw       {}   (group commits over raw syncs)",
+                s.rate_ratio
+            )?;
+        }
+        if let Some(v) = &self.verification {
+            writeln!(
+                text,
+                "  recovery check   {} nodes reopened in {} ms, {} leaders killed under load",
+                v.nodes_checked, v.recovery_ms, v.leaders_killed
+            )?;
+            writeln!(
+                text,
+                "  acknowledged {}   lost {}   wrong {}   unknown {}",
+                v.acknowledged, v.lost, v.wrong, v.unknown
+            )?;
+            let verdict = if v.passed() {
+                "every acknowledged command is there"
+            } else {
+                "FAILED"
+            };
+            writeln!(text, "  verdict          {verdict}")?;
+        }
+        f.write_str(&text)
+    }
+}
