@@ -3,7 +3,8 @@
 
 use crate::common::{acceptance, led, settle};
 use duraft_core::{
-    AppendReply, Fault, Index, Input, LogId, Membership, Message, Reject, RoleKind, Term,
+    AppendReply, Envelope, Fault, Incarnation, Index, Input, LogId, Membership, Message, Reject,
+    RoleKind, Term,
 };
 use duraft_tests::puppet::says;
 use duraft_tests::{Chain, Cluster, Kind, N1, N2, N3, Options, Outcome, any, commands_body};
@@ -341,6 +342,28 @@ fn rule_12_an_idle_leader_keeps_its_quorum_by_heartbeats() {
         assert_eq!(c.leaders(), [N1]);
     }
     assert_eq!(c.term(N1), 1);
+}
+
+#[test]
+fn rule_15_answers_of_a_dead_life_do_not_count_once_the_next_has_spoken() {
+    // Could go wrong: an acknowledgement from before a restart speaks for a disk that lost it.
+    let mut c = Cluster::build(Options::new(3).plain().puppets(&[N2, N3]));
+    c.campaign(N1);
+    c.inject(says(N2, N1, 1, Message::VoteReply { granted: true }));
+    c.propose(N1, "x");
+    let mut second = says(N2, N1, 1, Message::HeartbeatReply { round: 0 });
+    second.incarnation = Incarnation(2);
+    c.deliver_one(second);
+    let accepted = Message::AppendReply(AppendReply::Accepted { matched: Index(2) });
+    let first = says(N2, N1, 1, accepted);
+    c.deliver_one(first.clone());
+    assert_eq!((c.commit(N1), c.progress(N1, N2).matched), (0, Index(0)));
+    let again = Envelope {
+        incarnation: Incarnation(2),
+        ..first
+    };
+    c.deliver_one(again);
+    assert_eq!(c.commit(N1), 2);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The scenarios of the design that need elections only (S1-S5, S7) and the paper's figure 7 (S8).
 
-use duraft_core::RoleKind;
+use duraft_core::{Message, RoleKind, Term};
+use duraft_tests::puppet::says;
 use duraft_tests::{Chain, Cluster, Kind, N1, N2, N3, N4, N5, N6, N7, Options, any};
 
 #[test]
@@ -68,6 +69,32 @@ fn scenario_s03_a_stale_log_disturbs_nobody_and_a_fresh_one_wins() {
     assert_eq!(c.term(N2), 2);
     c.converge();
     assert_eq!(c.commands(N3), ["x"]);
+}
+
+#[test]
+fn scenario_s03_answers_to_another_pre_campaign_do_not_count() {
+    // Could go wrong: a yes to an earlier question, asked before the term moved on, starts a campaign.
+    let mut c = Cluster::build(Options::new(5).puppets(&[N2, N3, N4, N5]).term(N1, 3));
+    c.campaign(N1);
+    assert_eq!(c.role(N1), RoleKind::PreCandidate);
+    for wanted in [1, 3, 5, u64::MAX] {
+        for from in [N2, N3, N4] {
+            let reply = Message::PreVoteReply {
+                wanted: Term(wanted),
+                granted: true,
+            };
+            c.inject(says(from, N1, 3, reply));
+        }
+        assert_eq!((c.role(N1), c.term(N1)), (RoleKind::PreCandidate, 3));
+    }
+    for from in [N2, N3] {
+        let reply = Message::PreVoteReply {
+            wanted: Term(4),
+            granted: true,
+        };
+        c.inject(says(from, N1, 3, reply));
+    }
+    assert_eq!((c.role(N1), c.term(N1)), (RoleKind::Candidate, 4));
 }
 
 #[test]
@@ -171,7 +198,7 @@ fn scenario_s08_figure_7_logs_become_the_leaders_within_few_probes() {
         .net
         .waiting(any().kind(Kind::VoteReply))
         .into_iter()
-        .filter(|e| e.message == duraft_core::Message::VoteReply { granted: true })
+        .filter(|e| e.message == Message::VoteReply { granted: true })
         .map(|e| e.from)
         .collect();
     assert_eq!(grants, [N2, N3, N6, N7], "n4 and n5 have the fresher logs");
@@ -193,7 +220,7 @@ fn scenario_s08_figure_7_logs_become_the_leaders_within_few_probes() {
             .filter(|e| {
                 matches!(
                     e.message,
-                    duraft_core::Message::AppendReply(duraft_core::AppendReply::Rejected { .. })
+                    Message::AppendReply(duraft_core::AppendReply::Rejected { .. })
                 )
             });
         let refusals = refusals.count();

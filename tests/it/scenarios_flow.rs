@@ -1,8 +1,8 @@
 //! Scenarios of replication and of disks that lag (S14, S16, S19-S23).
 
-use duraft_core::{AppendReply, Envelope, Message, Phase, RoleKind};
+use duraft_core::{AppendReply, Envelope, Message, Phase, Reject, RoleKind};
 use duraft_tests::puppet::says;
-use duraft_tests::{Chain, Cluster, Kind, N1, N2, N3, N4, N5, N6, N7, Options, Rng, any};
+use duraft_tests::{Chain, Cluster, Kind, N1, N2, N3, N4, N5, N6, N7, Options, Outcome, Rng, any};
 
 /// A cluster of three led by n1, everybody caught up.
 fn led(options: Options) -> Cluster {
@@ -287,4 +287,44 @@ fn scenario_s23_a_leader_does_not_count_its_own_undurable_copy() {
     c.deliver_all();
     assert_eq!(c.commit(N1), 2);
     assert_eq!(c.role(N1), RoleKind::Leader);
+}
+
+#[test]
+fn scenario_s25_the_uncommitted_limit_refuses_loudly_and_is_given_back() {
+    // Could go wrong: memory without bound while the quorum is away, a silent refusal, a no-op that
+    // cannot be appended, or a counter that never comes down.
+    let cost = 64 + 4 + 1;
+    let mut c = led(Options::new(3).configure(|config| config.uncommitted_bytes_max = 3 * cost));
+    c.net.cut(N1, N2);
+    c.net.cut(N1, N3);
+    let taken: Vec<_> = ["a", "b", "c"]
+        .into_iter()
+        .map(|x| c.propose(N1, x))
+        .collect();
+    for _ in 0..3 {
+        let refused = c.propose(N1, "d");
+        assert_eq!(
+            c.outcome(refused),
+            Some(Outcome::Rejected(Reject::UncommittedLimit, Some(N1)))
+        );
+    }
+    // A new leader's no-op is not held up by what it inherits.
+    c.crash(N1);
+    c.restart(N1);
+    c.heal();
+    c.lose_patience(N2);
+    c.lose_patience(N3);
+    c.elect(N1);
+    assert_eq!(c.commands(N1), ["a", "b", "c"]);
+    assert!(
+        taken
+            .iter()
+            .all(|id| c.outcome(*id) == Some(Outcome::Unknown))
+    );
+    for command in ["d", "e", "f"] {
+        let again = c.propose(N1, command);
+        assert!(matches!(c.outcome(again), Some(Outcome::Appended(_))));
+    }
+    c.deliver_all();
+    assert_eq!(c.commands(N1), ["a", "b", "c", "d", "e", "f"]);
 }
