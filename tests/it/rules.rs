@@ -1,10 +1,10 @@
-//! The design's rules on batches, digests, completions and slow disks (RULES.md 1, 2, 6-8, 10-12), each
+//! The design's rules on batches, digests, completions and slow disks (RULES.md 1, 2, 6-12, 15, 16, 32), each
 //! with a test that fails without it.
 
 use crate::common::{acceptance, led, settle};
 use duraft_core::{
-    AppendReply, Envelope, Fault, Incarnation, Index, Input, LogId, Membership, Message, Reject,
-    RoleKind, Term,
+    AppendReply, Completion, Envelope, Fault, Incarnation, Index, Input, LoadError, LogId,
+    Membership, Message, Reject, RoleKind, Term,
 };
 use duraft_tests::puppet::says;
 use duraft_tests::{Chain, Cluster, Kind, N1, N2, N3, Options, Outcome, any, commands_body};
@@ -364,6 +364,104 @@ fn rule_15_answers_of_a_dead_life_do_not_count_once_the_next_has_spoken() {
     };
     c.deliver_one(again);
     assert_eq!(c.commit(N1), 2);
+}
+
+/// n1 leads with a log that is on disk only; n3 lacks it, and the reads for it wait.
+fn leader_that_must_read() -> Cluster {
+    let log = Chain::of_terms(&[1, 1, 1, 1]);
+    let options = Options::new(3).log(N1, log.clone()).log(N2, log);
+    let mut c = Cluster::build(options);
+    c.isolate(N3);
+    c.elect(N1);
+    settle(&mut c);
+    assert_eq!(c.applied(N1), 5);
+    c.heal();
+    c.hold_loads(N1);
+    for _ in 0..3 {
+        c.heartbeat(N1);
+        c.deliver_all();
+    }
+    assert_eq!(c.waiting_loads(N1).len(), 1, "{}", c.story());
+    c
+}
+
+#[test]
+fn rule_16_a_leader_that_cannot_read_its_log_steps_down() {
+    // Could go wrong: a failed or short read is sent on as a shorter or other log.
+    for error in [LoadError::Corrupt, LoadError::Io, LoadError::Compacted] {
+        let mut c = leader_that_must_read();
+        assert!(c.fail_load(N1, error));
+        assert_eq!(c.role(N1), RoleKind::Follower);
+        assert_eq!(c.log_terms(N3), [0; 0], "nothing was made up for n3");
+        c.converge();
+        assert_eq!(c.commands(N3).len(), 4);
+    }
+}
+
+#[test]
+fn rule_16_a_read_that_brings_other_batches_is_not_sent_on() {
+    // Could go wrong: a disk that answers with another log's bytes.
+    let mut c = leader_that_must_read();
+    let load = c.waiting_loads(N1)[0];
+    let wrong = Chain::empty().and(1, "not this").batches;
+    let answer = Completion::Loaded {
+        load: load.id,
+        result: Ok(wrong),
+    };
+    c.step(N1, Input::Completed(answer));
+    c.deliver_all();
+    assert_eq!(c.log_terms(N3), [0; 0]);
+    c.converge();
+}
+
+#[test]
+fn rule_16_a_short_read_is_carried_on() {
+    // A read may bring fewer batches than asked for, at least one.
+    let mut c = leader_that_must_read();
+    let whole = c.issued(N1).batches.clone();
+    while let Some(load) = c.waiting_loads(N1).first().copied() {
+        let at = usize::try_from(load.first.0).expect("small") - 1;
+        c.take_load(N1);
+        let result = Ok(whole[at..=at].to_vec());
+        c.step(
+            N1,
+            Input::Completed(Completion::Loaded {
+                load: load.id,
+                result,
+            }),
+        );
+        c.deliver_all();
+    }
+    settle(&mut c);
+    assert_eq!(c.issued(N3).last(), c.issued(N1).last());
+}
+
+#[test]
+fn rule_09_an_answer_to_a_read_of_another_life_or_none_is_not_believed() {
+    // Could go wrong: late reads of before a truncation; here the host invents one.
+    let mut c = leader_that_must_read();
+    let mut load = c.waiting_loads(N1)[0].id;
+    load.0 += 1;
+    let result = Ok(c.issued(N1).batches.clone());
+    c.step(N1, Input::Completed(Completion::Loaded { load, result }));
+    assert_eq!(c.halted(N1), Some(Fault::UnknownCompletion));
+}
+
+#[test]
+fn rule_16_a_node_that_cannot_read_what_is_committed_halts() {
+    // Could go wrong: an entry is skipped by the state machine.
+    let log = Chain::of_terms(&[1, 1, 1]);
+    let mut c = follower(log.clone());
+    c.hold_loads(N1);
+    c.inject(says(N2, N1, 1, log.append(3, 3, 3)));
+    assert_eq!((c.commit(N1), c.applied(N1)), (3, 0));
+    assert!(c.fail_load(N1, LoadError::Corrupt));
+    let fault = Fault::Unreadable {
+        first: Index(1),
+        error: LoadError::Corrupt,
+    };
+    assert_eq!(c.halted(N1), Some(fault));
+    assert_eq!(c.applied(N1), 0);
 }
 
 #[test]

@@ -652,15 +652,17 @@ fn seed_rast_t09_a_write_to_a_follower_is_refused_with_a_hint() {
 #[test]
 fn seed_rast_t12_concurrent_writers_lose_nothing() {
     // RA-T12, with writers that do overlap: four of them keep proposing while nodes crash.
+    let mut acknowledged = 0;
     for seed in 0..100 {
         let mut rng = Rng::new(seed);
         let mut c = led(Options::new(3).seed(seed));
-        let mut asked = vec![Vec::new(); 4];
+        let mut asked: [Vec<(ProposalId, String)>; 4] = Default::default();
         for i in 0..100 {
             let writer = usize::try_from(rng.below(4)).expect("small");
             let to = *rng.pick(&[N1, N2, N3]);
             if c.alive(to) {
-                asked[writer].push(c.propose(to, &format!("{writer}.{i}")));
+                let command = format!("{writer}.{i}");
+                asked[writer].push((c.propose(to, &command), command));
             }
             let id = *rng.pick(&[N1, N2, N3]);
             match rng.below(20) {
@@ -673,13 +675,21 @@ fn seed_rast_t12_concurrent_writers_lose_nothing() {
         }
         c.converge();
         let applied = c.commands(N1);
-        let kept = asked.iter().flatten().filter(|id| c.acknowledged(**id));
-        assert!(kept.count() <= applied.len());
+        for (proposal, command) in asked.iter().flatten() {
+            let times = applied.iter().filter(|text| *text == command).count();
+            assert!(times <= 1, "seed {seed}: {command} twice");
+            assert!(
+                times == 1 || !c.acknowledged(*proposal),
+                "seed {seed}: {command} lost"
+            );
+        }
         assert!(
-            asked.iter().all(|ids| !ids.is_empty()),
+            asked.iter().all(|asked| !asked.is_empty()),
             "every writer wrote"
         );
+        acknowledged += applied.len();
     }
+    assert!(acknowledged > 1_000, "{acknowledged} commands");
 }
 
 #[test]
