@@ -1,0 +1,398 @@
+//! What a log is, without a disk: the state after each submitted write. Written from the design, not
+//! from the log's code; the only thing shared with it is the core's types.
+
+use bytes::Bytes;
+use duraft_core::{
+    Batch, BatchKind, Body, GroupId, HardState, NodeId, Position, Term, Write, WriteSeq,
+};
+use duraft_disk::SplitMix64;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What one group's log must hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct GroupState {
+    pub(super) hard: HardState,
+    /// Everything up to here is compacted away.
+    pub(super) start: Position,
+    /// The membership at `start`, as the body of the batch that carried it.
+    pub(super) membership: Bytes,
+    pub(super) batches: Vec<Batch>,
+}
+
+impl GroupState {
+    fn empty() -> GroupState {
+        GroupState {
+            membership: membership_body(None),
+            hard: HardState::default(),
+            start: Position::START,
+            batches: Vec::new(),
+        }
+    }
+
+    pub(super) fn end(&self) -> Position {
+        self.batches
+            .last()
+            .map_or(self.start, |batch| batch.header.position())
+    }
+
+    fn boundaries(&self) -> Vec<Position> {
+        let ends = self.batches.iter().map(|batch| batch.header.position());
+        std::iter::once(self.start).chain(ends).collect()
+    }
+
+    /// The parts of a write take effect in the order of its fields.
+    fn apply(&mut self, write: &Write) {
+        if let Some(hard) = write.hard_state {
+            self.hard = hard;
+        }
+        if let Some(keep) = write.truncate {
+            self.batches
+                .retain(|batch| batch.header.last() <= keep.index());
+            assert_eq!(self.end(), keep, "the workload cuts at boundaries");
+        }
+        for batch in &write.append {
+            assert!(
+                batch.header.follows(&self.end()),
+                "the workload continues the log"
+            );
+            self.batches.push(batch.clone());
+        }
+        if let Some(upto) = write.compact {
+            let gone = self
+                .batches
+                .iter()
+                .filter(|batch| batch.header.first <= upto.index());
+            if let Some(last) = gone.rev().find(|b| b.header.kind == BatchKind::Membership) {
+                self.membership = last.body.clone();
+            }
+            self.batches
+                .retain(|batch| batch.header.first > upto.index());
+            self.start = upto;
+        }
+    }
+
+    /// Does this hold all of `truth` and at most what a compaction would have dropped? A compaction
+    /// that is forgotten loses nothing.
+    pub(super) fn covers(&self, truth: &GroupState) -> bool {
+        let Some(more) = self.batches.len().checked_sub(truth.batches.len()) else {
+            return false;
+        };
+        let (extra, rest) = self.batches.split_at(more);
+        let joint = extra
+            .last()
+            .map_or(self.start, |batch| batch.header.position());
+        let memberships = extra
+            .iter()
+            .filter(|b| b.header.kind == BatchKind::Membership);
+        let membership = memberships
+            .last()
+            .map_or(&self.membership, |batch| &batch.body);
+        self.hard == truth.hard
+            && joint == truth.start
+            && rest == truth.batches
+            && *membership == truth.membership
+    }
+
+    pub(super) fn show(&self) -> String {
+        let batches: Vec<String> = self
+            .batches
+            .iter()
+            .map(|batch| batch.header.position().to_string())
+            .collect();
+        let (hard, start) = (self.hard, self.start);
+        format!(
+            "{hard:?} after {start} m{:x?} [{}]",
+            &self.membership[4..],
+            batches.join(" ")
+        )
+    }
+}
+
+/// All groups of a store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct State(pub(super) BTreeMap<GroupId, GroupState>);
+
+impl State {
+    pub(super) fn empty(groups: u64) -> State {
+        let groups = (0..groups).map(|group| (GroupId(group), GroupState::empty()));
+        State(groups.collect())
+    }
+
+    /// Are the logs the same, whatever the hard states and memberships?
+    pub(super) fn same_logs(&self, other: &State) -> bool {
+        let log = |state: &GroupState| (state.start, state.batches.clone());
+        let logs = |state: &State| state.0.values().map(log).collect::<Vec<_>>();
+        logs(self) == logs(other)
+    }
+
+    /// [`GroupState::covers`] for every group.
+    pub(super) fn covers(&self, truth: &State) -> bool {
+        self.0.len() == truth.0.len()
+            && truth
+                .0
+                .iter()
+                .all(|(group, truth)| self.0.get(group).is_some_and(|held| held.covers(truth)))
+    }
+
+    pub(super) fn show(&self) -> String {
+        let groups: Vec<String> = self
+            .0
+            .iter()
+            .map(|(group, state)| format!("group {group}: {}", state.show()))
+            .collect();
+        groups.join(", ")
+    }
+}
+
+/// What recovery may return: the state after any prefix of what was submitted that holds all that
+/// was acknowledged.
+#[derive(Clone)]
+pub(super) struct Expected {
+    /// The states after each write; the first one holds all that was acknowledged.
+    states: Vec<Arc<State>>,
+}
+
+impl Expected {
+    pub(super) fn exactly(state: Arc<State>) -> Expected {
+        Expected {
+            states: vec![state],
+        }
+    }
+
+    pub(super) fn newest(&self) -> &Arc<State> {
+        self.states.last().expect("there is always one state")
+    }
+
+    pub(super) fn oldest(&self) -> &Arc<State> {
+        &self.states[0]
+    }
+
+    pub(super) fn states(&self) -> impl Iterator<Item = &Arc<State>> {
+        self.states.iter()
+    }
+
+    /// A write was handed in: from now on its effect may be found.
+    pub(super) fn submit(&mut self, group: GroupId, write: &Write) {
+        let mut state = State::clone(self.newest());
+        state
+            .0
+            .get_mut(&group)
+            .expect("the workload knows its groups")
+            .apply(write);
+        self.states.push(Arc::new(state));
+    }
+
+    /// Everything submitted was acknowledged: nothing else may be found.
+    pub(super) fn acknowledge(&mut self) {
+        self.states.drain(..self.states.len() - 1);
+    }
+
+    /// The state that was found, if it may be found.
+    pub(super) fn find(&self, found: &State) -> Option<Arc<State>> {
+        self.states.iter().find(|state| ***state == *found).cloned()
+    }
+
+    pub(super) fn show(&self) -> String {
+        let states: Vec<String> = self.states.iter().map(|state| state.show()).collect();
+        states.join("\n    or ")
+    }
+}
+
+/// How large and how varied the writes are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    pub(super) groups: u64,
+    /// Longest command, in bytes.
+    pub(super) command_max: u64,
+    /// Every second command is about as long as can be, instead of few.
+    pub(super) heavy: bool,
+    /// A group holds at most so many batches before it compacts.
+    pub(super) batches_max: usize,
+}
+
+/// Draws the next write of a group in this state. Every batch has content of its own, so what comes
+/// back without leave, or from another place, is seen.
+pub(super) fn draw_write(
+    rng: &mut SplitMix64,
+    shape: &Shape,
+    group: GroupId,
+    state: &GroupState,
+) -> Write {
+    let mut write = Write {
+        seq: WriteSeq(0),
+        hard_state: None,
+        truncate: None,
+        append: Vec::new(),
+        compact: None,
+    };
+    let mut end = state.end();
+    let mut hard = state.hard;
+    let full = state.batches.len() >= shape.batches_max;
+    match rng.below(16) {
+        // A new term or a new vote and nothing else.
+        0..=1 => {
+            hard = later_term(rng, hard);
+            write.hard_state = Some(hard);
+            return write;
+        }
+        // A suffix is replaced by batches of a new term, or in a new term by nothing yet.
+        2..=4 if !state.batches.is_empty() => {
+            hard = later_term(rng, hard);
+            write.hard_state = Some(hard);
+            let boundaries = state.boundaries();
+            let keep = rng.below(boundaries.len() as u64 - 1);
+            end = boundaries[usize::try_from(keep).expect("a few boundaries")];
+            write.truncate = Some(end);
+            if rng.below(3) == 0 {
+                return write;
+            }
+        }
+        // The log is compacted, with nothing else.
+        5 if !state.batches.is_empty() => {
+            write.compact = Some(draw_boundary(rng, state));
+            return write;
+        }
+        6..=7 => {
+            hard = later_term(rng, hard);
+            write.hard_state = Some(hard);
+        }
+        _ => {}
+    }
+    if hard.term == Term(0) {
+        hard = later_term(rng, hard);
+        write.hard_state = Some(hard);
+    }
+    for _ in 0..1 + rng.below(3) {
+        let batch = draw_body(rng, shape)
+            .seal(group, &end, hard.term)
+            .expect("small batches have a place");
+        end = batch.header.position();
+        write.append.push(batch);
+    }
+    if full && write.truncate.is_none() {
+        write.compact = Some(draw_boundary(rng, state));
+    }
+    write
+}
+
+fn draw_boundary(rng: &mut SplitMix64, state: &GroupState) -> Position {
+    let place = 1 + rng.below(state.batches.len() as u64);
+    state.boundaries()[usize::try_from(place).expect("a few boundaries")]
+}
+
+fn later_term(rng: &mut SplitMix64, hard: HardState) -> HardState {
+    // A vote may be spent in a term that is known already; else the term moves on.
+    let vote = (rng.below(3) > 0).then(|| NodeId(rng.below(5)));
+    if hard.vote.is_none() && vote.is_some() && rng.below(3) == 0 && hard.term > Term(0) {
+        return HardState {
+            term: hard.term,
+            vote,
+        };
+    }
+    HardState {
+        term: Term(hard.term.0 + 1 + rng.below(2)),
+        vote,
+    }
+}
+
+fn draw_body(rng: &mut SplitMix64, shape: &Shape) -> Body {
+    match rng.below(24) {
+        0 => return Body::noop(),
+        1 => {
+            let bytes = membership_body(Some(rng.next()));
+            return Body {
+                kind: BatchKind::Membership,
+                codec: 0,
+                count: 1,
+                checksum: crc32(&bytes),
+                bytes,
+            };
+        }
+        _ => {}
+    }
+    let count = 1 + rng.below(4);
+    let mut commands: Vec<Vec<u8>> = Vec::new();
+    for _ in 0..count {
+        let len = match rng.below(4) {
+            _ if shape.heavy && rng.below(2) == 0 => shape.command_max - rng.below(64),
+            0 => rng.below(8),
+            1 | 2 => rng.below(shape.command_max / 4 + 1),
+            _ => rng.below(shape.command_max + 1),
+        };
+        commands.push((0..len).map(|_| (rng.next() & 0xff) as u8).collect());
+    }
+    let mut bytes = Vec::new();
+    let mut end = 0_u32;
+    for command in &commands {
+        end += u32::try_from(command.len()).expect("commands are short");
+        bytes.extend_from_slice(&end.to_le_bytes());
+    }
+    bytes.extend(commands.concat());
+    Body {
+        kind: BatchKind::Commands,
+        codec: 0,
+        count: u32::try_from(count).expect("a few commands"),
+        checksum: crc32(&bytes),
+        bytes: Bytes::from(bytes),
+    }
+}
+
+/// The body of a membership batch: node 1, and another voter; counts of voters and learners first.
+pub(super) fn membership_body(other: Option<u64>) -> Bytes {
+    let voters = BTreeSet::from_iter([1].into_iter().chain(other));
+    let mut bytes = vec![u8::try_from(voters.len()).expect("one or two"), 0, 0, 0];
+    voters
+        .iter()
+        .for_each(|voter| bytes.extend_from_slice(&voter.to_le_bytes()));
+    Bytes::from(bytes)
+}
+
+/// CRC-32/IEEE bit by bit: the oracle does not borrow the log's checksum code.
+fn crc32(bytes: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            let low = crc & 1;
+            crc = (crc >> 1) ^ (0xedb8_8320 * low);
+        }
+    }
+    !crc
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksum_is_the_one_of_the_standard() {
+        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+    }
+
+    #[test]
+    fn drawn_workloads_do_everything_a_log_can_be_asked() {
+        // A workload without truncations would never see a resurrected suffix.
+        let shape = Shape {
+            groups: 1,
+            command_max: 2000,
+            heavy: false,
+            batches_max: 6,
+        };
+        let mut rng = SplitMix64::new(1);
+        let mut expected = Expected::exactly(Arc::new(State::empty(1)));
+        let group = GroupId(0);
+        let (mut cuts, mut compactions, mut votes, mut both) = (0, 0, 0, 0);
+        for _ in 0..1000 {
+            let write = draw_write(&mut rng, &shape, group, &expected.newest().0[&group]);
+            cuts += u32::from(write.truncate.is_some());
+            compactions += u32::from(write.compact.is_some());
+            votes += u32::from(write.append.is_empty() && write.hard_state.is_some());
+            both += u32::from(write.truncate.is_some() && !write.append.is_empty());
+            expected.submit(group, &write);
+            assert!(expected.newest().0[&group].batches.len() <= 12);
+            expected.acknowledge();
+        }
+        assert!(cuts > 50 && compactions > 50 && votes > 50 && both > 30);
+    }
+}
