@@ -1,6 +1,6 @@
 //! Who a store is, how it behaves, and what its limits must satisfy together.
 
-use crate::format::payload::{CHECKPOINT_LEN_MAX, LOST_LEN_MAX};
+use crate::format::payload::{CHECKPOINT_LEN_MAX, LOST_LEN_MAX, MEMBERSHIP_LEN_MAX};
 use crate::format::record::DESCRIPTOR_LEN;
 use crate::format::{BLOCK_BYTES, FIXED_BLOCKS, align8, block, block_offset};
 use duraft_core::{NodeId, mix64};
@@ -160,7 +160,8 @@ pub(crate) fn records_bytes_max(slot_bytes: u64, groups: usize) -> u64 {
 /// Bytes of records a write with one batch of this size may need: hard state, truncation, batch and
 /// compaction.
 fn one_batch_bytes(max_batch_bytes: u32) -> u64 {
-    (4 * DESCRIPTOR_LEN + align8(max_batch_bytes as usize)) as u64
+    let payloads = align8(max_batch_bytes as usize) + align8(MEMBERSHIP_LEN_MAX);
+    (4 * DESCRIPTOR_LEN + payloads) as u64
 }
 
 impl WalOptions {
@@ -217,7 +218,7 @@ impl WalOptions {
     }
 
     /// Most bytes of records in one write or commit of a store with this many groups. A record costs
-    /// 64 bytes and, for a batch, its body rounded up to 8 bytes.
+    /// 64 bytes and, for a batch, its body rounded up to 8 bytes; a compaction also the membership.
     pub fn write_bytes_max(&self, groups: usize) -> u64 {
         records_bytes_max(self.slot_bytes, groups)
     }

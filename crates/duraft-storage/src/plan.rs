@@ -3,31 +3,43 @@
 
 use crate::encode::Measure;
 use crate::errors::{WalError, WriteProblem};
+use crate::format::payload::{MEMBERSHIP_LEN_MAX, encode_membership};
 use crate::format::record::check_header;
 use crate::index::{GroupIndex, StoreIndex, membership_in};
 use crate::log::{Headed, Shape};
 use crate::wal::Submission;
-use duraft_core::{Batch, BatchHeader, GroupId, HardState, Index, Position, Write, WriteSeq};
+use duraft_core::{
+    Batch, BatchHeader, GroupId, HardState, Index, Membership, Position, Write, WriteSeq,
+};
 use std::collections::BTreeMap;
 
 /// What a commit comes to.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Planned {
     pub(crate) measure: Measure,
     pub(crate) appends: bool,
+    /// The encoded membership at the boundary of each compaction, in order.
+    pub(crate) memberships: Vec<Vec<u8>>,
 }
 
-/// Bytes and records of one write.
-pub(crate) fn measure(write: &Write) -> Measure {
+/// Most bytes and records of one write: how large the membership of a compaction is depends on the log.
+pub(crate) fn measure_max(write: &Write) -> Measure {
+    measure(write, MEMBERSHIP_LEN_MAX)
+}
+
+fn measure(write: &Write, membership_len: usize) -> Measure {
     let mut measure = Measure::default();
-    let markers = usize::from(write.hard_state.is_some())
-        + usize::from(write.truncate.is_some())
-        + usize::from(write.compact.is_some());
-    for _ in 0..markers {
+    if write.hard_state.is_some() {
+        measure.add(0);
+    }
+    if write.truncate.is_some() {
         measure.add(0);
     }
     for batch in &write.append {
         measure.add(batch.body.len());
+    }
+    if write.compact.is_some() {
+        measure.add(membership_len);
     }
     measure
 }
@@ -55,10 +67,17 @@ pub(crate) fn check(
             }
         };
         let write = &submission.write;
-        layers[place]
+        let layer = &mut layers[place];
+        layer
             .write(write)
             .map_err(|problem| WalError::Invalid { group, problem })?;
-        planned.measure = planned.measure.plus(measure(write));
+        let mut membership_len = 0;
+        if let Some(upto) = &write.compact {
+            let membership = encode_membership(layer.membership_at(upto.index()));
+            membership_len = membership.len();
+            planned.memberships.push(membership);
+        }
+        planned.measure = planned.measure.plus(measure(write, membership_len));
         planned.appends |= !write.append.is_empty();
     }
     Ok(planned)
@@ -75,6 +94,7 @@ struct Layer<'a> {
     /// The base's boundaries up to here are still part of the log.
     kept: Index,
     added: Vec<BatchHeader>,
+    memberships: Vec<(Index, Membership)>,
     /// A damaged log is rare: it is copied and changed for real.
     gapped: Option<Shape<BatchHeader>>,
 }
@@ -92,6 +112,7 @@ impl<'a> Layer<'a> {
             end: log.end(),
             kept: log.end().index(),
             added: Vec::new(),
+            memberships: Vec::new(),
             gapped,
         }
     }
@@ -121,7 +142,19 @@ impl<'a> Layer<'a> {
         check_term(self.end, self.hard_state)
     }
 
+    /// The membership in force at `upto`, a boundary of the log as it would be.
+    fn membership_at(&self, upto: Index) -> &Membership {
+        let added = self.memberships.iter().rev().find(|(at, _)| *at <= upto);
+        let held = self.base.memberships.iter().rev();
+        let held = || held.clone().find(|(at, _)| *at <= upto.min(self.kept));
+        added
+            .or_else(held)
+            .map_or(&self.base.membership, |(_, membership)| membership)
+    }
+
     fn truncate(&mut self, keep: &Position) -> Result<(), WriteProblem> {
+        self.memberships.retain(|(at, _)| *at <= keep.index());
+        self.kept = self.kept.min(keep.index());
         if let Some(shape) = &mut self.gapped {
             shape.truncate(keep)?;
             self.end = shape.end();
@@ -155,7 +188,9 @@ impl<'a> Layer<'a> {
             at: header.first,
             problem,
         })?;
-        membership_in(header, &batch.body)?;
+        if let Some(membership) = membership_in(header, &batch.body)? {
+            self.memberships.push((header.first, membership));
+        }
         if let Some(shape) = &mut self.gapped {
             shape.append(*header, true)?;
             self.end = shape.end();

@@ -53,11 +53,11 @@ impl Submission {
     /// Bytes of records the write takes in a commit: what `commit_bytes_max` and `queue_bytes_max`
     /// count.
     pub fn cost(&self) -> u64 {
-        plan::measure(&self.write).bytes()
+        plan::measure_max(&self.write).bytes()
     }
 
     fn records(&self) -> usize {
-        plan::measure(&self.write).records
+        plan::measure_max(&self.write).records
     }
 }
 
@@ -235,7 +235,10 @@ impl Wal {
             dead: &dead,
             each: &|push| {
                 let index = shared.index.read();
-                submissions.iter().for_each(|s| records_of(s, &index, push));
+                let mut memberships = planned.memberships.iter();
+                submissions
+                    .iter()
+                    .for_each(|s| records_of(s, &index, &mut memberships, push));
             },
         };
         self.write_block(content)?;
@@ -463,7 +466,12 @@ fn forget<'a>(chain: &mut BTreeMap<u64, Link>, dropped: impl IntoIterator<Item =
 }
 
 /// The records of one write, in the order in which they take effect.
-fn records_of(submission: &Submission, index: &StoreIndex, push: &mut dyn FnMut(Frame, &[u8])) {
+fn records_of(
+    submission: &Submission,
+    index: &StoreIndex,
+    memberships: &mut std::slice::Iter<'_, Vec<u8>>,
+    push: &mut dyn FnMut(Frame, &[u8]),
+) {
     let Submission { group, write } = submission;
     if let Some(state) = write.hard_state {
         let membership = index
@@ -479,6 +487,9 @@ fn records_of(submission: &Submission, index: &StoreIndex, push: &mut dyn FnMut(
         push(Frame::of_batch(&batch.header), &batch.body);
     }
     if let Some(upto) = &write.compact {
-        push(Frame::of_compact(*group, upto), &[]);
+        let membership = memberships
+            .next()
+            .expect("the plan found one per compaction");
+        push(Frame::of_compact(*group, upto, membership), membership);
     }
 }

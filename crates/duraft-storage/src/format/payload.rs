@@ -43,6 +43,8 @@ pub(crate) struct GroupFact {
 
 /// Largest encoded checkpoint.
 pub(crate) const CHECKPOINT_LEN_MAX: usize = CHECKPOINT_LEN + 8 * MEMBERS_MAX;
+/// Largest encoded membership.
+pub(crate) const MEMBERSHIP_LEN_MAX: usize = MEMBERSHIP_LEN + 8 * MEMBERS_MAX;
 /// Most missing ranges kept apart; more are merged from the end.
 pub(crate) const RANGES_MAX: usize = 16;
 /// Largest encoded damage.

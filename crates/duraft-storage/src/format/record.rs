@@ -5,7 +5,8 @@ use super::FormatError;
 use super::payload::{self, GroupCheckpoint, GroupFact, LostLog};
 use byteorder::{ByteOrder, LittleEndian as LE};
 use duraft_core::{
-    BatchHeader, BatchKind, Digest, GroupId, HardState, Index, LogId, NodeId, Position, Term,
+    BatchHeader, BatchKind, Digest, GroupId, HardState, Index, LogId, Membership, NodeId, Position,
+    Term,
 };
 
 /// Bytes of a descriptor.
@@ -190,8 +191,13 @@ impl Frame {
         Frame::with_position(number::TRUNCATE, group, keep)
     }
 
-    pub(crate) fn of_compact(group: GroupId, upto: &Position) -> Frame {
-        Frame::with_position(number::COMPACT, group, upto)
+    /// `membership` is the encoded membership at `upto`: the batch that set it may be lost.
+    pub(crate) fn of_compact(group: GroupId, upto: &Position, membership: &[u8]) -> Frame {
+        Frame {
+            payload_len: super::disk_length(membership.len()),
+            payload_sum: crc32fast::hash(membership),
+            ..Frame::with_position(number::COMPACT, group, upto)
+        }
     }
 
     fn with_payload(kind: u8, group: GroupId, payload: &[u8]) -> Frame {
@@ -362,6 +368,7 @@ pub(crate) enum Record {
     Compact {
         group: GroupId,
         upto: Position,
+        membership: Membership,
     },
     GroupState {
         group: GroupId,
@@ -434,10 +441,14 @@ impl Record {
                 group,
                 keep: frame.place(),
             },
-            number::COMPACT => Record::Compact {
-                group,
-                upto: frame.place(),
-            },
+            number::COMPACT => {
+                let payload = checked_payload(&frame, payloads, payloads_at)?;
+                Record::Compact {
+                    group,
+                    upto: frame.place(),
+                    membership: payload::decode_membership(payload)?,
+                }
+            }
             number::GROUP_STATE => {
                 let payload = checked_payload(&frame, payloads, payloads_at)?;
                 Record::GroupState {

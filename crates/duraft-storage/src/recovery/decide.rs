@@ -8,8 +8,8 @@
 use super::scan::{Item, Lens, Seen, TailScan};
 use super::survey::{SlotImage, unreadable_from};
 use crate::errors::{Hole, OpenError};
-use crate::format::FIRST_COMMIT_BLOCK;
 use crate::format::header::{SegmentEnd, SegmentHeader};
+use crate::format::{FIRST_COMMIT_BLOCK, MARK_A};
 
 /// What the newest blocks prove, against what can be read of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -290,8 +290,13 @@ fn orphans(
     for image in images.iter_mut() {
         let headed = image.header.is_ok();
         let first = lens.header_at(&image.bytes, FIRST_COMMIT_BLOCK);
-        let newer_than_header = first.is_some_and(|first| {
-            first.age() > tail.age() && image.segment().is_none_or(|own| own.age() < first.age())
+        // A segment begins with header, mark and first block in one write, of which any part may be
+        // there alone.
+        let newer_than_header = (MARK_A..=FIRST_COMMIT_BLOCK).any(|block| {
+            lens.header_at(&image.bytes, block).is_some_and(|found| {
+                let own = image.segment().is_some_and(|own| own.age() >= found.age());
+                found.age() > tail.age() && !own
+            })
         });
         if headed && !newer_than_header {
             filled.push(image.full_length);

@@ -322,13 +322,18 @@ fn write_fence(
     wal.last_commit += 1;
     adopt_moved(wal, &moved);
     // Unlike another segment's first block, the fence says what no kept segment says: hard states and
-    // cuts of blocks it replaced. So the next block echoes, and the next table lists, every group.
+    // cuts of blocks it replaced. So the next block echoes, and the next tables list, every group.
     let groups = wal.reader().groups();
     wal.echo.extend(&groups);
     wal.touched.extend(&groups);
+    let since = wal.table_since;
     for (segment, _, _) in &segments[moves.kept..] {
         wal.pool.release(Arc::clone(segment), wal.last_commit);
     }
+    // What the fence copied is proven nowhere else: prove the fence before anybody relies on it.
+    wal.prove_with_mark().map_err(open_error)?;
+    wal.touched.extend(&groups);
+    wal.table_since = since;
     Ok(())
 }
 

@@ -189,10 +189,12 @@ fn tell(
         } else {
             scan_part(lens, &image.bytes, part)
         };
-        replay.items(&segment, &image.bytes, &items)?;
-        if place == tail {
-            marks(&mut replay, &segment, &image.bytes, layout)?;
-        }
+        let marks = if place == tail {
+            &layout.tail.marks[..]
+        } else {
+            &[]
+        };
+        replay.items(&segment, &image.bytes, &items, marks)?;
         image.unload();
         if place < tail {
             segment.seal();
@@ -233,28 +235,6 @@ fn scan_part(lens: &Lens, bytes: &[u8], part: &Part) -> (Vec<Item>, Option<Segme
     let scan = lens.scan_tail(bytes, &part.header, 0, &mut Seen::default());
     let end = scan::end_of(&part.header, &scan.items, u64::MAX);
     (scan.items, end)
-}
-
-/// Tables of marks count where nothing newer than what they prove can be read.
-fn marks(
-    replay: &mut Replay,
-    segment: &Arc<Segment>,
-    bytes: &[u8],
-    layout: &Layout,
-) -> Result<(), OpenError> {
-    let lost_to_the_end = replay
-        .holes
-        .last()
-        .is_some_and(|h| h.segment == segment.seq && h.last >= Some(replay.last_commit));
-    if !lost_to_the_end {
-        return Ok(());
-    }
-    for mark in &layout.tail.marks {
-        if mark.durable == layout.tail.watermark && mark.durable > replay.last_commit {
-            replay.mark(segment, bytes, mark)?;
-        }
-    }
-    Ok(())
 }
 
 pub(crate) fn take_lock(disk: &dyn Disk) -> Result<Box<dyn DiskLock>, OpenError> {

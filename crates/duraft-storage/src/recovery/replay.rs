@@ -18,7 +18,7 @@ use crate::format::{FIRST_COMMIT_BLOCK, block_offset, memory_index};
 use crate::index::{GroupIndex, Lost, membership_in};
 use crate::plan::{check_hard_state, check_term};
 use crate::segment::{Entry, Segment};
-use duraft_core::{BatchHeader, GroupId, HardState, Position};
+use duraft_core::{BatchHeader, GroupId, HardState, Membership, Position};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -75,6 +75,7 @@ impl Replay {
         segment: &Arc<Segment>,
         bytes: &[u8],
         items: &[Item],
+        marks: &[BlockHeader],
     ) -> Result<(), OpenError> {
         for item in items {
             match item {
@@ -83,12 +84,22 @@ impl Replay {
                     header,
                     bytes,
                 })?,
-                Item::Hole { first, last } => self.hole(Hole {
-                    segment: segment.seq,
-                    slot: Some(segment.slot),
-                    first: *first,
-                    last: *last,
-                }),
+                Item::Hole { first, last } => {
+                    self.hole(Hole {
+                        segment: segment.seq,
+                        slot: Some(segment.slot),
+                        first: *first,
+                        last: *last,
+                    });
+                    // A mark states what was durable at a commit: here, the last one lost.
+                    for header in marks.iter().filter(|mark| Some(mark.durable) == *last) {
+                        self.records_of(&Site {
+                            segment,
+                            header,
+                            bytes,
+                        })?;
+                    }
+                }
             }
         }
         Ok(())
@@ -122,20 +133,6 @@ impl Replay {
                 .for_each(|group| group.pending.vote = false);
         }
         Ok(())
-    }
-
-    /// Applies the table of a mark that states what was durable at the last commit.
-    pub(crate) fn mark(
-        &mut self,
-        segment: &Arc<Segment>,
-        bytes: &[u8],
-        header: &BlockHeader,
-    ) -> Result<(), OpenError> {
-        self.records_of(&Site {
-            segment,
-            header,
-            bytes,
-        })
     }
 
     fn records_of(&mut self, site: &Site<'_>) -> Result<(), OpenError> {
@@ -215,8 +212,12 @@ impl Replay {
                 Ok(())
             }),
             Record::Truncate { group, keep } => self.with(site, group, |group| group.cut(&keep)),
-            Record::Compact { group, upto } => {
-                self.with(site, group, |group| group.compact(&upto));
+            Record::Compact {
+                group,
+                upto,
+                membership,
+            } => {
+                self.with(site, group, |group| group.compact(&upto, membership));
             }
             Record::GroupState { group, checkpoint } => self.checkpoint(site, group, &checkpoint),
             Record::CheckpointEnd { .. } => {}
@@ -414,8 +415,8 @@ impl Group {
         Ok(())
     }
 
-    fn compact(&mut self, upto: &Position) -> Result<(), WriteProblem> {
-        match self.index.compact(upto) {
+    fn compact(&mut self, upto: &Position, membership: Membership) -> Result<(), WriteProblem> {
+        let compacted = match self.index.compact(upto) {
             Ok(_) => Ok(()),
             Err(_) if self.pending.log => {
                 let end = self.index.log.end();
@@ -429,7 +430,9 @@ impl Group {
                 Ok(())
             }
             Err(problem) => Err(problem),
-        }
+        };
+        self.index.membership = membership;
+        compacted
     }
 
     fn damaged(&mut self, lost: &LostLog) {

@@ -199,14 +199,15 @@ impl Wal {
             self.write_block(content)?;
         } else {
             // No room for a block, and a new segment is too much for a proof: the mark is one.
-            self.write_lone_mark()?;
+            self.prove_with_mark()?;
         }
         self.stats.receipts += 1;
         self.proven = true;
         Ok(())
     }
 
-    pub(super) fn write_lone_mark(&mut self) -> Result<(), WalError> {
+    /// Writes the far mark and syncs it: proof of the last commit without a block.
+    pub(crate) fn prove_with_mark(&mut self) -> Result<(), WalError> {
         let Some(tail) = &self.tail else {
             return Ok(());
         };
@@ -219,6 +220,7 @@ impl Wal {
         self.stats.fsyncs += 1;
         self.since_mark = 0;
         self.tables_written();
+        self.proven = true;
         self.pool.settle(self.last_commit);
         Ok(())
     }

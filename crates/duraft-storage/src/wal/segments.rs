@@ -70,6 +70,9 @@ impl Wal {
     /// A ready slot, made here and now if the preparer has not kept up.
     pub(super) fn take_slot(&mut self, need: Need) -> Result<Slot, WalError> {
         loop {
+            // A reader may have let go of a slot since.
+            let unproven = u64::from(!self.proven);
+            self.pool.settle(self.last_commit.saturating_sub(unproven));
             let refused = match self.pool.take(need) {
                 Ok(Some(slot)) => return Ok(slot),
                 Ok(None) => false,
@@ -85,8 +88,7 @@ impl Wal {
             if refused || pool.resting == 0 || self.proven {
                 return Err(WalError::StorageFull);
             }
-            self.write_lone_mark()?;
-            self.proven = true;
+            self.prove_with_mark()?;
         }
     }
 

@@ -11,7 +11,7 @@ use std::thread;
 fn options() -> GroupLogOptions {
     let wal = WalOptions {
         slot_bytes: 64 << 10,
-        slots_max: 64,
+        slots_max: 1024,
         ..WalOptions::default()
     };
     GroupLogOptions {
