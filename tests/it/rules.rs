@@ -4,7 +4,7 @@
 use crate::common::{acceptance, led, settle};
 use duraft_core::{
     AppendReply, Completion, Envelope, Fault, Incarnation, Index, Input, LoadError, LogId,
-    Membership, Message, Reject, RoleKind, Term,
+    Membership, Message, Phase, Reject, RoleKind, Term,
 };
 use duraft_tests::puppet::says;
 use duraft_tests::{Chain, Cluster, Kind, N1, N2, N3, Options, Outcome, any, commands_body};
@@ -96,6 +96,23 @@ fn rule_02_a_cut_at_or_below_commit_is_a_fault_and_is_not_done() {
             .filter_map(acceptance)
             .all(|matched| matched <= 2)
     );
+}
+
+#[test]
+fn rule_02_a_leader_that_contradicts_its_own_words_is_not_believed() {
+    // Could go wrong: within one term a leader's log only grows; who says otherwise is broken, and
+    // what was acknowledged to it must stay.
+    let mut c = follower(Chain::empty());
+    c.inject(says(N2, N1, 3, Chain::of_terms(&[1, 1, 3]).append(0, 3, 0)));
+    c.deliver_all();
+    assert_eq!(c.take_mail().iter().filter_map(acceptance).max(), Some(3));
+    let other = Chain::of_terms(&[1, 2]);
+    c.deliver_one(says(N2, N1, 3, other.append(1, 2, 2)));
+    c.deliver_all();
+    assert_eq!(c.log_terms(N1), [1, 1, 3]);
+    assert_eq!(c.durable(N1).last(), c.issued(N1).last());
+    assert_eq!(c.commit(N1), 0);
+    assert!(c.take_mail().iter().filter_map(acceptance).next().is_none());
 }
 
 #[test]
@@ -364,6 +381,17 @@ fn rule_15_answers_of_a_dead_life_do_not_count_once_the_next_has_spoken() {
     };
     c.deliver_one(again);
     assert_eq!(c.commit(N1), 2);
+    // The next life has lost what was not durable: it is asked before anything is sent ahead.
+    assert_eq!(c.progress(N1, N2).phase, Phase::Replicate);
+    let mut third = says(N2, N1, 1, Message::HeartbeatReply { round: 0 });
+    third.incarnation = Incarnation(3);
+    c.deliver_one(third);
+    assert_eq!(c.progress(N1, N2).phase, Phase::Probe);
+    assert_eq!(
+        c.progress(N1, N2).matched,
+        Index(2),
+        "what was acknowledged is durable there"
+    );
 }
 
 /// n1 leads with a log that is on disk only; n3 lacks it, and the reads for it wait.

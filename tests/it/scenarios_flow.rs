@@ -1,6 +1,6 @@
 //! Scenarios of replication and of disks that lag (S14, S16, S19-S23).
 
-use duraft_core::{AppendReply, Envelope, Message, Phase, Reject, RoleKind};
+use duraft_core::{AppendReply, Envelope, Index, LogId, Message, Phase, Reject, RoleKind, Term};
 use duraft_tests::puppet::says;
 use duraft_tests::{Chain, Cluster, Kind, N1, N2, N3, N4, N5, N6, N7, Options, Outcome, Rng, any};
 
@@ -56,6 +56,53 @@ fn scenario_s14_a_full_window_stays_silent_until_a_heartbeat_finds_it_alive() {
 }
 
 #[test]
+fn scenario_s14_the_window_is_bounded_in_bytes_too() {
+    // Could go wrong: few large appends where many small ones were counted.
+    let cost = 64 + 4 + 100;
+    let mut c = led(Options::new(3).configure(|config| config.inflight_bytes_max = 3 * cost));
+    for _ in 0..8 {
+        c.propose(N1, &"x".repeat(100));
+    }
+    let progress = c.progress(N1, N3);
+    assert_eq!(
+        (progress.inflight_messages, progress.inflight_bytes),
+        (3, 3 * cost)
+    );
+    c.deliver_all();
+    assert_eq!(c.commit(N3), 9);
+}
+
+#[test]
+fn scenario_s14_refusals_at_what_is_matched_start_no_storm() {
+    // Could go wrong: a peer that lost what it acknowledged, or a duplicate, is asked again and again.
+    let mut c = Cluster::build(Options::new(3).plain().puppets(&[N2, N3]));
+    c.campaign(N1);
+    c.inject(says(N2, N1, 1, Message::VoteReply { granted: true }));
+    c.propose(N1, "x");
+    let matched = Index(2);
+    c.inject(says(
+        N3,
+        N1,
+        1,
+        Message::AppendReply(AppendReply::Accepted { matched }),
+    ));
+    let before = appends_to(&c, N3);
+    let prev = LogId {
+        term: Term(1),
+        index: matched,
+    };
+    let refusal = AppendReply::Rejected {
+        prev,
+        hint: LogId::default(),
+    };
+    for _ in 0..20 {
+        c.deliver_one(says(N3, N1, 1, Message::AppendReply(refusal)));
+        assert_eq!(c.progress(N1, N3).matched, matched);
+    }
+    assert!(appends_to(&c, N3) <= before + 1);
+}
+
+#[test]
 fn scenario_s16_a_heartbeat_round_ends_probing_without_a_new_proposal() {
     // Could go wrong: a peer that lost one append stays behind until the next proposal.
     let mut c = led(Options::new(3));
@@ -78,6 +125,15 @@ fn scenario_s16_a_heartbeat_round_ends_probing_without_a_new_proposal() {
     c.propose(N1, "z");
     c.propose(N1, "w");
     assert_eq!(appends_to(&c, N2), before + 2, "sending ahead again");
+}
+
+#[test]
+fn scenario_s19_idle_followers_hear_of_a_commit_at_once() {
+    // Could go wrong: followers apply a heartbeat interval late although nothing else is under way.
+    let mut c = led(Options::new(3));
+    c.propose(N1, "x");
+    c.deliver_all();
+    assert_eq!([N1, N2, N3].map(|id| c.applied(id)), [2; 3]);
 }
 
 #[test]

@@ -460,6 +460,9 @@ fn seed_isserge_u17_a_refusal_moves_the_question_back_and_never_before_the_start
             "a repeated refusal says nothing new"
         );
     }
+    // A late answer to the first question, more pessimistic, does not answer the present one.
+    c.inject(says(N3, N1, 2, refuse(asked.0 - 1, 0)));
+    assert_eq!(c.progress(N1, N3).next, Index(2));
     for _ in 0..5 {
         c.inject(says(N3, N1, 2, refuse(1, 0)));
         c.inject(says(N3, N1, 2, refuse(0, 0)));

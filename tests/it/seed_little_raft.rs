@@ -81,10 +81,11 @@ fn seed_little_raft_l3_a_follower_adopts_the_leaders_term_and_refuses_older_ones
     c.deliver_all();
     assert_eq!(c.log(N1), ["1@5 \"new\""]);
     assert_eq!(c.commit(N1), 0);
+    let mail = c.take_mail();
+    assert!(mail.iter().all(|e| crate::common::acceptance(e).is_none()));
     assert!(
-        c.take_mail()
-            .iter()
-            .all(|e| crate::common::acceptance(e).is_none())
+        mail.iter().any(|e| e.to == N3 && e.term == Term(5)),
+        "n3 learns that it is deposed"
     );
 }
 
