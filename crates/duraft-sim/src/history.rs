@@ -15,8 +15,8 @@ pub(crate) struct History {
     leader_logs: BTreeMap<Term, BTreeMap<Index, Digest>>,
     /// Votes granted, by voter and term.
     votes: BTreeMap<(NodeId, Term), NodeId>,
-    /// Everything committed, by batch end.
-    committed: BTreeMap<Index, BatchHeader>,
+    /// Everything committed, by batch end, and the term in which that became known.
+    committed: BTreeMap<Index, (BatchHeader, Term)>,
     /// Commands in the order in which state machines apply them.
     applied: Vec<(LogId, u64)>,
     /// What clients were told.
@@ -101,12 +101,12 @@ impl History {
         }
     }
 
-    /// A5, A6: a node considers a batch committed. True if it is news.
-    pub(crate) fn committed(&mut self, header: &BatchHeader) -> Result<bool, String> {
+    /// A5, A6: a node in `term` considers a batch committed. True if it is news.
+    pub(crate) fn committed(&mut self, header: &BatchHeader, term: Term) -> Result<bool, String> {
         let end = self.committed_end();
         if header.last() <= end.index() {
             return match self.committed.get(&header.last()) {
-                Some(known) if known == header => Ok(false),
+                Some((known, _)) if known == header => Ok(false),
                 known => Err(format!(
                     "A5: {header:?} is committed in the place of {known:?}"
                 )),
@@ -115,7 +115,7 @@ impl History {
         if !header.follows(&end) {
             return Err(format!("A5: {header:?} is committed after {end}"));
         }
-        self.committed.insert(header.last(), *header);
+        self.committed.insert(header.last(), (*header, term));
         Ok(true)
     }
 
@@ -123,7 +123,15 @@ impl History {
     pub(crate) fn committed_end(&self) -> Position {
         self.committed
             .last_key_value()
-            .map_or(Position::START, |(_, header)| header.position())
+            .map_or(Position::START, |(_, (header, _))| header.position())
+    }
+
+    /// The end of what was known to be committed before `term`.
+    pub(crate) fn committed_before(&self, term: Term) -> Position {
+        let mut newest_first = self.committed.values().rev();
+        newest_first
+            .find(|(_, known_in)| *known_in < term)
+            .map_or(Position::START, |(header, _)| header.position())
     }
 
     /// The first committed batch after an index.
@@ -131,7 +139,7 @@ impl History {
         self.committed
             .range(after.next()..)
             .next()
-            .map(|(_, header)| header)
+            .map(|(_, (header, _))| header)
     }
 
     /// A5: a state machine applied its `nth` command, counted from 0.

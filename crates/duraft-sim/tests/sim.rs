@@ -150,3 +150,10 @@ fn blackouts_lose_nothing_that_was_acknowledged() {
     }
     assert!(blackouts > 50, "{blackouts}");
 }
+
+#[test]
+fn late_leader_of_an_old_term_is_no_violation() {
+    // Found by the swarm: node 1 stood still with the votes of term 8 in its queue, and began to lead
+    // it when term 20 was committing. Leader completeness speaks of earlier terms only.
+    run(SimConfig::from_seed(1016), 700);
+}

@@ -97,11 +97,12 @@ impl Sim {
             .collect();
         news.reverse();
         life.commit_seen = commit;
+        let term = raft.term();
         let leads = (raft.leader() == Some(raft.id())).then(|| raft.term());
         let mut grown = false;
         for header in &news {
             self.history.batch_seen(header)?;
-            grown |= self.history.committed(header)?;
+            grown |= self.history.committed(header, term)?;
         }
         if grown {
             // A6 (paper, section 5.4.2): only an entry of the leader's own term is committed by
@@ -117,9 +118,10 @@ impl Sim {
         Ok(())
     }
 
-    /// A4: a new leader has everything that was committed.
+    /// A4: a new leader has everything that was committed in earlier terms. (A node that stood still
+    /// may begin to lead an old term while later ones commit.)
     pub(super) fn check_new_leader(&mut self, host: usize, term: Term) -> Step {
-        let end = self.history.committed_end();
+        let end = self.history.committed_before(term);
         let Some(life) = &self.hosts[host].life else {
             return Ok(());
         };
