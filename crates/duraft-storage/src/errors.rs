@@ -95,9 +95,17 @@ pub enum OpenError {
     /// The store has more groups than a segment can checkpoint, or one group twice.
     #[error("group {0} cannot be added to the store")]
     Group(GroupId),
-    /// The open counter is at its end.
-    #[error("the store was opened 2^32 times; its segments cannot count further")]
-    GenerationsExhausted,
+    /// A counter of the store is at its end, after 2^32 opens or 2^63 commits or segments.
+    #[error("the store's counters cannot count further")]
+    CountersExhausted,
+    /// More unproven records than a segment can take over: no writer of this version leaves that.
+    #[error("{bytes} bytes of records to take over, at most {max} fit a segment")]
+    TooMuchToCopy {
+        /// Bytes to copy.
+        bytes: u64,
+        /// Most bytes.
+        max: u64,
+    },
     /// The disk refused an operation.
     #[error(transparent)]
     Disk(DiskError),

@@ -164,13 +164,20 @@ pub(crate) fn decode_checkpoint(b: &[u8]) -> Result<GroupCheckpoint, FormatError
         });
     }
     let voted = LE::read_u32(&b[76..]) & VOTED != 0;
+    let (start, end) = (position_at(&b[16..]), position_at(&b[40..]));
+    if start.index() > end.index() {
+        return Err(FormatError::Field {
+            field: "end",
+            value: end.index().0,
+        });
+    }
     Ok(GroupCheckpoint {
         hard_state: HardState {
             term: Term(LE::read_u64(b)),
             vote: vote_at(&b[8..], voted),
         },
-        start: position_at(&b[16..]),
-        end: position_at(&b[40..]),
+        start,
+        end,
         last_membership: Index(LE::read_u64(&b[64..])),
         membership: membership_of(
             LE::read_u16(&b[72..]),

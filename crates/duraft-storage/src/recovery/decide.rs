@@ -149,7 +149,7 @@ pub(crate) struct Layout {
     pub(crate) filled: Vec<bool>,
     /// Segments that never came to be.
     pub(crate) abandoned: u64,
-    /// Images that the log would be found in, were the tail damaged: nothing proves the tail yet.
+    /// Images that the log would be found in, were the tail not there: nothing proves the tail yet.
     pub(crate) fallback: Vec<usize>,
 }
 
@@ -213,7 +213,8 @@ pub(crate) fn decide(
     }))
 }
 
-/// The chain that an open would find if the tail were not there.
+/// The chains that an open would find if the tail, and other segments that nothing proves, were not
+/// there: after a kill they may be in the cache alone, and what they freed is needed without them.
 fn fallback(
     lens: &Lens,
     images: &mut [SlotImage],
@@ -228,17 +229,19 @@ fn fallback(
         })
         .collect();
     older.sort_by_key(|i| images[*i].segment().map(SegmentHeader::age));
+    let mut needed = Vec::new();
     for image in older.into_iter().rev() {
         let unseen = &mut Seen::default();
         let (header, scan) = examine(lens, &mut images[image], 0, tolerate, unseen)?;
-        if scan.has_blocks(&header) || scan.watermark >= header.base_commit {
-            return Ok(chain(images, image, header)
-                .iter()
-                .map(|part| part.image)
-                .collect());
+        let proven = scan.watermark >= header.base_commit;
+        if proven || scan.has_blocks(&header) {
+            needed.extend(chain(images, image, header).iter().map(|part| part.image));
+        }
+        if proven {
+            break;
         }
     }
-    Ok(Vec::new())
+    Ok(needed)
 }
 
 fn examine(
@@ -259,7 +262,7 @@ fn examine(
         && scan.watermark <= scan.contiguous
     {
         // What the disk refuses to read is not torn: take it for a proven commit.
-        let first = scan.contiguous + 1;
+        let first = scan.contiguous.saturating_add(1);
         scan.items.push(Item::Hole { first, last: None });
         scan.watermark = first;
     }
@@ -319,7 +322,7 @@ fn orphans(
             lost = Some(Hole {
                 segment: seen.segment,
                 slot: Some(image.slot),
-                first: scan.contiguous.max(scan.watermark) + 1,
+                first: scan.contiguous.max(scan.watermark).saturating_add(1),
                 last: None,
             });
         }
@@ -341,7 +344,8 @@ fn chain(images: &[SlotImage], tail_image: usize, tail: SegmentHeader) -> Vec<Pa
     while header.seq > first_live {
         let named = header
             .previous
-            .filter(|previous| previous.seq >= first_live);
+            // A forged name must not lead in a circle.
+            .filter(|previous| previous.seq >= first_live && previous.seq < header.seq);
         let image =
             named.and_then(|end| find(images, |h| h.seq == end.seq && h.nonce == end.nonce));
         let (image, declared) = match image {

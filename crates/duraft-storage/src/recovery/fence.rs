@@ -67,11 +67,7 @@ pub(super) fn begin(
         layout,
         story,
     } = found;
-    let generation = layout
-        .seen
-        .generation
-        .checked_add(1)
-        .ok_or(OpenError::GenerationsExhausted)?;
+    let generation = next_generation(&layout)?;
     let seed = Seed::of(&file.store);
     let pool = Pool::new(Arc::clone(&disk), seed, file.slot_bytes, options.slots_max);
     let spare = sort_slots(&pool, &images, &layout);
@@ -105,6 +101,20 @@ pub(super) fn begin(
     let recovered = recovered(&wal, damage, report);
     Ok((wal, recovered))
 }
+
+/// The number of this open. The other counters have room for another life, or nothing is opened.
+fn next_generation(layout: &Layout) -> Result<u32, OpenError> {
+    let seen = &layout.seen;
+    if seen.segment > COUNTERS_MAX || seen.commit > COUNTERS_MAX {
+        return Err(OpenError::CountersExhausted);
+    }
+    seen.generation
+        .checked_add(1)
+        .ok_or(OpenError::CountersExhausted)
+}
+
+/// Segments and commits are counted up to here when a store is opened.
+const COUNTERS_MAX: u64 = u64::MAX / 2;
 
 /// Gives the pool the slots that nothing depends on. Returns those that only an unproven tail made
 /// unneeded: to be used only where nothing else is left.

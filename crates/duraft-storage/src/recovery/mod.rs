@@ -174,7 +174,7 @@ fn tell(
             replay.hole(Hole {
                 segment: lost.seq,
                 slot: None,
-                first: replay.last_commit + 1,
+                first: replay.last_commit.saturating_add(1),
                 last: lost.last_commit,
             });
         }

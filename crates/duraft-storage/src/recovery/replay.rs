@@ -330,7 +330,7 @@ impl Replay {
                 let known = &group.index;
                 let same = known.log.end() == fact.end && known.hard_state == fact.hard_state;
                 let pending = group.pending.log || group.pending.vote;
-                if !same && !pending {
+                if !same && !pending || fact.end.index() < known.log.start().index() {
                     return Err(WriteProblem::Checkpoint {
                         checkpoint: fact.end,
                         log: known.log.end(),

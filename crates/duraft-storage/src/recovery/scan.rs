@@ -108,7 +108,8 @@ impl Lens {
             let Some(header) = self.block_at(bytes, block) else {
                 break;
             };
-            let continues = header.commit == last + 1 && header.previous_digest == digest;
+            let continues =
+                last.checked_add(1) == Some(header.commit) && header.previous_digest == digest;
             if !(self.belongs(&header, segment)
                 && (continues || self.without(Ablation::NoLifeNonce)))
             {
@@ -219,7 +220,7 @@ impl Lens {
             watermark = contiguous;
         }
         if watermark > contiguous {
-            let upto = watermark + 1;
+            let upto = watermark.saturating_add(1);
             let blocks = block..last_block;
             let last = self.survivors(bytes, segment, blocks, contiguous, upto, &mut items);
             if last < watermark {

@@ -106,6 +106,15 @@ pub(crate) fn survey(
                 problem,
             });
         }
+        if image
+            .segment()
+            .is_some_and(|h| u64::from(h.slot_blocks) * BLOCK_BYTES as u64 != slot_bytes)
+        {
+            image.header = Err(FormatError::Field {
+                field: "slot_blocks",
+                value: slot_bytes,
+            });
+        }
         images.push(image);
     }
     Ok(images)
