@@ -3,9 +3,10 @@
 //! lost truncations, reordering), and the rules that must notice do notice.
 
 use crate::common::led;
-use duraft_core::{NodeId, Plant};
+use duraft_core::{HardState, Incarnation, Index, Membership, NodeId, Plant, Term};
+use duraft_tests::history::History;
 use duraft_tests::sim::{Sim, World};
-use duraft_tests::{Cluster, N1, N2, N3, Options, Sabotage, any};
+use duraft_tests::{Chain, Cluster, N1, N2, N3, Options, Sabotage, Store, any};
 
 /// Seeds tried before a planted fault counts as missed.
 const SEEDS: u64 = 2_000;
@@ -232,4 +233,36 @@ fn checks_a_disk_that_loses_truncations_is_found() {
 fn checks_a_disk_that_reorders_writes_is_found() {
     disk_found_by(Sabotage::ReordersWrites, false, &["B", "H6"]);
     disk_found_by(Sabotage::ReordersWrites, true, &["H", "B12", "one vote"]);
+}
+
+#[test]
+fn checks_a_leader_without_a_committed_entry_is_found() {
+    // Leader completeness by itself: a later leader's log lacks what term 1 committed; a late winner
+    // of an earlier term need not hold what a later one committed.
+    let membership = Membership::new([N1, N2, N3], []).expect("usable");
+    let store = |log: &Chain| {
+        let term = log.last().term();
+        Store::new(
+            log.start,
+            HardState { term, vote: None },
+            log.batches.clone(),
+        )
+    };
+    let (full, short) = (Chain::of_terms(&[1, 2]), Chain::of_terms(&[1]));
+    let mut history = History::new(membership, full.start);
+    let committed = history.leader_committed(N1, Term(2), &store(&full), Index(2));
+    assert_eq!(committed, Ok(()));
+    assert_eq!(
+        history.leads(Term(3), (N2, Incarnation(1)), &store(&full)),
+        Ok(())
+    );
+    assert_eq!(
+        history.leads(Term(1), (N3, Incarnation(1)), &store(&short)),
+        Ok(())
+    );
+    let broken = history.leads(Term(4), (N3, Incarnation(1)), &store(&short));
+    assert_eq!(
+        broken.map_err(|broken| broken.rule),
+        Err("H4 leader completeness")
+    );
 }

@@ -100,6 +100,17 @@ fn scenario_s14_refusals_at_what_is_matched_start_no_storm() {
         assert_eq!(c.progress(N1, N3).matched, matched);
     }
     assert!(appends_to(&c, N3) <= before + 1);
+    // A new life of the peer that has lost even that is asked, and not again at each refusal.
+    let mut reborn = says(N3, N1, 1, Message::HeartbeatReply { round: 0 });
+    reborn.incarnation = duraft_core::Incarnation(2);
+    c.deliver_one(reborn.clone());
+    assert_eq!(c.progress(N1, N3).phase, Phase::Probe);
+    let before = appends_to(&c, N3);
+    reborn.message = Message::AppendReply(refusal);
+    for _ in 0..20 {
+        c.deliver_one(reborn.clone());
+    }
+    assert!(appends_to(&c, N3) <= before + 1, "no ping-pong");
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub struct History {
     membership: Membership,
     /// Committed batches; the log starts at `start`.
     committed: Vec<BatchHeader>,
+    /// The term of the leader that committed each of them first, where that was seen.
+    committed_in: Vec<Option<Term>>,
     start: Position,
     /// The batch that (term, first) names.
     batches: BTreeMap<(Term, Index), Batch>,
@@ -48,6 +50,7 @@ impl History {
         History {
             membership,
             committed: Vec::new(),
+            committed_in: Vec::new(),
             start,
             batches: BTreeMap::new(),
             prefixes: BTreeMap::new(),
@@ -129,7 +132,7 @@ impl History {
     }
 
     /// A life leads this term (H1, H4): it is the only one ever, and its log holds all that was
-    /// committed in earlier terms.
+    /// committed in earlier terms. A candidate may win late, when a later term has committed more.
     pub fn leads(
         &mut self,
         term: Term,
@@ -137,7 +140,9 @@ impl History {
         log: &Store,
     ) -> Result<(), Broken> {
         self.one_leader(term, life)?;
-        let end = self.commit();
+        let earlier = |by: &Option<Term>| by.is_some_and(|by| by < term);
+        let last = self.committed_in.iter().rposition(earlier);
+        let end = last.map_or(self.start, |at| self.committed[at].position());
         Broken::unless(log.holds(&end) || end == self.start, H4, || {
             format!(
                 "leader {} of term {term} ends at {} without committed {end}",
@@ -232,18 +237,19 @@ impl History {
         })?;
         for batch in &log.batches {
             if batch.header.first > before.index() && batch.header.last() <= commit {
-                self.extend(&batch.header)?;
+                self.extend(&batch.header, Some(term))?;
             }
         }
         Ok(())
     }
 
-    fn extend(&mut self, header: &BatchHeader) -> Result<(), Broken> {
+    fn extend(&mut self, header: &BatchHeader, by: Option<Term>) -> Result<(), Broken> {
         let end = self.commit();
         Broken::unless(header.follows(&end), H5, || {
             format!("{header:?} is committed after {end}")
         })?;
         self.committed.push(*header);
+        self.committed_in.push(by);
         Ok(())
     }
 
@@ -259,7 +265,7 @@ impl History {
             format!("node {node} applies {:?} after {before}", batch.header)
         })?;
         if batch.header.first > self.commit().index() {
-            return self.extend(&batch.header);
+            return self.extend(&batch.header, None);
         }
         let known = self
             .committed
