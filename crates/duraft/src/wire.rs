@@ -57,7 +57,8 @@ pub enum Frame {
     Message(Envelope),
 }
 
-/// Who opens a connection, to whom, for what.
+/// Who opens a connection, to whom, for what. The layout is the same in all protocol versions, so that
+/// each can tell any other why it is refused; later versions say more in frames that follow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Hello {
     /// Version of the messages the sender speaks.
@@ -550,8 +551,12 @@ fn decode_append(mut fields: Fields<'_>, rest: Bytes) -> Result<Envelope, WireEr
     let mut batches = Vec::with_capacity(count);
     for (at, descriptor) in descriptors.chunks_exact(DESCRIPTOR).enumerate() {
         let descriptor = descriptor.try_into().map_err(|_| WireError::Short)?;
-        let (header, _) =
+        let (header, position) =
             decode_descriptor(descriptor).map_err(|error| WireError::Descriptor { at, error })?;
+        // A position names a place on a disk and says nothing here.
+        if position != 0 {
+            return Err(WireError::Reserved);
+        }
         if header.group != group {
             return Err(WireError::Value("group of a batch"));
         }
@@ -668,10 +673,7 @@ impl<'a> Fields<'a> {
             incarnation: Incarnation(self.u64()?),
             to: NodeId(self.u64()?),
         };
-        // A later version may say more after these fields; this one reads them to answer politely.
-        if protocol == PROTOCOL_VERSION {
-            self.finish()?;
-        }
+        self.finish()?;
         Ok(hello)
     }
 

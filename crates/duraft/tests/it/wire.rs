@@ -340,6 +340,30 @@ fn well_sealed_nonsense_is_refused() {
 }
 
 #[test]
+fn bytes_after_the_last_field_are_refused_under_a_good_checksum() {
+    // Found by fuzzing: a hello of another protocol version could carry anything behind its fields.
+    let other = Frame::Hello(Hello {
+        protocol: 9,
+        class: Class::Bulk,
+        max_batch_bytes: 1,
+        cluster: [7; 16],
+        node: NodeId(1),
+        incarnation: Incarnation(1),
+        to: NodeId(2),
+    });
+    for frame in examples().into_iter().chain([other]) {
+        let mut bytes = encode(&frame);
+        bytes.extend_from_slice(b"and more");
+        let len = u32::try_from(bytes.len() - HEADER_BYTES).expect("short");
+        bytes[8..12].copy_from_slice(&len.to_le_bytes());
+        let is_append = bytes[5] == 20;
+        let sealed_end = if is_append { OVERHEAD } else { bytes.len() };
+        reseal(&mut bytes, sealed_end);
+        assert_eq!(decode(&bytes), Err(WireError::Trailing), "{frame:?}");
+    }
+}
+
+#[test]
 fn swapped_descriptors_do_not_pass_as_the_same_append() {
     // Two valid descriptors in exchanged places keep all their checksums. Either the bodies no longer
     // fit, or, with equal bodies, the message is another one, whose digests do not follow `prev`.
