@@ -17,3 +17,4 @@ mod seed_raftbare;
 mod seed_raftmodel;
 mod seed_rast;
 mod seed_sims;
+mod tidy;
