@@ -18,3 +18,4 @@ mod seed_raftmodel;
 mod seed_rast;
 mod seed_sims;
 mod tidy;
+mod wal_crash;
