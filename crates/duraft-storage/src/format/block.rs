@@ -111,11 +111,20 @@ impl BlockHeader {
                 value: flags.into(),
             });
         }
+        let (commit, durable) = (LE::read_u64(&b[16..]), LE::read_u64(&b[24..]));
+        // A block is written before it is durable; a mark is its own watermark.
+        let mark = Flags(flags).has(Flags::MARK);
+        if durable > commit || durable == commit && !mark {
+            return Err(FormatError::Field {
+                field: "watermark",
+                value: durable,
+            });
+        }
         Ok(BlockHeader {
             nonce: LE::read_u32(&b[4..]),
             segment: LE::read_u64(&b[8..]),
-            commit: LE::read_u64(&b[16..]),
-            durable: LE::read_u64(&b[24..]),
+            commit,
+            durable,
             block: LE::read_u32(&b[32..]),
             payload_len: LE::read_u32(&b[36..]),
             records: LE::read_u16(&b[40..]),

@@ -220,7 +220,7 @@ impl SegmentHeader {
             });
         }
         let previous_nonce = LE::read_u32(&b[64..]);
-        Ok(SegmentHeader {
+        let header = SegmentHeader {
             nonce,
             seq: LE::read_u64(&b[8..]),
             slot: LE::read_u32(&b[28..]),
@@ -236,7 +236,24 @@ impl SegmentHeader {
             first_live: LE::read_u64(&b[88..]),
             base_commit: LE::read_u64(&b[96..]),
             wallclock_ns: LE::read_u64(&b[104..]),
-        })
+        };
+        header.check_order()?;
+        Ok(header)
+    }
+
+    /// Numbers only grow: what a header says of others lies before itself.
+    fn check_order(&self) -> Result<(), FormatError> {
+        let wrong = |field, value| Err(FormatError::Field { field, value });
+        if self.first_live > self.seq {
+            return wrong("first_live", self.first_live);
+        }
+        match self.previous {
+            Some(previous) if previous.seq >= self.seq => wrong("previous segment", previous.seq),
+            Some(previous) if previous.commit >= self.base_commit => {
+                wrong("previous commit", previous.commit)
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// The open generation and segment number: newer lives compare greater, zombies of older lives

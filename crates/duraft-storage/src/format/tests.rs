@@ -178,7 +178,10 @@ const STORE_BYTES: &str = "4452533101000000 0000000000000000 7369787465656e20 62
 fn segment_header_bytes() {
     let mut bytes = vec![0xEE; BLOCK_BYTES];
     segment().encode(&STORE, seed(), &mut bytes);
-    assert_eq!(hex(&bytes[..112]), "4453473101020304 1800000000000000 0100000000000000 0000000005000000 7369787465656e20 6279746573206964 100000000c000100 1700000000000000 7700000009000000 6600000000000000 5500000004000000 1000000000000000 6700000000000000 aa00000000000000");
+    assert_eq!(
+        hex(&bytes[..112]),
+        "4453473101020304 1800000000000000 0100000000000000 0000000005000000 7369787465656e20 6279746573206964 100000000c000100 1700000000000000 7700000009000000 6600000000000000 5500000004000000 1000000000000000 6700000000000000 aa00000000000000"
+    );
     assert!(bytes[112..4092].iter().all(|byte| *byte == 0));
     assert_eq!(hex(&bytes[4092..]), "4c05236b");
     assert_eq!(
@@ -196,20 +199,32 @@ fn segment_header_bytes() {
     let foreign = SlotHeader::decode(&bytes, 5, Seed::of(b"another store id"));
     assert!(matches!(foreign, Err(FormatError::Checksum { .. })));
     SlotHeader::encode_free(5, 16, seed(), &mut bytes);
-    assert_eq!(hex(&bytes[..56]), "4453463100000000 0000000000000000 0000000000000000 0000000005000000 0000000000000000 0000000000000000 1000000000000000");
+    assert_eq!(
+        hex(&bytes[..56]),
+        "4453463100000000 0000000000000000 0000000000000000 0000000005000000 0000000000000000 0000000000000000 1000000000000000"
+    );
     assert_eq!(SlotHeader::decode(&bytes, 5, seed()), Ok(SlotHeader::Free));
 }
 
 #[test]
 fn block_header_bytes() {
     let (header, bytes) = written_block();
-    assert_eq!(hex(&bytes[..64]), "4443423101020304 1800000000000000 6800000000000000 6700000000000000 0300000080000000 0200010004000000 443322110502c53d 6cc2cb376fb2bf66");
+    assert_eq!(
+        hex(&bytes[..64]),
+        "4443423101020304 1800000000000000 6800000000000000 6700000000000000 0300000080000000 0200010004000000 443322110502c53d 6cc2cb376fb2bf66"
+    );
     assert_eq!(BlockHeader::decode(&bytes, seed()), Ok(header));
     assert_eq!(block::check_content(&header, seed(), &bytes, true), Ok(()));
     assert_eq!(header.blocks(), 1);
     // Directory, then payloads, each at a multiple of 8.
-    assert_eq!(hex(&bytes[64..192]), "0600000000000000 0000000068000000 0100000000000000 0000000000000000 0000000000000000 0000000000000000 e378161a00000000 180600004f683559 0101090000000000 0300000011000000 0100000000000000 0100000000000000 0100000000000000 ff62fee2d1bca657 06bebd7400000000 2506000017a4d22b");
-    assert_eq!(hex(&bytes[192..320]), "0700000000000000 0200000000000000 0a00000000000000 0300000000000000 d100000000000000 1400000000000000 0600000000000000 d200000000000000 0400000000000000 0200010001000000 0100000000000000 0200000000000000 9900000000000000 0200000002000000 0500000061626364 6500000000000000");
+    assert_eq!(
+        hex(&bytes[64..192]),
+        "0600000000000000 0000000068000000 0100000000000000 0000000000000000 0000000000000000 0000000000000000 e378161a00000000 180600004f683559 0101090000000000 0300000011000000 0100000000000000 0100000000000000 0100000000000000 ff62fee2d1bca657 06bebd7400000000 2506000017a4d22b"
+    );
+    assert_eq!(
+        hex(&bytes[192..320]),
+        "0700000000000000 0200000000000000 0a00000000000000 0300000000000000 d100000000000000 1400000000000000 0600000000000000 d200000000000000 0400000000000000 0200010001000000 0100000000000000 0200000000000000 9900000000000000 0200000002000000 0500000061626364 6500000000000000"
+    );
     assert!(bytes[320..].iter().all(|byte| *byte == 0));
 }
 
@@ -217,7 +232,10 @@ fn block_header_bytes() {
 fn batch_descriptor_bytes() {
     let mut bytes = [0; 64];
     encode_descriptor(&header(), 0x1234, &mut bytes);
-    assert_eq!(hex(&bytes), "0101010200000000 0300000020000000 1112131415161718 2122232425262728 3132333435363738 4142434445464748 0506070800000000 34120000a1bd2f9a");
+    assert_eq!(
+        hex(&bytes),
+        "0101010200000000 0300000020000000 1112131415161718 2122232425262728 3132333435363738 4142434445464748 0506070800000000 34120000a1bd2f9a"
+    );
     assert_eq!(decode_descriptor(&bytes), Ok((header(), 0x1234)));
     // The checksum does not cover the position: a batch keeps it wherever it moves.
     let mut moved = [0; 64];
@@ -234,7 +252,10 @@ fn descriptors_of_the_other_records() {
     let group = GroupId(3);
     let at = position(20, 6, 0xD2);
     let rows = [
-        (Frame::of_hard_state(group, state, Index(4)), "0200000001000000 0000000000000000 0300000000000000 0200000000000000 0700000000000000 0400000000000000 0000000000000000 0000000087b87e76"),
+        (
+            Frame::of_hard_state(group, state, Index(4)),
+            "0200000001000000 0000000000000000 0300000000000000 0200000000000000 0700000000000000 0400000000000000 0000000000000000 0000000087b87e76",
+        ),
         (
             Frame::of_echo(
                 group,
@@ -246,7 +267,10 @@ fn descriptors_of_the_other_records() {
             ),
             "0900000000000000 0000000000000000 0300000000000000 0000000000000000 0700000000000000 0400000000000000 0000000000000000 000000005ee360ed",
         ),
-        (Frame::of_truncate(group, &at), "0300000000000000 0000000000000000 0300000000000000 1400000000000000 0600000000000000 d200000000000000 0000000000000000 00000000d8072110"),
+        (
+            Frame::of_truncate(group, &at),
+            "0300000000000000 0000000000000000 0300000000000000 1400000000000000 0600000000000000 d200000000000000 0000000000000000 00000000d8072110",
+        ),
         (
             Frame::of_compact(group, &at, &encode_membership(&membership())),
             "0400000000000000 000000001c000000 0300000000000000 1400000000000000 0600000000000000 d200000000000000 dac44c5200000000 0000000037538c38",
@@ -255,10 +279,22 @@ fn descriptors_of_the_other_records() {
             Frame::of_group_state(group, &encode_checkpoint(&checkpoint())),
             "0600000000000000 0000000068000000 0300000000000000 0000000000000000 0000000000000000 0000000000000000 e378161a00000000 00000000804acddc",
         ),
-        (Frame::of_checkpoint_end(2), "0800000000000000 0200000000000000 0000000000000000 0000000000000000 0000000000000000 0000000000000000 0000000000000000 0000000049e20344"),
-        (Frame::of_repair(group), "0a01000000000000 0000000000000000 0300000000000000 0000000000000000 0000000000000000 0000000000000000 0000000000000000 00000000c71ff50c"),
-        (Frame::of_damage(group, &encode_lost(&lost())), "0b00000000000000 0000000038000000 0300000000000000 0000000000000000 0000000000000000 0000000000000000 9cb76ad900000000 00000000b1086483"),
-        (Frame::of_table(0x66, true, 1, &[0; 56]), "0c00000001000000 0100000038000000 0000000000000000 6600000000000000 0000000000000000 0000000000000000 49a5c8d300000000 000000005fff0e0b"),
+        (
+            Frame::of_checkpoint_end(2),
+            "0800000000000000 0200000000000000 0000000000000000 0000000000000000 0000000000000000 0000000000000000 0000000000000000 0000000049e20344",
+        ),
+        (
+            Frame::of_repair(group),
+            "0a01000000000000 0000000000000000 0300000000000000 0000000000000000 0000000000000000 0000000000000000 0000000000000000 00000000c71ff50c",
+        ),
+        (
+            Frame::of_damage(group, &encode_lost(&lost())),
+            "0b00000000000000 0000000038000000 0300000000000000 0000000000000000 0000000000000000 0000000000000000 9cb76ad900000000 00000000b1086483",
+        ),
+        (
+            Frame::of_table(0x66, true, 1, &[0; 56]),
+            "0c00000001000000 0100000038000000 0000000000000000 6600000000000000 0000000000000000 0000000000000000 49a5c8d300000000 000000005fff0e0b",
+        ),
     ];
     for (frame, expected) in rows {
         assert_eq!(hex(&encoded(frame)), expected, "{frame:?}");
@@ -269,17 +305,29 @@ fn descriptors_of_the_other_records() {
 #[test]
 fn payload_bytes() {
     let bytes = encode_membership(&membership());
-    assert_eq!(hex(&bytes), "0200010001000000 0000000002000000 0000000099000000 00000000");
+    assert_eq!(
+        hex(&bytes),
+        "0200010001000000 0000000002000000 0000000099000000 00000000"
+    );
     assert_eq!(decode_membership(&bytes), Ok(membership()));
     let bytes = encode_checkpoint(&checkpoint());
-    assert_eq!(hex(&bytes), "0700000000000000 0200000000000000 0a00000000000000 0300000000000000 d100000000000000 1400000000000000 0600000000000000 d200000000000000 0400000000000000 0200010001000000 0100000000000000 0200000000000000 9900000000000000");
+    assert_eq!(
+        hex(&bytes),
+        "0700000000000000 0200000000000000 0a00000000000000 0300000000000000 d100000000000000 1400000000000000 0600000000000000 d200000000000000 0400000000000000 0200010001000000 0100000000000000 0200000000000000 9900000000000000"
+    );
     assert_eq!(decode_checkpoint(&bytes), Ok(checkpoint()));
     let bytes = encode_lost(&lost());
-    assert_eq!(hex(&bytes), "0300000002000000 1400000000000000 0600000000000000 0c00000000000000 0d00000000000000 1200000000000000 1400000000000000");
+    assert_eq!(
+        hex(&bytes),
+        "0300000002000000 1400000000000000 0600000000000000 0c00000000000000 0d00000000000000 1200000000000000 1400000000000000"
+    );
     assert_eq!(decode_lost(&bytes), Ok(lost()));
     let mut bytes = [0; FACT_LEN];
     encode_fact(&fact(), &mut bytes);
-    assert_eq!(hex(&bytes), "0300000000000000 1400000000000000 0600000000000000 d200000000000000 0700000000000000 0000000000000000 0000000000000000");
+    assert_eq!(
+        hex(&bytes),
+        "0300000000000000 1400000000000000 0600000000000000 d200000000000000 0700000000000000 0000000000000000 0000000000000000"
+    );
     assert_eq!(decode_facts(&bytes, 1), Ok(vec![fact()]));
 }
 
@@ -453,4 +501,49 @@ fn newer_headers_are_told_from_damaged_ones() {
         features: 4,
     };
     assert_eq!(SlotHeader::decode(&bytes, 5, seed()), Err(newer));
+}
+
+#[test]
+fn headers_that_point_forward_are_refused() {
+    // Found by fuzzing: a header that named itself as its predecessor led recovery in a circle, and
+    // one that declared an end in the far future had it proven by the next open.
+    let wrong = |change: &dyn Fn(&mut SegmentHeader)| {
+        let mut header = segment();
+        change(&mut header);
+        let mut bytes = vec![0; BLOCK_BYTES];
+        header.encode(&STORE, seed(), &mut bytes);
+        match SlotHeader::decode(&bytes, 5, seed()) {
+            Err(FormatError::Field { field, .. }) => field,
+            other => panic!("{other:?}"),
+        }
+    };
+    let previous = segment().previous.expect("it has one");
+    assert_eq!(
+        wrong(&|h| h.previous = Some(SegmentEnd {
+            seq: 0x18,
+            ..previous
+        })),
+        "previous segment"
+    );
+    assert_eq!(
+        wrong(&|h| h.previous = Some(SegmentEnd {
+            commit: 0x67,
+            ..previous
+        })),
+        "previous commit"
+    );
+    assert_eq!(wrong(&|h| h.first_live = 0x19), "first_live");
+    let watermark = |commit, durable, flags| {
+        let mut bytes = [0; 64];
+        BlockHeader {
+            commit,
+            durable,
+            flags,
+            ..block_header()
+        }
+        .encode(seed(), &mut bytes);
+        BlockHeader::decode(&bytes, seed()).is_ok()
+    };
+    assert!(watermark(5, 4, Flags::NONE) && watermark(5, 5, Flags::MARK));
+    assert!(!watermark(5, 5, Flags::NONE) && !watermark(5, 6, Flags::MARK));
 }
