@@ -155,41 +155,7 @@ impl NodeOptions {
             "large enough for one write of core.append_bytes_max",
         );
         if let Network::Tcp { options, .. } = &self.network {
-            check(
-                options.frame_bytes_max >= append + APPEND_OVERHEAD_BYTES,
-                "network.options.frame_bytes_max",
-                "at least the larger of core.append_bytes_max and one batch, plus frame overhead",
-            );
-            check(
-                options.frame_bytes_max <= u64::from(u32::MAX),
-                "network.options.frame_bytes_max",
-                "below 4 GiB",
-            );
-            check(
-                options.bulk_queue_bytes_max >= options.frame_bytes_max,
-                "network.options.bulk_queue_bytes_max",
-                "at least frame_bytes_max",
-            );
-            check(
-                options.control_queue_max >= 1,
-                "network.options.control_queue_max",
-                "at least 1",
-            );
-            check(
-                !options.backoff_min.is_zero() && options.backoff_min <= options.backoff_max,
-                "network.options.backoff_min",
-                "above zero and at most backoff_max",
-            );
-            check(
-                !options.patience.is_zero(),
-                "network.options.patience",
-                "above zero",
-            );
-            check(
-                options.inbound_max >= 2 * options.peers.len(),
-                "network.options.inbound_max",
-                "at least two per peer",
-            );
+            check_tcp(options, append, &mut check);
         }
         problems
     }
@@ -238,4 +204,43 @@ fn problem_of(field: &str, rule: &str) -> OptionProblem {
         field: field.to_string(),
         rule: rule.to_string(),
     }
+}
+
+/// The rules of the TCP transport, given the bytes of the largest append.
+fn check_tcp(options: &TcpOptions, append: u64, check: &mut dyn FnMut(bool, &str, &str)) {
+    check(
+        options.frame_bytes_max >= append + APPEND_OVERHEAD_BYTES,
+        "network.options.frame_bytes_max",
+        "at least the larger of core.append_bytes_max and one batch, plus frame overhead",
+    );
+    check(
+        options.frame_bytes_max <= u64::from(u32::MAX),
+        "network.options.frame_bytes_max",
+        "below 4 GiB",
+    );
+    check(
+        options.bulk_queue_bytes_max >= options.frame_bytes_max,
+        "network.options.bulk_queue_bytes_max",
+        "at least frame_bytes_max",
+    );
+    check(
+        options.control_queue_max >= 1,
+        "network.options.control_queue_max",
+        "at least 1",
+    );
+    check(
+        !options.backoff_min.is_zero() && options.backoff_min <= options.backoff_max,
+        "network.options.backoff_min",
+        "above zero and at most backoff_max",
+    );
+    check(
+        !options.patience.is_zero(),
+        "network.options.patience",
+        "above zero",
+    );
+    check(
+        options.inbound_max >= 2 * options.peers.len(),
+        "network.options.inbound_max",
+        "at least two per peer",
+    );
 }

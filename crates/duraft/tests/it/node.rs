@@ -3,8 +3,9 @@
 use crate::common::{CLUSTER, DEADLINE, Journal, membership, options, scratch, single, submit};
 use bytes::Bytes;
 use duraft::{
-    ApplyContext, ClusterId, Network, Node, NodeId, OpenError, ProposeError, ProposeErrorKind,
-    RejectReason, Responder, StartError, StateMachine, StopReason, TcpOptions, UnknownReason,
+    ApplyContext, ClusterId, Network, Node, NodeId, NodeOptions, OpenError, ProposeError,
+    ProposeErrorKind, RejectReason, Responder, RoleKind, StartError, StateMachine, StopReason,
+    TcpOptions, UnknownReason,
 };
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -192,6 +193,9 @@ fn slow_state_machine_does_not_stop_elections_or_the_end() {
     let dir = scratch();
     let (permit, permits) = mpsc::channel::<()>();
     let node = Node::start(single(&dir), Box::new(Slow(permits))).expect("started");
+    // Once it leads, the command is in the log before its time is over.
+    node.wait_for(DEADLINE, |s| s.role == RoleKind::Leader)
+        .expect("it leads");
     let outcome = node.propose_wait(Bytes::from("x"), Duration::from_millis(50));
     assert_eq!(
         outcome,
@@ -407,4 +411,50 @@ fn every_command_ends_when_the_node_is_dropped_under_load() {
             "{i} was acknowledged"
         );
     }
+}
+
+#[test]
+fn failed_sync_ends_the_life_and_only_reopening_begins_another() {
+    // The first failed sync poisons the log; what was acknowledged before survives a power loss.
+    use duraft_disk::{CacheAfter, DiskOp, Effect, Fault, FaultDisk, FaultOptions, Survival};
+    let disk = FaultDisk::new(FaultOptions::default());
+    let settings = |disk: &FaultDisk| {
+        let mut settings = NodeOptions::new(NodeId(1), CLUSTER, Arc::new(disk.clone()));
+        settings.wal.slot_bytes = 4 << 20;
+        // No receipt may meet the failure before the command does.
+        settings.wal.receipt_idle_ticks = 1 << 40;
+        settings
+    };
+    Node::bootstrap(&settings(&disk), &membership(1)).expect("bootstrapped");
+    let node = Node::start(settings(&disk), Box::new(Journal::default())).expect("started");
+    node.propose_wait(Bytes::from("kept"), DEADLINE)
+        .expect("applied");
+    let failure = Effect::SyncFails {
+        cache: CacheAfter::NewContent,
+        landed: None,
+    };
+    disk.inject(Fault::new(failure).on(DiskOp::SyncData).forever());
+    let error = node
+        .propose_wait(Bytes::from("in doubt"), DEADLINE)
+        .expect_err("nothing is acknowledged without a sync");
+    assert_eq!(error.kind(), ProposeErrorKind::OutcomeUnknown);
+    let status = node
+        .wait_for(DEADLINE, |s| s.stopped.is_some())
+        .expect("it stops");
+    assert_eq!(
+        status.stopped,
+        Some(StopReason::Halted(duraft::Fault::WriteFailed))
+    );
+    disk.heal();
+    let error = node
+        .propose_wait(Bytes::from("too late"), DEADLINE)
+        .expect_err("a healthy disk does not heal the life");
+    assert_eq!(error.kind(), ProposeErrorKind::Rejected);
+    drop(node);
+    let disk = disk.power_loss(Survival::Nothing);
+    let journal = Journal::default();
+    let node = Node::start(settings(&disk), Box::new(journal.clone())).expect("reopened");
+    node.propose_wait(Bytes::from("after"), DEADLINE)
+        .expect("applied");
+    assert_eq!(journal.commands(), ["kept", "after"]);
 }

@@ -269,9 +269,8 @@ fn reseal(bytes: &mut [u8], sealed_end: usize) {
 #[test]
 fn well_sealed_nonsense_is_refused() {
     // Checksums prove nothing about the sender's sense: behind them, every value is checked.
-    type Case = (&'static str, Frame, usize, u8, WireError);
     let hello = examples().remove(0);
-    let cases: Vec<Case> = vec![
+    let cases = [
         ("magic", hello.clone(), 0, b'X', WireError::Magic),
         ("version", hello.clone(), 4, 9, WireError::Version(9)),
         ("type", hello.clone(), 5, 200, WireError::Type(200)),
