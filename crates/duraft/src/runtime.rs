@@ -49,7 +49,7 @@ pub(crate) struct Runtime {
 
 struct Threads {
     raft: Option<JoinHandle<()>>,
-    helpers: Vec<JoinHandle<()>>,
+    workers: Vec<JoinHandle<()>>,
     log: Option<Arc<PipelineThread>>,
     own: Vec<ThreadId>,
     /// An `end` is under way or done.
@@ -245,7 +245,7 @@ impl Runtime {
             transport,
             threads: Mutex::new(Threads {
                 raft: None,
-                helpers: Vec::new(),
+                workers: Vec::new(),
                 log: None,
                 own: Vec::new(),
                 ending: false,
@@ -256,9 +256,9 @@ impl Runtime {
         // From here on an early return drops `runtime`, which ends what was started.
         let log = runtime.start_log(wal, &options)?;
         let applier = ApplyLoop::new(Arc::clone(&shared), generation, Applier::new(machine));
-        runtime.start_helper("duraft-apply", "apply", move || applier.run())?;
+        runtime.start_worker("duraft-apply", "apply", move || applier.run())?;
         let loader = LoadLoop::new(Arc::clone(&shared), generation, options.core.group, reader);
-        runtime.start_helper("duraft-load", "load", move || loader.run())?;
+        runtime.start_worker("duraft-load", "load", move || loader.run())?;
         if let Some(transport) = &runtime.transport {
             let local = Local {
                 cluster: options.cluster.0,
@@ -315,7 +315,7 @@ impl Runtime {
         Ok(())
     }
 
-    fn start_helper(
+    fn start_worker(
         &mut self,
         name: &str,
         what: &'static str,
@@ -324,7 +324,7 @@ impl Runtime {
         let thread = self.spawn(name, what, body)?;
         let threads = self.threads.get_mut();
         threads.own.push(thread.thread().id());
-        threads.helpers.push(thread);
+        threads.workers.push(thread);
         Ok(())
     }
 
@@ -360,7 +360,7 @@ impl Runtime {
     /// node. Returns why the node stopped.
     pub(crate) fn end(&self, how: End) -> StopReason {
         let current = std::thread::current().id();
-        let (raft, helpers, log) = {
+        let (raft, workers, log) = {
             let mut threads = self.threads.lock();
             if threads.ending {
                 while !threads.done && !threads.own.contains(&current) {
@@ -371,7 +371,7 @@ impl Runtime {
             threads.ending = true;
             (
                 threads.raft.take(),
-                std::mem::take(&mut threads.helpers),
+                std::mem::take(&mut threads.workers),
                 threads.log.take(),
             )
         };
@@ -392,7 +392,7 @@ impl Runtime {
         }
         self.shared.work.close();
         self.shared.loads.close();
-        helpers.into_iter().for_each(join);
+        workers.into_iter().for_each(join);
         if let Some(log) = log {
             match how {
                 End::Quiet => log.shutdown(),
