@@ -4,8 +4,8 @@
 //! The trait has no clock and no randomness: whoever needs them gets them as arguments.
 //!
 //! What may be believed:
-//! - bytes written are durable only after a later [`DiskFile::sync_data`] on the file returned `Ok`;
-//!   until then any subset of the written sectors may survive a power loss;
+//! - bytes written are durable only after a later [`DiskFile::sync_data`] on the file returned
+//!   `Ok`; until then any subset of the written sectors may survive a power loss;
 //! - a created, renamed or removed name is durable only after [`Disk::sync_dir`] on its folder;
 //! - after an error of a write or sync, the content of everything unsynced is unknown, and a later
 //!   `Ok` proves nothing about it: stop writing and open again.
@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 /// A folder of files, real or simulated.
 pub trait Disk: Send + Sync {
-    /// Names of the entries of a folder, without the folder's own name, in ascending order. The empty
-    /// name is the root.
+    /// Names of the entries of a folder, without the folder's own name, in ascending order. The
+    /// empty name is the root.
     fn list(&self, dir: &str) -> Result<Vec<String>, DiskError>;
     /// Makes a folder; one that is there already is fine. The parent must exist.
     fn create_dir(&self, dir: &str) -> Result<(), DiskError>;
@@ -25,14 +25,15 @@ pub trait Disk: Send + Sync {
     fn create(&self, name: &str) -> Result<Arc<dyn DiskFile>, DiskError>;
     /// Opens a file for reading and writing; fails with `NotFound` where there is none.
     fn open(&self, name: &str) -> Result<Arc<dyn DiskFile>, DiskError>;
-    /// Gives a file a new name, replacing what stood there, atomically as seen by running processes.
+    /// Gives a file a new name, replacing what stood there, atomically as seen by running
+    /// processes.
     fn rename(&self, from: &str, to: &str) -> Result<(), DiskError>;
     /// Removes a file.
     fn remove(&self, name: &str) -> Result<(), DiskError>;
     /// Makes the folder's entries durable.
     fn sync_dir(&self, dir: &str) -> Result<(), DiskError>;
-    /// Takes the exclusive lock that `name` stands for, without waiting; fails with `WouldBlock` where
-    /// another process, or another holder in this one, has it. Dropping the lock frees it.
+    /// Takes the exclusive lock that `name` stands for, without waiting; fails with `WouldBlock`
+    /// where another process, or another holder in this one, has it. Dropping the lock frees it.
     fn lock(&self, name: &str) -> Result<Box<dyn DiskLock>, DiskError>;
     /// Bytes a user may still write.
     fn free_bytes(&self) -> Result<u64, DiskError>;
@@ -52,11 +53,11 @@ pub trait DiskFile: Send + Sync {
     fn sync_data(&self) -> Result<(), DiskError>;
     /// Makes content and all metadata durable.
     fn sync_all(&self) -> Result<(), DiskError>;
-    /// Writes zeros over `0..len` and makes the length `len`: afterwards, writes inside it change no
-    /// metadata. Not durable by itself.
+    /// Writes zeros over `0..len` and makes the length `len`: afterwards, writes inside it change
+    /// no metadata. Not durable by itself.
     fn fill_zero(&self, len: u64) -> Result<(), DiskError>;
-    /// A read-only view of the whole file, or `None` where this disk offers none. Only for files that
-    /// nobody writes as long as the view lives.
+    /// A read-only view of the whole file, or `None` where this disk offers none. Only for files
+    /// that nobody writes as long as the view lives.
     fn map(&self) -> Result<Option<Map>, DiskError>;
 }
 

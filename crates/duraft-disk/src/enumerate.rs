@@ -1,8 +1,8 @@
 //! All the states a power loss can leave, or as many as can be afforded: crash tests as a library.
 //!
-//! [`explore`] runs a workload once per operation, lets the power fail within that operation, builds
-//! the disks that may be left, and asks a check about each. It knows nothing of logs or databases:
-//! what was promised is whatever the workload returns.
+//! [`explore`] runs a workload once per operation, lets the power fail within that operation,
+//! builds the disks that may be left, and asks a check about each. It knows nothing of logs or
+//! databases: what was promised is whatever the workload returns.
 //!
 //! Which subsets of the pending items are visited (see [`Subsets`]):
 //! - all of them where few items are pending;
@@ -12,8 +12,8 @@
 //!
 //! # Example
 //!
-//! A toy log with a bug that tests by killing processes do not find: it writes a record and the count
-//! of records, and syncs both at once, trusting that the record reaches the disk first.
+//! A toy log with a bug that tests by killing processes do not find: it writes a record and the
+//! count of records, and syncs both at once, trusting that the record reaches the disk first.
 //!
 //! ```
 //! use duraft_disk::{Disk, DiskError, FaultDisk, FaultOptions, Subsets, explore};
@@ -170,8 +170,8 @@ impl fmt::Display for Violation {
 
 impl std::error::Error for Violation {}
 
-/// Visits the disks that a power loss at this moment may leave. Works on a crashed disk too; changes
-/// nothing. Stops where the visitor breaks.
+/// Visits the disks that a power loss at this moment may leave. Works on a crashed disk too;
+/// changes nothing. Stops where the visitor breaks.
 pub fn for_each_crash_state<B>(
     disk: &FaultDisk,
     subsets: &Subsets,

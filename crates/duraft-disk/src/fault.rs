@@ -247,8 +247,8 @@ impl FaultDisk {
         self.life.lock()
     }
 
-    /// An independent copy of this disk as it is, pending content included, as a new life: no locks,
-    /// no planned faults, operations counted from 0. Works on a crashed disk too.
+    /// An independent copy of this disk as it is, pending content included, as a new life: no
+    /// locks, no planned faults, operations counted from 0. Works on a crashed disk too.
     pub fn fork(&self) -> FaultDisk {
         let life = self.life();
         FaultDisk::from_state(life.state.clone(), life.options)

@@ -1,5 +1,6 @@
 //! Facts about the place of a folder: which file system, on which device, and whether what is
-//! synced there outlives the machine's power at all. For reports; no decision of safety rests on it.
+//! synced there outlives the machine's power at all. For reports; no decision of safety rests on
+//! it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,8 +17,8 @@ pub struct FileSystem {
     /// Content lives in memory: a sync there makes nothing durable. For an overlay, whether its
     /// writable layer does.
     pub in_memory: bool,
-    /// What the kernel believes of the device's volatile write cache: `write back` has one, so that a
-    /// sync needs a flush; `write through` has none. `None` where there is no single device.
+    /// What the kernel believes of the device's volatile write cache: `write back` has one, so that
+    /// a sync needs a flush; `write through` has none. `None` where there is no single device.
     pub write_cache: Option<String>,
 }
 

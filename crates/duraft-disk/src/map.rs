@@ -1,8 +1,9 @@
 //! The one place with `unsafe`: mapping a file for reading.
 //!
 //! Duty of every caller, stated in [`DiskFile::map`](crate::DiskFile::map): nobody writes to, or
-//! shortens, the file as long as a view of it lives. The storage engine maps sealed segments only and reuses
-//! their slots after the last view is gone; the directory lock keeps other processes of ours out.
+//! shortens, the file as long as a view of it lives. The storage engine maps sealed segments only
+//! and reuses their slots after the last view is gone; the directory lock keeps other processes of
+//! ours out.
 #![allow(unsafe_code)]
 
 use crate::disk::Map;

@@ -4,11 +4,11 @@
 //! What may come of it: the same state (the damage is harmless); a typed report; or the loss of
 //! commits at the very end that nothing durable proved any more. The last kind is decided here from
 //! the trace of the disk, not from the store's own fields:
-//! - whatever is written after a commit was acknowledged proves that commit, by the watermark in the
-//!   first sector of each such write, and a segment's beginning proves it three times over;
+//! - whatever is written after a commit was acknowledged proves that commit, by the watermark in
+//!   the first sector of each such write, and a segment's beginning proves it three times over;
 //! - the segment that an open begins proves nothing of what was unproven before: it holds a copy;
-//! - so a commit may vanish in silence only if the damage hit it, hit the first sector of every later
-//!   write, and hit the copy if the store was opened since.
+//! - so a commit may vanish in silence only if the damage hit it, hit the first sector of every
+//!   later write, and hit the copy if the store was opened since.
 //!
 //! Two lives are traced: one that nobody damages, so that there are commits from before the last
 //! open, and one that is damaged at each quiet moment.
@@ -378,8 +378,8 @@ impl<'a> DamageSearch<'a> {
             .any(|sector| hit.contains(sector))
     }
 
-    /// Opens the damaged store for repair, and once more: it must not look healthy, show nothing that
-    /// was never written, and know what it may have promised.
+    /// Opens the damaged store for repair, and once more: it must not look healthy, show nothing
+    /// that was never written, and know what it may have promised.
     fn repair(
         &mut self,
         victim: &FaultDisk,
@@ -392,7 +392,8 @@ impl<'a> DamageSearch<'a> {
             let opened = engine::open_for_repair(&disk, &self.plan.setup, mix(seed, life));
             let (store, report) = match opened {
                 Ok(opened) => opened,
-                // Where the store's identity or all its checkpoints are gone, nothing can be opened.
+                // Where the store's identity or all its checkpoints are gone, nothing can be
+                // opened.
                 Err(Refusal::Damaged(_)) => return Ok(()),
                 Err(other) => return Err(format!("repair, life {life}: {other:?}")),
             };

@@ -434,7 +434,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Recovers, and of a part of the states recovers once more from what the first one made durable.
+    /// Recovers, and of a part of the states recovers once more from what the first one made
+    /// durable.
     fn recover_twice(
         &mut self,
         disk: &FaultDisk,

@@ -108,7 +108,8 @@ pub(super) fn bootstrap(disk: &FaultDisk, setup: &Setup, seed: u64) -> Result<()
 /// An open log.
 pub(super) struct Store {
     wal: Option<Wal>,
-    /// Hard states and memberships are not read back from an open log: these are what recovery told.
+    /// Hard states and memberships are not read back from an open log: these are what recovery
+    /// told.
     told: BTreeMap<GroupId, (HardState, Bytes)>,
     written: BTreeMap<GroupId, WriteSeq>,
 }
@@ -255,7 +256,8 @@ impl Store {
         self.wal().poisoned().is_some()
     }
 
-    /// Everything the store holds, bodies included; hard states and memberships are those of the open.
+    /// Everything the store holds, bodies included; hard states and memberships are those of the
+    /// open.
     pub(super) fn state(&self) -> Result<State, Refusal> {
         let groups = self.wal().reader().groups();
         let states = groups

@@ -139,7 +139,8 @@ impl<'a> FaultSearch<'a> {
         Ok(false)
     }
 
-    /// The process dies or the power fails; what is found must hold what was acknowledged, and stay.
+    /// The process dies or the power fails; what is found must hold what was acknowledged, and
+    /// stay.
     fn next_lives(&mut self, disk: &FaultDisk, expected: &Expected, seed: u64) {
         let mut starts = vec![
             ("the process was killed", disk.process_crash()),

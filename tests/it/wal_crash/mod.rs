@@ -26,10 +26,10 @@
 //! DURAFT_CRASH_STATES=10000000 DURAFT_CRASH_SHARD=1/2 \
 //!     cargo test --release -p duraft-tests --test it -- wal_crash::long --nocapture
 //! ```
-//! visits seeds 1, 3, 5, ... of shard 1 of 2 until so many crash states are checked (and damages done,
-//! beside them), prints a line per seed and the sums at the end. `DURAFT_CRASH_SEED=n` begins at seed n: to resume, or to
-//! replay one. `DURAFT_CRASH_KIND=crash`, `damage` or `fault` does only that part, and
-//! `DURAFT_CRASH_VIOLATIONS=n` goes on after a violation, up to n of each seed.
+//! visits seeds 1, 3, 5, ... of shard 1 of 2 until so many crash states are checked (and damages
+//! done, beside them), prints a line per seed and the sums at the end. `DURAFT_CRASH_SEED=n` begins
+//! at seed n: to resume, or to replay one. `DURAFT_CRASH_KIND=crash`, `damage` or `fault` does only
+//! that part, and `DURAFT_CRASH_VIOLATIONS=n` goes on after a violation, up to n of each seed.
 
 // The long run tells what it does.
 #![allow(clippy::print_stdout)]
@@ -427,14 +427,16 @@ fn long() {
             kinds.add(seed, search.stories);
         }
         println!(
-            "seed {seed}: {sector} byte sectors, {slot} KiB slots; so far {} crash states, {} damages",
+            "seed {seed}: {sector} byte sectors, {slot} KiB slots; \
+             so far {} crash states, {} damages",
             counts.total(),
             damages.done
         );
         seed += shards;
     }
     println!(
-        "shard {shard}/{shards}, seeds {first} to {}: {} crash states, {failures} failed operations\n\
+        "shard {shard}/{shards}, seeds {first} to {}: \
+         {} crash states, {failures} failed operations\n\
          {counts:?}\n{damages:?}",
         seed - shards,
         counts.total()

@@ -1,5 +1,5 @@
-//! What a log is, without a disk: the state after each submitted write. Written from the design, not
-//! from the log's code; the only thing shared with it is the core's types.
+//! What a log is, without a disk: the state after each submitted write. Written from the design,
+//! not from the log's code; the only thing shared with it is the core's types.
 
 use bytes::Bytes;
 use duraft_core::{

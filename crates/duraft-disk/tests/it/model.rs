@@ -1,4 +1,5 @@
-//! The fault disk against a slow and obvious model: every byte that was ever written, kept by sector.
+//! The fault disk against a slow and obvious model: every byte that was ever written, kept by
+//! sector.
 
 use duraft_disk::{Disk, FaultDisk, FaultOptions, SplitMix64, Survival};
 use proptest::prelude::*;
