@@ -694,11 +694,11 @@ impl<'a> Fields<'a> {
             1 => Refusal::Protocol {
                 ours: u16::try_from(value).map_err(narrow)?,
             },
-            2 => Refusal::Cluster,
+            2 if value == 0 => Refusal::Cluster,
             3 => Refusal::WrongNode {
                 actual: NodeId(value),
             },
-            4 => Refusal::UnknownPeer,
+            4 if value == 0 => Refusal::UnknownPeer,
             5 => Refusal::MaxBatch {
                 ours: u32::try_from(value).map_err(narrow)?,
             },

@@ -306,6 +306,14 @@ fn well_sealed_nonsense_is_refused() {
             99,
             WireError::Value("refusal"),
         ),
+        // A value where the reason has none; found by fuzzing.
+        (
+            "refusal without value",
+            Frame::Refused(Refusal::UnknownPeer),
+            HEADER_BYTES + 8,
+            1,
+            WireError::Value("refusal"),
+        ),
         // A count that would need more descriptors than the frame has bytes.
         (
             "batch count",
