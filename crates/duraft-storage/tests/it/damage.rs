@@ -403,3 +403,31 @@ fn a_store_without_any_checkpoint_is_damaged_whatever_the_policy() {
         "{refused:?}"
     );
 }
+
+#[test]
+fn a_table_clears_no_group_that_an_older_lost_table_spoke_of() {
+    // The second receipt's table is whole, but only about what was written since the first.
+    let groups = [GroupId(1), GroupId(2)];
+    let disk = disk();
+    make(&disk, &roomy(), &groups);
+    let (mut wal, _) = reopen(&disk, &roomy(), 2).expect("a fresh store");
+    disk.start_trace();
+    let mut writers = groups.map(Writer::new);
+    let votes = writers.each_mut().map(|writer| writer.vote(1, None));
+    wal.commit(&votes).expect("a working disk");
+    wal.receipt().expect("a working disk");
+    for i in [0, 1] {
+        let next = batch(groups[i], &Position::START, 1, 1, 9, 0);
+        wal.commit(&[writers[i].append(vec![next])])
+            .expect("a working disk");
+        wal.receipt().expect("a working disk");
+    }
+    drop(wal);
+    let file = tail_file(&disk);
+    let disk = disk.power_loss(Survival::Nothing);
+    // 2 fence, 3 votes, 4 receipt, 5 first batch, 6 receipt, 7 second batch, 8 receipt.
+    zero_block(&disk, &file, 5);
+    zero_block(&disk, &file, 6);
+    let damage = lost(&disk, &roomy());
+    assert_eq!(damage.groups.keys().collect::<Vec<_>>(), [&groups[0]]);
+}

@@ -587,3 +587,139 @@ fn sectors_as_large_as_blocks_change_nothing() {
     let (_, recovered) = reopen(&disk, &roomy(), 3).expect("a healthy store");
     assert_eq!(recovered.groups[&GROUP].hard_state.term, Term(1));
 }
+
+#[test]
+fn marks_go_to_the_far_end_of_the_slot() {
+    // Next to the tail, one scratch would take a commit and its proof.
+    let options = WalOptions {
+        slot_bytes: 128 << 10,
+        mark_every_commits: 1,
+        ..options()
+    };
+    let (disk, mut wal) = fresh(&options);
+    let mut writer = voted(&mut wal);
+    let mut end = Position::START;
+    disk.start_trace();
+    for _ in 0..20 {
+        let submissions = appends(&mut writer, &mut end, 1);
+        wal.commit(&submissions).expect("a working disk");
+    }
+    let last = 31 * 4096;
+    let mut tail = 0;
+    let mut marks = 0;
+    for write in disk
+        .trace()
+        .iter()
+        .filter(|entry| entry.op == DiskOp::Write)
+    {
+        if write.offset == 4096 || write.offset == last {
+            let far = if tail - 4096 > last - tail {
+                4096
+            } else {
+                last
+            };
+            assert_eq!(write.offset, far, "the tail is at {tail}");
+            marks += 1;
+        } else {
+            tail = write.offset;
+        }
+    }
+    assert_eq!(marks, 20);
+}
+
+#[test]
+fn a_slot_rests_until_what_freed_it_is_proven() {
+    // The segment that compacted it away is durable but not proven: were its slot written anew at
+    // once, one damaged block would take what the log was before the compaction, too.
+    let (disk, mut wal) = fresh(&options());
+    let mut writer = voted(&mut wal);
+    let mut end = Position::START;
+    disk.start_trace();
+    for _ in 0..12 {
+        let next = batch(GROUP, &end, 1, 1, 30, 0);
+        let before = end;
+        end = next.header.position();
+        let write = writer.write();
+        let compact = (before.index() > Index(0)).then_some(before);
+        let submission = writer.submit(duraft_core::Write {
+            append: vec![next],
+            compact,
+            ..write
+        });
+        wal.commit(&[submission]).expect("a working disk");
+    }
+    let begun = disk.trace().into_iter();
+    let begun = begun.filter(|entry| entry.op == DiskOp::Write && entry.len > 4096);
+    let slots: Vec<String> = begun.map(|entry| entry.name.to_string()).collect();
+    assert_eq!(slots.len(), 12, "every commit begins a segment");
+    for window in slots.windows(3) {
+        let mut names = window.to_vec();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), 3, "{slots:?}");
+    }
+    assert!(wal.pool_stats().total <= 6, "{:?}", wal.pool_stats());
+}
+
+#[test]
+fn a_commit_that_only_the_cache_shows_is_copied_before_anyone_is_told() {
+    // Killed before its sync returned, then the power fails after the next open.
+    let options = WalOptions {
+        slot_bytes: 48 << 10,
+        ..options()
+    };
+    let (disk, mut wal) = fresh(&options);
+    let mut writer = voted(&mut wal);
+    let mut end = Position::START;
+    for _ in 0..3 {
+        // Too much to be absorbed by the next segment.
+        let large = batch(GROUP, &end, 1, 1, 3600, 1);
+        end = large.header.position();
+        wal.commit(&[writer.append(vec![large])])
+            .expect("a working disk");
+    }
+    disk.inject(Fault::new(Effect::Io).on(DiskOp::SyncData));
+    let cut = appends(&mut writer, &mut end, 1);
+    assert!(wal.commit(&cut).is_err());
+    drop(wal);
+    let killed = disk.process_crash();
+    let (wal, recovered) = reopen(&killed, &options, 5).expect("a healthy store");
+    assert_eq!(
+        recovered.groups[&GROUP].batches.len(),
+        4,
+        "the cache shows it"
+    );
+    assert_eq!(recovered.report.copied_batches, 1, "{:?}", recovered.report);
+    assert_eq!(
+        recovered.report.absorbed_segments, 0,
+        "{:?}",
+        recovered.report
+    );
+    let told = read_all(&wal, GROUP);
+    drop(wal);
+    let (wal, again) = reopen(&killed.power_loss(Survival::Nothing), &options, 6).expect("healthy");
+    assert_eq!(again.groups, recovered.groups);
+    assert_eq!(read_all(&wal, GROUP), told);
+}
+
+#[test]
+fn a_slot_whose_name_a_killed_preparer_left_undurable_is_safe_to_use() {
+    // Everything in the file is synced and read back, and the power failure takes its name.
+    let (disk, wal) = fresh(&options());
+    disk.inject(Fault::new(Effect::SyncLies).on(DiskOp::SyncDir));
+    wal.preparer().turn().expect("room");
+    drop(wal);
+    let killed = disk.process_crash();
+    let (mut wal, _) = reopen(&killed, &options(), 3).expect("a healthy store");
+    let mut writer = voted(&mut wal);
+    let mut end = Position::START;
+    for _ in 0..4 {
+        let submissions = appends(&mut writer, &mut end, 1);
+        wal.commit(&submissions).expect("a working disk");
+    }
+    let told = read_all(&wal, GROUP);
+    drop(wal);
+    let cut = killed.power_loss(Survival::Nothing);
+    let (wal, _) = reopen(&cut, &options(), 4).expect("a healthy store");
+    assert_eq!(read_all(&wal, GROUP), told);
+}
