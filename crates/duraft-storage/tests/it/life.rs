@@ -711,15 +711,11 @@ fn a_slot_whose_name_a_killed_preparer_left_undurable_is_safe_to_use() {
     drop(wal);
     let killed = disk.process_crash();
     let (mut wal, _) = reopen(&killed, &options(), 3).expect("a healthy store");
-    let mut writer = voted(&mut wal);
-    let mut end = Position::START;
-    for _ in 0..4 {
-        let submissions = appends(&mut writer, &mut end, 1);
-        wal.commit(&submissions).expect("a working disk");
-    }
-    let told = read_all(&wal, GROUP);
+    // The open used the one slot that was ready before, this commit the undurable one.
+    voted(&mut wal);
+    assert_eq!(wal.stats().slots_made_late, 0);
     drop(wal);
     let cut = killed.power_loss(Survival::Nothing);
-    let (wal, _) = reopen(&cut, &options(), 4).expect("a healthy store");
-    assert_eq!(read_all(&wal, GROUP), told);
+    let (_, recovered) = reopen(&cut, &options(), 4).expect("a healthy store");
+    assert_eq!(recovered.groups[&GROUP].hard_state.term, Term(1));
 }
