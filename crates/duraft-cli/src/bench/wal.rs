@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 const THREADS_MAX: u32 = 4;
 /// Load before the first round: slots are made ready, memory is touched.
 const WARM_UP: Duration = Duration::from_millis(500);
-/// The log forgets what is older than this share of a slot's bytes, so that slots come back.
-const KEPT_SLOTS: u64 = 2;
+/// The log forgets everything whenever so many slots are full, so that slots come back.
+const KEPT_SLOTS: u64 = 4;
 
 /// Runs the benchmark.
 pub(crate) fn run(load: &LoadArgs, args: &WalArgs) -> Result<ExitCode, BenchError> {
@@ -104,7 +104,7 @@ impl Bench {
             .clamp(16 << 20, 1 << 30);
         GroupLogOptions {
             wal: WalOptions {
-                slot_bytes,
+                slot_bytes: self.slot_bytes(),
                 slots_ready_min: 4,
                 commit_bytes_max: self.commit_bytes(),
                 queue_bytes_max: 2 * self.commit_bytes(),
@@ -173,7 +173,7 @@ impl Bench {
             let end = ticket.wait().map_err(failed)?;
             latencies.record(appended.elapsed());
             kept_bytes += self.body_bytes() * u64::from(self.appenders / share.max(1));
-            if leads && kept_bytes > KEPT_SLOTS * (16 << 20) {
+            if leads && kept_bytes > KEPT_SLOTS * self.slot_bytes() {
                 log.compact(end.index()).map_err(failed)?;
                 kept_bytes = 0;
             }
