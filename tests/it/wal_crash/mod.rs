@@ -176,6 +176,15 @@ fn finely_torn_blocks() {
     assert_states(&counts, [28_000, 17_000, 10_000]);
 }
 
+/// An open was cut off after the first sectors of its segment, the next open of the same slot after
+/// the last ones: what both had in common made the first one whole, and brought back a commit that the
+/// second no longer had. Found by the long run.
+#[test]
+fn two_opens_cut_off_in_one_slot_do_not_make_the_first_whole() {
+    let counts = search("opens cut off in one slot", [plan(160, 4096, 32)]);
+    assert!(counts.total() >= 4_000, "{counts:?}");
+}
+
 #[test]
 fn first_lives_of_young_stores() {
     // Slots are still being made: files without names, names without content.

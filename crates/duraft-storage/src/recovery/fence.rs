@@ -17,8 +17,9 @@ use crate::encode::Measure;
 use crate::errors::{OpenError, ReadError};
 use crate::format::block::Flags;
 use crate::format::checksum::Seed;
-use crate::format::header::{SegmentEnd, StoreFile};
+use crate::format::header::{SegmentEnd, SegmentHeader, StoreFile};
 use crate::format::record::Frame;
+use crate::format::{BLOCK_BYTES, FIRST_COMMIT_BLOCK, block_offset};
 use crate::index::{GroupIndex, StoreIndex};
 use crate::options::{Entropy, WalOptions, records_bytes_max};
 use crate::pool::{Need, Pool, Slot};
@@ -97,6 +98,7 @@ pub(super) fn begin(
     wal.next_segment = layout.seen.segment + 1;
     wal.last_commit = layout.seen.commit;
     let slot = slot_for_fence(&wal, spare, &images)?;
+    bury(&slot, &images, &layout)?;
     write_fence(&mut wal, slot, &segments, &moves, &batches)?;
     let recovered = recovered(&wal, damage, report);
     Ok((wal, recovered))
@@ -265,6 +267,24 @@ fn slot_for_fence(wal: &Wal, spare: Vec<usize>, images: &[SlotImage]) -> Result<
         );
     }
     Ok(slot)
+}
+
+/// The slot may hold a segment whose first write was cut short. Were the fence cut short over it, bytes
+/// that both writes share could make that segment whole after all, and with it what this open does
+/// not show. So its first block goes first. Its header and mark stay: they still prove what came
+/// before it.
+fn bury(slot: &Slot, images: &[SlotImage], layout: &Layout) -> Result<(), OpenError> {
+    let tail = layout.parts.last().expect("the chain has a tail");
+    let abandoned = images.iter().any(|image| {
+        let newer = |own: &SegmentHeader| own.age() > tail.header.age();
+        image.slot == slot.number && image.segment().is_some_and(newer)
+    });
+    if abandoned {
+        let first_block = block_offset(FIRST_COMMIT_BLOCK);
+        slot.file.write_at(&[0; BLOCK_BYTES], first_block)?;
+        slot.file.sync_data()?;
+    }
+    Ok(())
 }
 
 fn write_fence(
