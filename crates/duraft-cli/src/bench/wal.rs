@@ -98,10 +98,12 @@ impl Bench {
         (one * u64::from(self.appenders)).min(one.max(COMMIT_BYTES_MAX)) + (16 << 10)
     }
 
+    fn slot_bytes(&self) -> u64 {
+        let least = (4 * self.commit_bytes()).next_power_of_two();
+        least.clamp(16 << 20, 1 << 30)
+    }
+
     fn options(&self) -> GroupLogOptions {
-        let slot_bytes = (4 * self.commit_bytes())
-            .next_power_of_two()
-            .clamp(16 << 20, 1 << 30);
         GroupLogOptions {
             wal: WalOptions {
                 slot_bytes: self.slot_bytes(),
