@@ -106,22 +106,17 @@ fn batches(p: &mut Program<'_>, prev: Position) -> Vec<Batch> {
             batch.header.count = p.number() as u32;
             batch.header.first = Index(p.number());
         }
-        prev = Position { id: batch.header.last_id_checked(), digest: batch.header.digest };
+        prev = end_of(&batch);
         list.push(batch);
     }
     list
 }
 
-/// `BatchHeader::last_id` of a header that may be a lie.
-trait LastChecked {
-    fn last_id_checked(&self) -> LogId;
-}
-
-impl LastChecked for duraft_core::BatchHeader {
-    fn last_id_checked(&self) -> LogId {
-        let last = self.first.0.saturating_add(u64::from(self.count)).saturating_sub(1);
-        LogId { term: self.term, index: Index(last) }
-    }
+/// The boundary after a batch whose header may be a lie, so that its sums may overflow.
+fn end_of(batch: &Batch) -> Position {
+    let header = &batch.header;
+    let last = header.first.0.saturating_add(u64::from(header.count)).saturating_sub(1);
+    Position { id: LogId { term: header.term, index: Index(last) }, digest: header.digest }
 }
 
 fn message(p: &mut Program<'_>, raft: &Raft) -> Message {
