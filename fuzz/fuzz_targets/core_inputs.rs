@@ -167,7 +167,7 @@ fn input(p: &mut Program<'_>, raft: &Raft, host: &mut Host) -> Input {
                 bytes: vec![0; usize::from(p.byte())].into(),
             },
         },
-        10 => Input::ReadIndex { id: ProposalId(p.number()) },
+        10 => Input::Read { id: ProposalId(p.number()), basis: duraft_core::ReadBasis::Quorum },
         11..=13 => Input::Completed(Completion::Persisted {
             upto: match p.byte() {
                 0..=219 => host.issued,
@@ -209,6 +209,10 @@ fuzz_target!(|data: &[u8]| {
         start: Position::START,
         batches: Vec::new(),
         membership,
+        memberships: Vec::new(),
+        snapshot: None,
+        applied: None,
+        damage: None,
     };
     let Ok(mut raft) = Raft::new(config, boot) else { return };
     let mut host = Host::default();

@@ -38,7 +38,8 @@ fn append(wal: &mut Wal, group: GroupId, seq: &mut u64, end: &mut Position, term
     *seq += 1;
     let write = Write {
         seq: WriteSeq(*seq),
-        hard_state: Some(HardState { term: Term(term), vote: Some(NodeId(1)) }),
+        hard_state: Some(HardState { term: Term(term),
+        snapshot: None, vote: Some(NodeId(1)) }),
         truncate: None,
         append: vec![batch],
         compact: None,

@@ -86,6 +86,7 @@ impl Storm {
             1 => Message::PreVoteReply { wanted, granted },
             2 => Message::Vote {
                 last: self.log_id(),
+                forced: false,
             },
             3 => Message::VoteReply { granted },
             4..=6 => self.append(),
@@ -184,7 +185,10 @@ impl Storm {
                 Input::Propose { id, body }
             }
             14 => match self.rng.below(3) {
-                0 => Input::ReadIndex { id },
+                0 => Input::Read {
+                    id,
+                    basis: duraft_core::ReadBasis::Quorum,
+                },
                 1 => Input::TransferLeadership { id, to: self.id() },
                 _ => {
                     let target = Membership::new([NodeId(1)], []).expect("usable");
@@ -260,6 +264,10 @@ fn begin(voters: u64, seed: u64, chain: &Chain, life: u64) -> Raft {
         start: chain.start,
         batches: chain.batches.iter().map(|batch| batch.header).collect(),
         membership: Membership::new((1..=voters).map(NodeId), []).expect("usable"),
+        memberships: Vec::new(),
+        snapshot: None,
+        applied: None,
+        damage: None,
     };
     Raft::new(config, boot).expect("a sound state")
 }

@@ -266,7 +266,10 @@ fn rule_10_a_restarted_leader_never_leads_its_term_again() {
     for message in [
         Message::VoteReply { granted: true },
         Message::AppendReply(accepted),
-        Message::HeartbeatReply { round: 1 },
+        Message::HeartbeatReply {
+            round: 1,
+            health: duraft_core::Health::default(),
+        },
         Message::PreVoteReply {
             wanted: Term(1),
             granted: true,
@@ -315,6 +318,7 @@ fn rule_11_a_voters_timer_starts_when_its_grant_leaves() {
         1,
         Message::Vote {
             last: LogId::default(),
+            forced: false,
         },
     ));
     c.tick(N1, 20 * c.options().config.election_ticks);
@@ -368,7 +372,15 @@ fn rule_15_answers_of_a_dead_life_do_not_count_once_the_next_has_spoken() {
     c.campaign(N1);
     c.inject(says(N2, N1, 1, Message::VoteReply { granted: true }));
     c.propose(N1, "x");
-    let mut second = says(N2, N1, 1, Message::HeartbeatReply { round: 0 });
+    let mut second = says(
+        N2,
+        N1,
+        1,
+        Message::HeartbeatReply {
+            round: 0,
+            health: duraft_core::Health::default(),
+        },
+    );
     second.incarnation = Incarnation(2);
     c.deliver_one(second);
     let accepted = Message::AppendReply(AppendReply::Accepted { matched: Index(2) });
@@ -383,7 +395,15 @@ fn rule_15_answers_of_a_dead_life_do_not_count_once_the_next_has_spoken() {
     assert_eq!(c.commit(N1), 2);
     // The next life has lost what was not durable: it is asked before anything is sent ahead.
     assert_eq!(c.progress(N1, N2).phase, Phase::Replicate);
-    let mut third = says(N2, N1, 1, Message::HeartbeatReply { round: 0 });
+    let mut third = says(
+        N2,
+        N1,
+        1,
+        Message::HeartbeatReply {
+            round: 0,
+            health: duraft_core::Health::default(),
+        },
+    );
     third.incarnation = Incarnation(3);
     c.deliver_one(third);
     assert_eq!(c.progress(N1, N2).phase, Phase::Probe);
@@ -505,7 +525,13 @@ fn rule_32_what_is_not_offered_yet_is_refused_in_every_role() {
         }
         let target = Membership::new([N1, N2], []).expect("usable");
         let (a, b, d) = (c.new_proposal(), c.new_proposal(), c.new_proposal());
-        c.step(N1, Input::ReadIndex { id: a });
+        c.step(
+            N1,
+            Input::Read {
+                id: a,
+                basis: duraft_core::ReadBasis::Quorum,
+            },
+        );
         c.step(N1, Input::ChangeMembership { id: b, target });
         c.step(N1, Input::TransferLeadership { id: d, to: N2 });
         for id in [a, b, d] {

@@ -101,7 +101,15 @@ fn scenario_s14_refusals_at_what_is_matched_start_no_storm() {
     }
     assert!(appends_to(&c, N3) <= before + 1);
     // A new life of the peer that has lost even that is asked, and not again at each refusal.
-    let mut reborn = says(N3, N1, 1, Message::HeartbeatReply { round: 0 });
+    let mut reborn = says(
+        N3,
+        N1,
+        1,
+        Message::HeartbeatReply {
+            round: 0,
+            health: duraft_core::Health::default(),
+        },
+    );
     reborn.incarnation = duraft_core::Incarnation(2);
     c.deliver_one(reborn.clone());
     assert_eq!(c.progress(N1, N3).phase, Phase::Probe);
@@ -305,7 +313,15 @@ fn scenario_s22_a_grant_held_by_the_disk_dies_with_its_term() {
     let mut c = Cluster::build(Options::new(3).puppets(&[N1, N3]));
     c.hold_disk(N2);
     let last = duraft_core::LogId::default();
-    c.inject(says(N1, N2, 1, Message::Vote { last }));
+    c.inject(says(
+        N1,
+        N2,
+        1,
+        Message::Vote {
+            last,
+            forced: false,
+        },
+    ));
     assert_eq!(c.vote(N2), Some(N1));
     c.deliver_all();
     assert!(c.take_mail().is_empty(), "the vote is not durable");

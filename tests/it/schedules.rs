@@ -209,6 +209,7 @@ fn schedule_f6_term_and_vote_are_one_write_and_every_request_is_checked() {
         );
         let fresh = Message::Vote {
             last: log.last().id,
+            forced: false,
         };
         let stale = Message::Vote { last: log.at(1).id };
         // Term 2: the vote goes to n1, whose log is fresh.
@@ -251,12 +252,28 @@ fn schedule_f6_a_vote_asked_for_again_is_the_same_vote() {
     let mut c = Cluster::build(Options::new(3).plain().puppets(&[N1, N3]));
     let last = LogId::default();
     for round in 0..3 {
-        c.inject(says(N1, N2, 1, Message::Vote { last }));
+        c.inject(says(
+            N1,
+            N2,
+            1,
+            Message::Vote {
+                last,
+                forced: false,
+            },
+        ));
         c.deliver_all();
         let mail = c.take_mail();
         assert_eq!(mail.len(), 1, "round {round}");
         assert_eq!(mail[0].message, Message::VoteReply { granted: true });
-        c.inject(says(N3, N2, 1, Message::Vote { last }));
+        c.inject(says(
+            N3,
+            N2,
+            1,
+            Message::Vote {
+                last,
+                forced: false,
+            },
+        ));
         c.deliver_all();
         let mail = c.take_mail();
         assert_eq!(mail.len(), 1, "round {round}");

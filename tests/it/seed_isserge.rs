@@ -90,11 +90,27 @@ fn seed_isserge_s4_a_request_of_the_same_term_unseats_nobody() {
         index: Index(0),
     };
     let mut c = leading(3);
-    c.inject(says(N3, N1, 1, Message::Vote { last }));
+    c.inject(says(
+        N3,
+        N1,
+        1,
+        Message::Vote {
+            last,
+            forced: false,
+        },
+    ));
     assert_eq!((c.role(N1), c.term(N1)), (RoleKind::Leader, 1));
     let mut c = alone(3);
     c.campaign(N1);
-    c.inject(says(N3, N1, 1, Message::Vote { last }));
+    c.inject(says(
+        N3,
+        N1,
+        1,
+        Message::Vote {
+            last,
+            forced: false,
+        },
+    ));
     assert_eq!((c.role(N1), c.vote(N1)), (RoleKind::Candidate, Some(N1)));
 }
 
@@ -165,7 +181,15 @@ fn seed_isserge_u02_a_leader_never_becomes_a_candidate() {
 fn seed_isserge_u03_a_later_term_clears_the_vote_and_the_same_term_keeps_it() {
     let mut c = alone(3);
     let last = LogId::default();
-    c.inject(says(N2, N1, 3, Message::Vote { last }));
+    c.inject(says(
+        N2,
+        N1,
+        3,
+        Message::Vote {
+            last,
+            forced: false,
+        },
+    ));
     assert_eq!((c.term(N1), c.vote(N1)), (3, Some(N2)));
     c.inject(says(N2, N1, 3, Chain::empty().append(0, 0, 0)));
     assert_eq!((c.term(N1), c.vote(N1)), (3, Some(N2)));
@@ -218,7 +242,15 @@ fn seed_isserge_u06_vote_requests_by_term_and_by_vote() {
         (3, N3, true, 3),
     ];
     for (term, from, granted, now) in table {
-        c.inject(says(from, N1, term, Message::Vote { last }));
+        c.inject(says(
+            from,
+            N1,
+            term,
+            Message::Vote {
+                last,
+                forced: false,
+            },
+        ));
         c.deliver_all();
         let mail = c.take_mail();
         assert_eq!(mail.len(), 1, "term {term} from {from}");
@@ -500,7 +532,15 @@ fn seed_isserge_u19_a_grant_and_a_valid_append_reset_the_timer() {
     let last = LogId::default();
     for term in 1..=4 {
         c.tick(N1, least - 1);
-        c.inject(says(N2, N1, term, Message::Vote { last }));
+        c.inject(says(
+            N2,
+            N1,
+            term,
+            Message::Vote {
+                last,
+                forced: false,
+            },
+        ));
         assert_eq!(c.role(N1), RoleKind::Follower);
     }
     for _ in 0..4 {

@@ -247,11 +247,27 @@ fn seed_little_raft_a07_one_vote_per_term_survives_crashes() {
     // little_raft forgot its vote on restart, on becoming leader and on stepping down.
     let mut c = Cluster::build(Options::new(5).plain().puppets(&[N2, N3, N4, N5]));
     let last = LogId::default();
-    c.inject(says(N2, N1, 3, Message::Vote { last }));
+    c.inject(says(
+        N2,
+        N1,
+        3,
+        Message::Vote {
+            last,
+            forced: false,
+        },
+    ));
     for other in [N3, N4, N5] {
         c.crash(N1);
         c.restart(N1);
-        c.inject(says(other, N1, 3, Message::Vote { last }));
+        c.inject(says(
+            other,
+            N1,
+            3,
+            Message::Vote {
+                last,
+                forced: false,
+            },
+        ));
         assert_eq!((c.term(N1), c.vote(N1)), (3, Some(N2)));
     }
     c.deliver_all();
@@ -261,7 +277,15 @@ fn seed_little_raft_a07_one_vote_per_term_survives_crashes() {
     let log = Chain::empty();
     c.inject(says(N2, N1, 4, log.append(0, 0, 0)));
     assert_eq!(c.role(N1), RoleKind::Follower);
-    c.inject(says(N3, N1, 4, Message::Vote { last }));
+    c.inject(says(
+        N3,
+        N1,
+        4,
+        Message::Vote {
+            last,
+            forced: false,
+        },
+    ));
     assert_eq!((c.term(N1), c.vote(N1)), (4, Some(N1)));
 }
 
@@ -311,7 +335,15 @@ fn seed_little_raft_a13_refused_votes_do_not_postpone_elections() {
     let mut ticks = 0;
     while c.role(N2) == RoleKind::Follower {
         let term = c.term(N2);
-        c.inject(says(N3, N2, term, Message::Vote { last }));
+        c.inject(says(
+            N3,
+            N2,
+            term,
+            Message::Vote {
+                last,
+                forced: false,
+            },
+        ));
         c.tick(N2, 1);
         ticks += 1;
         assert!(ticks <= limit, "refused requests keep n2 from its election");

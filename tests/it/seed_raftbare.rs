@@ -206,7 +206,15 @@ fn seed_raftbare_t05_a_disruptive_request_is_ignored_while_a_leader_is_heard() {
     // RB-T5: a follower that hears its leader gets RequestVote of a later term from another node.
     let mut c = led(Options::new(3));
     let last = c.issued(N3).last().id;
-    c.deliver_one(says(N3, N2, 2, Message::Vote { last }));
+    c.deliver_one(says(
+        N3,
+        N2,
+        2,
+        Message::Vote {
+            last,
+            forced: false,
+        },
+    ));
     assert_eq!((c.term(N2), c.vote(N2)), (1, Some(N1)));
     assert!(grants(c.net.waiting(any().from(N2))).is_empty());
     assert_eq!(c.leader_hint(N2), Some(N1));
@@ -218,7 +226,15 @@ fn seed_raftbare_t06_t07_an_open_node_takes_the_request() {
     let mut c = led(Options::new(3));
     c.lose_patience(N2);
     let last = c.issued(N3).last().id;
-    c.inject(says(N3, N2, 2, Message::Vote { last }));
+    c.inject(says(
+        N3,
+        N2,
+        2,
+        Message::Vote {
+            last,
+            forced: false,
+        },
+    ));
     assert_eq!((c.term(N2), c.vote(N2)), (2, Some(N3)));
     assert_eq!(grants(c.net.waiting(any().from(N2).to(N3))), [N2]);
 }
@@ -228,7 +244,15 @@ fn seed_raftbare_t08_without_the_defence_the_request_is_granted() {
     // RB-T8: check-quorum off, the plain paper rule.
     let mut c = led(Options::new(3).plain());
     let last = c.issued(N3).last().id;
-    c.inject(says(N3, N2, 2, Message::Vote { last }));
+    c.inject(says(
+        N3,
+        N2,
+        2,
+        Message::Vote {
+            last,
+            forced: false,
+        },
+    ));
     assert_eq!((c.term(N2), c.vote(N2)), (2, Some(N3)));
 }
 
@@ -329,7 +353,15 @@ fn seed_raftbare_a06_the_up_to_date_rule_over_a_table_of_logs() {
                 term: Term(theirs.last().copied().unwrap_or(0)),
                 index: duraft_core::Index(theirs.len() as u64),
             };
-            c.inject(says(N1, N2, 5, Message::Vote { last }));
+            c.inject(says(
+                N1,
+                N2,
+                5,
+                Message::Vote {
+                    last,
+                    forced: false,
+                },
+            ));
             c.deliver_all();
             let mail = c.take_mail();
             assert_eq!(mail.len(), 1);

@@ -188,12 +188,28 @@ fn seed_raftmodel_m8_a_vote_survives_a_restart() {
     // raftmodel: term and vote could not even be read, so a restarted server voted twice.
     let mut c = alone(3);
     let last = LogId::default();
-    c.inject(says(N2, N1, 5, Message::Vote { last }));
+    c.inject(says(
+        N2,
+        N1,
+        5,
+        Message::Vote {
+            last,
+            forced: false,
+        },
+    ));
     c.deliver_all();
     assert_eq!(grants(&c.take_mail()), [N1]);
     c.crash(N1);
     c.restart(N1);
-    c.inject(says(N3, N1, 5, Message::Vote { last }));
+    c.inject(says(
+        N3,
+        N1,
+        5,
+        Message::Vote {
+            last,
+            forced: false,
+        },
+    ));
     c.deliver_all();
     assert!(grants(&c.take_mail()).is_empty());
     assert_eq!((c.term(N1), c.vote(N1)), (5, Some(N2)));
@@ -406,7 +422,15 @@ fn seed_raftmodel_a09_restart_keeps_term_and_vote_at_every_point() {
         let mut c = alone(3);
         let last = LogId::default();
         c.hold_disk(N1);
-        c.inject(says(N2, N1, 1, Message::Vote { last }));
+        c.inject(says(
+            N2,
+            N1,
+            1,
+            Message::Vote {
+                last,
+                forced: false,
+            },
+        ));
         if completed {
             c.complete_all(N1);
         }
@@ -415,7 +439,15 @@ fn seed_raftmodel_a09_restart_keeps_term_and_vote_at_every_point() {
         c.crash(N1);
         c.restart(N1);
         c.free_disk(N1);
-        c.inject(says(N3, N1, 1, Message::Vote { last }));
+        c.inject(says(
+            N3,
+            N1,
+            1,
+            Message::Vote {
+                last,
+                forced: false,
+            },
+        ));
         c.deliver_all();
         assert_eq!(grants(&c.take_mail()).len(), usize::from(!completed));
     }

@@ -366,6 +366,7 @@ fn seed_rast_a02_a_term_is_spoken_of_only_when_it_is_durable() {
         4,
         Message::Vote {
             last: LogId::default(),
+            forced: false,
         },
     ));
     c.inject(says(
@@ -374,6 +375,7 @@ fn seed_rast_a02_a_term_is_spoken_of_only_when_it_is_durable() {
         4,
         Message::Vote {
             last: LogId::default(),
+            forced: false,
         },
     ));
     let log = Chain::of_terms(&[1, 2]);

@@ -25,7 +25,7 @@ pub fn check_send(disk: &Disk, history: &History, envelope: &Envelope) -> Result
     match &envelope.message {
         // Promises nothing; the wanted term is in a field of its own.
         Message::PreVote { .. } | Message::PreVoteReply { .. } => Ok(()),
-        Message::Vote { last } => {
+        Message::Vote { last, .. } => {
             Broken::unless(
                 hard.term == term && hard.vote == Some(envelope.from),
                 B3,

@@ -24,7 +24,7 @@ pub fn message(message: &Message) -> String {
         Message::PreVoteReply { wanted, granted } => {
             format!("PreVoteReply for t{wanted}: {}", yes_no(*granted))
         }
-        Message::Vote { last } => format!("Vote, last {last}"),
+        Message::Vote { last, .. } => format!("Vote, last {last}"),
         Message::VoteReply { granted } => format!("VoteReply: {}", yes_no(*granted)),
         Message::Append {
             prev,
@@ -45,7 +45,7 @@ pub fn message(message: &Message) -> String {
             format!("AppendReply: divergence, theirs {theirs}, ours {ours}")
         }
         Message::Heartbeat { commit, round } => format!("Heartbeat {round}, commit {commit}"),
-        Message::HeartbeatReply { round } => format!("HeartbeatReply {round}"),
+        Message::HeartbeatReply { round, .. } => format!("HeartbeatReply {round}"),
     }
 }
 

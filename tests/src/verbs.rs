@@ -372,6 +372,10 @@ impl Cluster {
             start: store.start,
             batches: store.batches.iter().map(|batch| batch.header).collect(),
             membership,
+            memberships: Vec::new(),
+            snapshot: None,
+            applied: None,
+            damage: None,
         };
         let hard_state = store.hard_state;
         node.applied.clear();

@@ -3,7 +3,8 @@
 use crate::batch::{BatchHeader, BatchKind, check_count};
 use crate::config::ConfigProblem;
 use crate::membership::Membership;
-use crate::types::{GroupId, HardState, Incarnation, Position};
+use crate::snapshot::Snapshot;
+use crate::types::{GroupId, HardState, Incarnation, Index, LogId, Position};
 use alloc::vec::Vec;
 
 /// What recovery found on disk: the state a new life begins with.
@@ -19,6 +20,64 @@ pub struct Boot {
     pub batches: Vec<BatchHeader>,
     /// The membership at `start`.
     pub membership: Membership,
+    /// The memberships of the membership batches among `batches` and the damage's survivors, by the
+    /// index of their batch.
+    pub memberships: Vec<(Index, Membership)>,
+    /// The latest durable snapshot.
+    pub snapshot: Option<Snapshot>,
+    /// Where the state machine keeps its own durable state: the last index in it. `None`: the state
+    /// machine begins with the snapshot, or empty.
+    pub applied: Option<Index>,
+    /// What of the log is lost, if anything.
+    pub damage: Option<Damage>,
+}
+
+impl Boot {
+    /// A life that begins with this log and nothing else: no snapshot, no damage, no membership
+    /// batches.
+    pub fn healthy(
+        incarnation: Incarnation,
+        hard_state: HardState,
+        start: Position,
+        batches: Vec<BatchHeader>,
+        membership: Membership,
+    ) -> Boot {
+        Boot {
+            incarnation,
+            hard_state,
+            start,
+            batches,
+            membership,
+            memberships: Vec::new(),
+            snapshot: None,
+            applied: None,
+            damage: None,
+        }
+    }
+}
+
+/// What a node has lost of its log, as recovery knows it. Durable state until it is healed
+/// (RULES.md 13).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Damage {
+    /// Indices that are missing, first and last of each range, in order. The first range follows the
+    /// last of [`Boot::batches`].
+    pub missing: Vec<(Index, Index)>,
+    /// Batches that survive behind the first missing index, in order.
+    pub survivors: Vec<BatchHeader>,
+    /// Where the log ended, if something that survived says so: a missing range that runs to this end
+    /// is filled when its chain joins it.
+    pub end: Option<Position>,
+    /// Batches after the last known one may be lost too.
+    pub lost_suffix: bool,
+    /// A later term or vote may be lost.
+    pub vote_uncertain: bool,
+    /// The greatest LogId this node may have acknowledged, as far as known.
+    pub floor: LogId,
+    /// Index of the last membership batch known of, 0 for none.
+    pub last_membership: Index,
+    /// The snapshot that the log begins with cannot be read, and nothing else holds its state.
+    pub snapshot_lost: bool,
 }
 
 /// Why a core cannot start.

@@ -35,6 +35,32 @@ pub struct Config {
     pub unapplied_bytes_max: u64,
     /// Bytes of recent batches kept in memory. Batches that are not durable yet are kept beyond it.
     pub cache_bytes_max: u64,
+    /// Most bytes committed and not applied before proposals are refused.
+    pub backlog_bytes_max: u64,
+    /// Most bytes of writes under way to this node's disk before proposals are refused.
+    pub unpersisted_bytes_max: u64,
+    /// Bytes of log kept behind the latest snapshot for peers that are a little late.
+    pub trailing_bytes_max: u64,
+    /// Most bytes of batch headers held in memory. Older ones of the applied log are read back.
+    pub shape_bytes_max: u64,
+    /// Most reads that wait for a quorum.
+    pub reads_max: usize,
+    /// Most bytes of batches held while a gap of a damaged log is being filled.
+    pub fetch_bytes_max: u64,
+    /// How much this node wants to lead: leadership goes to the highest among healthy voters.
+    pub priority: u8,
+    /// Lease reads (RULES.md 26); `None`: every read asks a quorum.
+    pub lease: Option<Lease>,
+    /// A write that is under way for longer means that the disk stalls: such a leader hands over, such
+    /// a follower does not campaign. `None`: no such policy.
+    pub stall_ticks: Option<u32>,
+}
+
+/// When a leader may answer reads without asking. The same on every node, or it proves nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lease {
+    /// How much faster or slower any node's clock may run than any other's, in parts per million.
+    pub drift_ppm: u32,
 }
 
 impl Config {
@@ -55,6 +81,15 @@ impl Config {
             uncommitted_bytes_max: 64 << 20,
             unapplied_bytes_max: 64 << 20,
             cache_bytes_max: 64 << 20,
+            backlog_bytes_max: 256 << 20,
+            unpersisted_bytes_max: 128 << 20,
+            trailing_bytes_max: 16 << 20,
+            shape_bytes_max: 64 << 20,
+            reads_max: 4096,
+            fetch_bytes_max: 16 << 20,
+            priority: 0,
+            lease: None,
+            stall_ticks: Some(40),
         }
     }
 

@@ -234,7 +234,14 @@ impl Raft {
         let last = self.log.last().id;
         for peer in self.membership.voters() {
             if peer != me.id {
-                out.push(me.send(peer, self.hard.term, Message::Vote { last }));
+                out.push(me.send(
+                    peer,
+                    self.hard.term,
+                    Message::Vote {
+                        last,
+                        forced: false,
+                    },
+                ));
             }
         }
         self.tally()

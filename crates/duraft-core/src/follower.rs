@@ -18,7 +18,7 @@
 use crate::batch::{Batch, BatchKind};
 use crate::io::{Fault, Output};
 use crate::log::Boundary;
-use crate::message::{AppendReply, Message};
+use crate::message::{AppendReply, Health, Message};
 use crate::plant::Plant;
 use crate::raft::Raft;
 use crate::role::{Role, Transition};
@@ -251,7 +251,14 @@ impl Raft {
         out: &mut Vec<Output>,
     ) {
         if term < self.hard.term {
-            self.tell_term(from, Message::HeartbeatReply { round }, out);
+            self.tell_term(
+                from,
+                Message::HeartbeatReply {
+                    round,
+                    health: Health::default(),
+                },
+                out,
+            );
             return;
         }
         if !self.follows(from) {
@@ -331,7 +338,14 @@ impl Raft {
             return;
         };
         if let Some(round) = owed.heartbeat.take() {
-            out.push(me.send(leader, term, Message::HeartbeatReply { round }));
+            out.push(me.send(
+                leader,
+                term,
+                Message::HeartbeatReply {
+                    round,
+                    health: Health::default(),
+                },
+            ));
         }
         if let Some((prev, hint)) = owed.rejected.take() {
             let reply = AppendReply::Rejected { prev, hint };

@@ -287,7 +287,12 @@ pub fn check_delta(before: &Raft, after: &Raft, outputs: &[Output]) -> Verdict {
     check_history(before, after)?;
     if after.halted.is_some() {
         let quiet = outputs.iter().all(|output| match output {
-            Output::Persist(_) | Output::Apply(_) | Output::Load(_) => false,
+            Output::Persist(_)
+            | Output::Apply(_)
+            | Output::Load(_)
+            | Output::ReadReady { .. }
+            | Output::SendSnapshot { .. }
+            | Output::InstallSnapshot(_) => false,
             Output::Send(_) | Output::Respond(_) | Output::Changed(_) => true,
         });
         let told = matches!(outputs.last(), Some(Output::Changed(Event::Halted(_))));
@@ -304,7 +309,13 @@ pub fn check_delta(before: &Raft, after: &Raft, outputs: &[Output]) -> Verdict {
         match output {
             Output::Send(envelope) => check_send(after, envelope)?,
             Output::Apply(batches) => handed = check_apply(after, handed, batches)?,
-            Output::Persist(_) | Output::Load(_) | Output::Respond(_) | Output::Changed(_) => {}
+            Output::Persist(_)
+            | Output::Load(_)
+            | Output::Respond(_)
+            | Output::Changed(_)
+            | Output::ReadReady { .. }
+            | Output::SendSnapshot { .. }
+            | Output::InstallSnapshot(_) => {}
         }
     }
     ensure(
@@ -386,6 +397,9 @@ fn check_writes(before: &Raft, after: &Raft, outputs: &[Output]) -> Verdict {
         Output::Send(_)
         | Output::Apply(_)
         | Output::Load(_)
+        | Output::ReadReady { .. }
+        | Output::SendSnapshot { .. }
+        | Output::InstallSnapshot(_)
         | Output::Respond(_)
         | Output::Changed(_) => None,
     });
@@ -455,7 +469,7 @@ fn check_send(raft: &Raft, envelope: &Envelope) -> Verdict {
             );
         }
         // A candidate that forgets could ask again in the same term with another log (F2, F3).
-        Message::Vote { last } => ensure(
+        Message::Vote { last, .. } => ensure(
             durable == own && raft.disk.log() == raft.log.end() && *last == raft.log.last().id,
             "I4 RequestVote leaves when term, vote and log are durable",
             found,
@@ -507,7 +521,17 @@ fn check_send(raft: &Raft, envelope: &Envelope) -> Verdict {
         // These carry the term and nothing else that must be kept.
         Message::VoteReply { granted: false }
         | Message::AppendReply(AppendReply::Rejected { .. } | AppendReply::Divergence { .. })
-        | Message::HeartbeatReply { .. } => {}
+        | Message::HeartbeatReply { .. }
+        | Message::TimeoutNow
+        | Message::ReadIndex { .. }
+        | Message::ReadIndexReply { .. }
+        | Message::Fetch { .. }
+        | Message::Fetched { .. }
+        | Message::DamageReport { .. }
+        | Message::Heal { .. }
+        | Message::TermQuery
+        | Message::TermReply { .. }
+        | Message::RolledBack { .. } => {}
     }
     ensure(
         envelope.term == durable.term && envelope.term == raft.hard.term,

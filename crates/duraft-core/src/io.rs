@@ -6,8 +6,9 @@
 //! emitted: what must wait for the disk has waited inside the core.
 
 use crate::batch::{Batch, Body};
-use crate::membership::Membership;
+use crate::membership::{ChangeError, Leave, MemberChange};
 use crate::message::Envelope;
+use crate::snapshot::Snapshot;
 use crate::types::{HardState, Index, LoadId, LogId, NodeId, Position, ProposalId, Term, WriteSeq};
 use alloc::vec::Vec;
 
@@ -25,24 +26,46 @@ pub enum Input {
         /// One batch of commands.
         body: Body,
     },
-    /// A linearizable read. Answered with [`Reject::Unsupported`] in this version.
-    ReadIndex {
+    /// A linearizable read. Answered with [`Output::ReadReady`] or [`Response::Rejected`].
+    Read {
         /// The caller's name for the read.
         id: ProposalId,
+        /// What makes the answer linearizable.
+        basis: ReadBasis,
     },
-    /// A membership change. Answered with [`Reject::Unsupported`] in this version.
+    /// A membership change (thesis 4.3). Answered like a proposal.
     ChangeMembership {
         /// The caller's name for the change.
         id: ProposalId,
-        /// The membership to reach.
-        target: Membership,
+        /// What to change in the membership as the leader has it now, all of it at once.
+        changes: Vec<MemberChange>,
+        /// How a joint membership that this leads to is left.
+        leave: Leave,
     },
-    /// Leadership transfer. Answered with [`Reject::Unsupported`] in this version.
+    /// Leaves a joint membership whose change asked for [`Leave::Explicit`]. Answered like a proposal.
+    LeaveJoint {
+        /// The caller's name for it.
+        id: ProposalId,
+    },
+    /// Leadership transfer (thesis 3.10). Answered with [`Response::Done`] when this node has given
+    /// the leadership up to `to`, or [`Response::Rejected`].
     TransferLeadership {
         /// The caller's name for the transfer.
         id: ProposalId,
         /// The node that shall lead.
         to: NodeId,
+    },
+    /// A leader gives its leadership up, whoever comes next. Answered with [`Response::Done`].
+    StepDown {
+        /// The caller's name for it.
+        id: ProposalId,
+    },
+    /// A follower forgets who leads, keeps its term, and grants pre-votes to who is up to date.
+    ForgetLeader,
+    /// The host has lost its connection to a peer: what was sent ahead may not have arrived.
+    Unreachable {
+        /// The peer.
+        peer: NodeId,
     },
     /// Something the host was asked to do is done.
     Completed(Completion),
@@ -71,6 +94,47 @@ pub enum Completion {
         /// Consecutive whole batches from the first one asked for, at least one, or why not.
         result: Result<Vec<Batch>, LoadError>,
     },
+    /// A snapshot of this node's state machine stands in a durable file.
+    SnapshotTaken {
+        /// The snapshot; its position has been applied here.
+        snapshot: Snapshot,
+    },
+    /// A snapshot sent by `from` stands whole, verified and durable in a file of this node.
+    SnapshotReceived {
+        /// The node that sent it.
+        from: NodeId,
+        /// The snapshot.
+        snapshot: Snapshot,
+    },
+    /// Answer to [`Output::SendSnapshot`], once or more.
+    SnapshotSending {
+        /// The peer.
+        to: NodeId,
+        /// The index of the snapshot that is being sent.
+        at: Index,
+        /// How it goes.
+        progress: SendProgress,
+    },
+}
+
+/// What makes a read linearizable.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ReadBasis {
+    /// A quorum confirms the leader after the read has come in (thesis 6.4).
+    Quorum,
+    /// The leader's lease, where leases are configured and one is held; otherwise as `Quorum`.
+    Lease,
+}
+
+/// What becomes of a snapshot on its way to a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum SendProgress {
+    /// The peer has acknowledged more of it.
+    Moving,
+    /// The peer holds all of it durably; its own acknowledgement of the install follows.
+    Delivered,
+    /// It was given up; the core may ask again.
+    Failed,
 }
 
 /// Why stored batches could not be read.
@@ -96,6 +160,31 @@ pub enum Output {
     Apply(Vec<Batch>),
     /// Read stored batches, answer with [`Completion::Loaded`].
     Load(Load),
+    /// A read may be answered by a state machine that has applied `index`.
+    ReadReady {
+        /// The read.
+        id: ProposalId,
+        /// The least index whose state may be shown.
+        index: Index,
+        /// Where a lease vouches for the read: the heartbeat round whose send time the lease counts
+        /// from. The host checks the deadline after the state machine has answered, on a clock that
+        /// counts suspend (RULES.md 26). `None`: nothing to check.
+        lease: Option<u64>,
+    },
+    /// Send this snapshot to a peer, answer with [`Completion::SnapshotSending`]. A later one for the
+    /// same peer replaces it.
+    SendSnapshot {
+        /// The peer.
+        to: NodeId,
+        /// The term the sender leads.
+        term: Term,
+        /// What to send.
+        snapshot: Snapshot,
+    },
+    /// Replace the state machine's state by this snapshot, which is durable here and the start of the
+    /// log, then report [`Completion::Applied`] up to its position. Everything handed over before is
+    /// void; what follows continues from here.
+    InstallSnapshot(Snapshot),
     /// Answer to a client.
     Respond(Response),
     /// Something observers want to know.
@@ -109,12 +198,23 @@ pub struct Write {
     pub seq: WriteSeq,
     /// New term and vote.
     pub hard_state: Option<HardState>,
+    /// A durable snapshot file that the group counts on from here on.
+    pub snapshot: Option<SnapshotWrite>,
     /// Keep the log up to this boundary and drop everything after it.
     pub truncate: Option<Position>,
     /// Batches that follow the end of the log.
     pub append: Vec<Batch>,
     /// The log up to this boundary is covered by a durable snapshot and may be dropped.
     pub compact: Option<Position>,
+}
+
+/// The commit point of a snapshot: its file was durable before.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SnapshotWrite {
+    /// The snapshot.
+    pub snapshot: Snapshot,
+    /// Drop the whole log, which now begins and ends at the snapshot. Otherwise the log stays.
+    pub reset: bool,
 }
 
 /// Request to read stored batches back.
@@ -143,6 +243,11 @@ pub enum Response {
         /// Number of entries.
         count: u32,
     },
+    /// A transfer or step-down is done.
+    Done {
+        /// The transfer or step-down.
+        id: ProposalId,
+    },
     /// Certainly not done.
     Rejected {
         /// The proposal, read, change or transfer.
@@ -169,6 +274,28 @@ pub enum Reject {
     IndexExhausted,
     /// This node has stopped for good in this life; see [`Event::Halted`].
     Halted,
+    /// Leadership is being handed over; try the next leader.
+    TransferInProgress,
+    /// The transfer's target did not take over in time; this node leads on.
+    TransferTimedOut,
+    /// The target is not a voter, or this node itself.
+    TransferTarget,
+    /// Leadership was lost before the read was confirmed; try the next leader.
+    LostLeadership,
+    /// Another membership change has not been completed.
+    MembershipInFlight,
+    /// The leader has not committed an entry of its own term yet; try again soon.
+    NotYetCommittedInTerm,
+    /// The change leads to no usable membership.
+    Change(ChangeError),
+    /// There is no joint membership to leave.
+    NotJoint,
+    /// The node's own disk is too far behind; try again later.
+    StorageSaturated,
+    /// The state machine is too far behind; try again later.
+    UnappliedLimit,
+    /// Too many reads wait; try again later.
+    ReadLimit,
     /// This version does not offer the operation.
     Unsupported,
 }
@@ -198,6 +325,15 @@ pub enum Event {
         /// The leader of the term, where known.
         leader: Option<NodeId>,
     },
+    /// The membership in use changed, or the one in use was committed.
+    Membership {
+        /// Index of the batch that set it, or of the snapshot or start it was taken from.
+        at: Index,
+        /// It can no longer be rolled back.
+        committed: bool,
+    },
+    /// A damaged log is whole again, or found an open question answered.
+    Healed,
     /// The node has stopped for good in this life. Last output but for rejections.
     Halted(Fault),
 }

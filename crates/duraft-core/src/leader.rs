@@ -332,7 +332,7 @@ impl Raft {
         };
         // One rule for everybody, this node included: what counts is what is durable. So the others may
         // form the quorum before the own disk is done.
-        let quorum = self.membership.quorum_value(|id| {
+        let quorum = self.membership.quorum_value(Boundary::default(), |id| {
             if id == me {
                 own
             } else {

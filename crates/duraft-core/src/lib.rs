@@ -28,6 +28,7 @@ mod progress;
 mod raft;
 mod rng;
 mod role;
+mod snapshot;
 #[cfg(test)]
 #[allow(
     clippy::unwrap_used,
@@ -43,15 +44,20 @@ mod view;
 pub use batch::{
     Batch, BatchHeader, BatchKind, Body, BodyError, Commands, DESCRIPTOR_BYTES, check_count,
 };
-pub use boot::{Boot, BootError};
-pub use config::{Config, ConfigProblem};
+pub use boot::{Boot, BootError, Damage};
+pub use config::{Config, ConfigProblem, Lease};
 pub use digest::{Digest, Link, mix64};
 pub use io::{
-    Completion, Event, Fault, Input, Load, LoadError, Output, Reject, Response, RoleKind, Write,
+    Completion, Event, Fault, Input, Load, LoadError, Output, ReadBasis, Reject, Response,
+    RoleKind, SendProgress, SnapshotWrite, Write,
 };
-pub use membership::{MEMBERS_MAX, Membership, MembershipProblem};
-pub use message::{AppendReply, Envelope, Message};
+pub use membership::{
+    ChangeError, Leave, MEMBERS_MAX, MEMBERSHIP_BYTES_MAX, MemberChange, Membership,
+    MembershipProblem, Promotion,
+};
+pub use message::{AppendReply, Envelope, Health, Message};
 pub use raft::Raft;
+pub use snapshot::{Snapshot, SnapshotFile};
 pub use types::{
     GroupId, HardState, Incarnation, Index, LoadId, LogId, NodeId, Position, ProposalId, Term,
     WriteSeq,

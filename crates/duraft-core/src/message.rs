@@ -46,6 +46,8 @@ pub enum Message {
     Vote {
         /// The candidate's last durable entry.
         last: LogId,
+        /// A leader asked for this campaign: voters that hear from it answer all the same.
+        forced: bool,
     },
     /// Answer to RequestVote; a grant leaves only when the vote is durable.
     VoteReply {
@@ -75,7 +77,72 @@ pub enum Message {
     HeartbeatReply {
         /// The round that is answered.
         round: u64,
+        /// How the sender is.
+        health: Health,
     },
+    /// From a leader: campaign now, without asking first (thesis 3.10).
+    TimeoutNow,
+    /// From a follower to the leader: up to which index must I have applied to answer a read?
+    ReadIndex {
+        /// Number of the question, unique in the asker's life.
+        id: u64,
+    },
+    /// Answer to a read question.
+    ReadIndexReply {
+        /// The question.
+        id: u64,
+        /// The asker's life, which the question was bound to.
+        asker: Incarnation,
+        /// The index; `None`: this node cannot say, ask again later.
+        index: Option<Index>,
+    },
+    /// Give me the batches after this boundary: mine are damaged. Any node that has it may answer.
+    Fetch {
+        /// The boundary the wanted batches follow.
+        after: Position,
+    },
+    /// Answer to a fetch. Believed only as far as digests prove it.
+    Fetched {
+        /// The boundary the batches follow.
+        after: Position,
+        /// Consecutive batches, durable at the sender.
+        batches: Vec<Batch>,
+    },
+    /// From a follower whose log is damaged to its leader (RULES.md 15).
+    DamageReport {
+        /// It may have acknowledged entries it does not know of.
+        lost_suffix: bool,
+        /// Its snapshot is lost: it needs one that covers at least this index.
+        needs_snapshot: Option<Index>,
+    },
+    /// Answer to a damage report: whole when durable through here, under this leader and term.
+    Heal {
+        /// The leader's last index when the report came in.
+        to: Index,
+    },
+    /// From a node that does not know its own term and vote: which term has the receiver durable?
+    /// The answer is the envelope's term (RULES.md 14).
+    TermQuery,
+    /// Answer to a term query.
+    TermReply {
+        /// The asker's life, which the question was bound to.
+        asker: Incarnation,
+    },
+    /// From a leader: you have acknowledged this entry in an earlier life and do not hold it any more.
+    /// Your disk was rolled back (RULES.md 18).
+    RolledBack {
+        /// The entry.
+        seen: LogId,
+    },
+}
+
+/// What a follower tells its leader of itself.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Health {
+    /// How much this node wants to lead; the highest among the healthy should.
+    pub priority: u8,
+    /// Its oldest write has been under way for too long, or its log is damaged: it cannot lead now.
+    pub impaired: bool,
 }
 
 /// A follower's answer to an append.

@@ -237,12 +237,15 @@ impl Raft {
                 None
             }
             // Not offered by this version: certainly not done, and the caller is told so.
-            Input::ReadIndex { id }
+            Input::Read { id, .. }
             | Input::ChangeMembership { id, .. }
-            | Input::TransferLeadership { id, .. } => {
+            | Input::LeaveJoint { id }
+            | Input::TransferLeadership { id, .. }
+            | Input::StepDown { id } => {
                 self.reject(id, Reject::Unsupported, out);
                 None
             }
+            Input::ForgetLeader | Input::Unreachable { .. } => None,
             Input::Completed(completion) => self.on_completed(completion, out),
         }
     }
@@ -270,6 +273,9 @@ impl Raft {
             Completion::Applied { upto } => self.on_applied(upto),
             // Old batches for a peer or for the state machine, if whoever asked still waits.
             Completion::Loaded { load, result } => self.on_loaded(load, result, out),
+            Completion::SnapshotTaken { .. }
+            | Completion::SnapshotReceived { .. }
+            | Completion::SnapshotSending { .. } => None,
         }
     }
 
@@ -309,7 +315,7 @@ impl Raft {
             Message::PreVoteReply { wanted, granted } => {
                 self.on_pre_vote_reply(from, wanted, granted)
             }
-            Message::Vote { last } => self.on_vote(from, term, last, out),
+            Message::Vote { last, .. } => self.on_vote(from, term, last, out),
             Message::VoteReply { granted } => self.on_vote_reply(from, term, granted),
             Message::Append {
                 prev,
@@ -323,10 +329,20 @@ impl Raft {
                 self.on_heartbeat(from, term, commit, round, out);
                 None
             }
-            Message::HeartbeatReply { round } => {
+            Message::HeartbeatReply { round, .. } => {
                 self.on_heartbeat_reply(from, incarnation, term, round, out);
                 None
             }
+            Message::TimeoutNow
+            | Message::ReadIndex { .. }
+            | Message::ReadIndexReply { .. }
+            | Message::Fetch { .. }
+            | Message::Fetched { .. }
+            | Message::DamageReport { .. }
+            | Message::Heal { .. }
+            | Message::TermQuery
+            | Message::TermReply { .. }
+            | Message::RolledBack { .. } => None,
         }
     }
 
@@ -340,7 +356,7 @@ impl Raft {
             && match &envelope.message {
                 // A log never holds a term its owner has not reached, and nobody asks for less.
                 Message::PreVote { wanted, last } => last.term < *wanted,
-                Message::Vote { last } => last.term < envelope.term,
+                Message::Vote { last, .. } => last.term < envelope.term,
                 Message::Append { prev, batches, .. } => {
                     self.is_chain(envelope.term, prev, batches)
                 }
@@ -349,6 +365,16 @@ impl Raft {
                 | Message::AppendReply(_)
                 | Message::Heartbeat { .. }
                 | Message::HeartbeatReply { .. } => true,
+                Message::TimeoutNow
+                | Message::ReadIndex { .. }
+                | Message::ReadIndexReply { .. }
+                | Message::Fetch { .. }
+                | Message::Fetched { .. }
+                | Message::DamageReport { .. }
+                | Message::Heal { .. }
+                | Message::TermQuery
+                | Message::TermReply { .. }
+                | Message::RolledBack { .. } => false,
             }
     }
 
@@ -411,7 +437,17 @@ impl Raft {
             | Message::VoteReply { .. }
             | Message::PreVoteReply { .. }
             | Message::AppendReply(_)
-            | Message::HeartbeatReply { .. } => {
+            | Message::HeartbeatReply { .. }
+            | Message::TimeoutNow
+            | Message::ReadIndex { .. }
+            | Message::ReadIndexReply { .. }
+            | Message::Fetch { .. }
+            | Message::Fetched { .. }
+            | Message::DamageReport { .. }
+            | Message::Heal { .. }
+            | Message::TermQuery
+            | Message::TermReply { .. }
+            | Message::RolledBack { .. } => {
                 if envelope.term > self.hard.term {
                     return follow(None);
                 }
@@ -562,6 +598,7 @@ impl Raft {
         out.push(Output::Persist(Write {
             seq,
             hard_state: staged.hard_state.then_some(self.hard),
+            snapshot: None,
             truncate: staged.truncate,
             append: staged.append,
             // Without snapshots nothing may be dropped from the front.
@@ -573,10 +610,16 @@ impl Raft {
     fn refuse_halted(&self, input: &Input, out: &mut Vec<Output>) {
         match input {
             Input::Propose { id, .. }
-            | Input::ReadIndex { id }
+            | Input::Read { id, .. }
             | Input::ChangeMembership { id, .. }
-            | Input::TransferLeadership { id, .. } => self.reject(*id, Reject::Halted, out),
-            Input::Tick | Input::Received(_) | Input::Completed(_) => {}
+            | Input::LeaveJoint { id }
+            | Input::TransferLeadership { id, .. }
+            | Input::StepDown { id } => self.reject(*id, Reject::Halted, out),
+            Input::Tick
+            | Input::Received(_)
+            | Input::ForgetLeader
+            | Input::Unreachable { .. }
+            | Input::Completed(_) => {}
         }
     }
 

@@ -149,6 +149,10 @@ impl Host {
             start: found.start,
             batches: found.batches,
             membership: found.membership,
+            memberships: Vec::new(),
+            snapshot: None,
+            applied: None,
+            damage: None,
         };
         let mut raft = Raft::new(core, boot)
             .map_err(|error| format!("node {} cannot boot: {error}", self.id))?;

@@ -454,7 +454,7 @@ impl Sim {
                     self.check_new_leader(host, term)?;
                 }
             }
-            Effect::Event(Event::Halted(_)) => {}
+            Effect::Event(Event::Halted(_) | Event::Membership { .. } | Event::Healed) => {}
             Effect::Stopped(reason) => self.stopped(host, &reason)?,
         }
         Ok(())

@@ -588,6 +588,7 @@ impl Engine {
         let write = fill(Write {
             seq: self.seq.next(),
             hard_state: None,
+            snapshot: None,
             truncate: None,
             append: Vec::new(),
             compact: None,

@@ -425,6 +425,9 @@ impl Driver {
             Output::Send(envelope) => effects.push(Effect::Send(envelope)),
             Output::Apply(batches) => self.apply(batches, effects),
             Output::Load(load) => effects.push(Effect::Load(load)),
+            Output::ReadReady { .. } | Output::SendSnapshot { .. } | Output::InstallSnapshot(_) => {
+                unreachable!("the core does not send this yet")
+            }
             Output::Respond(response) => self.respond(response, effects),
             Output::Changed(event) => {
                 effects.push(Effect::Event(event));
@@ -437,6 +440,7 @@ impl Driver {
 
     fn respond(&mut self, response: Response, effects: &mut Vec<Effect>) {
         match response {
+            Response::Done { .. } => unreachable!("the core does not send this yet"),
             Response::Appended { id, first, count } => {
                 let Some(waiters) = self.proposed.remove(&id) else {
                     return;
@@ -456,6 +460,17 @@ impl Driver {
                     Reject::IndexExhausted => rejected(RejectReason::IndexExhausted, None),
                     Reject::Halted => rejected(RejectReason::Stopped, leader),
                     Reject::Unsupported => rejected(RejectReason::Unsupported, None),
+                    Reject::TransferInProgress
+                    | Reject::TransferTimedOut
+                    | Reject::TransferTarget
+                    | Reject::LostLeadership
+                    | Reject::MembershipInFlight
+                    | Reject::NotYetCommittedInTerm
+                    | Reject::Change(_)
+                    | Reject::NotJoint
+                    | Reject::StorageSaturated
+                    | Reject::UnappliedLimit
+                    | Reject::ReadLimit => ProposeError::Busy,
                     Reject::TooLarge | Reject::Malformed => {
                         panic!("the driver proposed a batch that breaks the rules: {reason:?}")
                     }

@@ -476,6 +476,10 @@ fn boot_of(options: &NodeOptions, recovered: Recovered) -> Result<(Boot, Members
         start: found.start,
         batches: found.batches,
         membership: found.membership,
+        memberships: Vec::new(),
+        snapshot: None,
+        applied: None,
+        damage: None,
     };
     Ok((boot, members))
 }

@@ -77,6 +77,16 @@ pub(crate) fn cost_of(envelope: &Envelope) -> u64 {
         | Message::VoteReply { .. }
         | Message::AppendReply(_)
         | Message::Heartbeat { .. }
-        | Message::HeartbeatReply { .. } => FIXED,
+        | Message::HeartbeatReply { .. }
+        | Message::TimeoutNow
+        | Message::ReadIndex { .. }
+        | Message::ReadIndexReply { .. }
+        | Message::Fetch { .. }
+        | Message::Fetched { .. }
+        | Message::DamageReport { .. }
+        | Message::Heal { .. }
+        | Message::TermQuery
+        | Message::TermReply { .. }
+        | Message::RolledBack { .. } => FIXED,
     }
 }

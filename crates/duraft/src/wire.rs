@@ -96,7 +96,17 @@ impl Class {
             | Message::Vote { .. }
             | Message::VoteReply { .. }
             | Message::Heartbeat { .. }
-            | Message::HeartbeatReply { .. } => Class::Control,
+            | Message::HeartbeatReply { .. }
+            | Message::TimeoutNow
+            | Message::ReadIndex { .. }
+            | Message::ReadIndexReply { .. }
+            | Message::Fetch { .. }
+            | Message::Fetched { .. }
+            | Message::DamageReport { .. }
+            | Message::Heal { .. }
+            | Message::TermQuery
+            | Message::TermReply { .. }
+            | Message::RolledBack { .. } => Class::Control,
             Message::Append { .. } | Message::AppendReply(_) => Class::Bulk,
         }
     }
@@ -435,6 +445,16 @@ impl FrameType {
                 Message::AppendReply(_) => FrameType::AppendReply,
                 Message::Heartbeat { .. } => FrameType::Heartbeat,
                 Message::HeartbeatReply { .. } => FrameType::HeartbeatReply,
+                Message::TimeoutNow
+                | Message::ReadIndex { .. }
+                | Message::ReadIndexReply { .. }
+                | Message::Fetch { .. }
+                | Message::Fetched { .. }
+                | Message::DamageReport { .. }
+                | Message::Heal { .. }
+                | Message::TermQuery
+                | Message::TermReply { .. }
+                | Message::RolledBack { .. } => unreachable!("the core does not send this yet"),
             },
         }
     }
@@ -487,12 +507,22 @@ fn encode_envelope(envelope: &Envelope, out: &mut Vec<u8>) {
         ],
     );
     match &envelope.message {
+        Message::TimeoutNow
+        | Message::ReadIndex { .. }
+        | Message::ReadIndexReply { .. }
+        | Message::Fetch { .. }
+        | Message::Fetched { .. }
+        | Message::DamageReport { .. }
+        | Message::Heal { .. }
+        | Message::TermQuery
+        | Message::TermReply { .. }
+        | Message::RolledBack { .. } => unreachable!("the core does not send this yet"),
         Message::PreVote { wanted, last } => put(out, &[wanted.0, last.term.0, last.index.0]),
         Message::PreVoteReply { wanted, granted } => {
             put(out, &[wanted.0]);
             out.push(u8::from(*granted));
         }
-        Message::Vote { last } => put(out, &[last.term.0, last.index.0]),
+        Message::Vote { last, .. } => put(out, &[last.term.0, last.index.0]),
         Message::VoteReply { granted } => out.push(u8::from(*granted)),
         Message::Append {
             prev,
@@ -519,7 +549,7 @@ fn encode_envelope(envelope: &Envelope, out: &mut Vec<u8>) {
             }
         },
         Message::Heartbeat { commit, round } => put(out, &[commit.0, *round]),
-        Message::HeartbeatReply { round } => put(out, &[*round]),
+        Message::HeartbeatReply { round, .. } => put(out, &[*round]),
     }
 }
 
@@ -730,6 +760,7 @@ impl<'a> Fields<'a> {
             },
             FrameType::Vote => Message::Vote {
                 last: self.log_id()?,
+                forced: false,
             },
             FrameType::VoteReply => Message::VoteReply {
                 granted: self.flag("granted")?,
@@ -739,7 +770,10 @@ impl<'a> Fields<'a> {
                 commit: Index(self.u64()?),
                 round: self.u64()?,
             },
-            FrameType::HeartbeatReply => Message::HeartbeatReply { round: self.u64()? },
+            FrameType::HeartbeatReply => Message::HeartbeatReply {
+                round: self.u64()?,
+                health: duraft_core::Health::default(),
+            },
             FrameType::Hello | FrameType::Accepted | FrameType::Refused | FrameType::Append => {
                 unreachable!("decode_frame has routed these elsewhere")
             }

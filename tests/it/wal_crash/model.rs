@@ -222,6 +222,7 @@ pub(super) fn draw_write(
     let mut write = Write {
         seq: WriteSeq(0),
         hard_state: None,
+        snapshot: None,
         truncate: None,
         append: Vec::new(),
         compact: None,

@@ -114,6 +114,7 @@ impl Liar {
             },
             2 => Message::Vote {
                 last: self.log_id(raft),
+                forced: false,
             },
             3 => Message::VoteReply {
                 granted: self.rng.below(2) == 0,
@@ -124,6 +125,7 @@ impl Liar {
             },
             5 => Message::HeartbeatReply {
                 round: self.number(3),
+                health: crate::Health::default(),
             },
             6 => Message::AppendReply(AppendReply::Accepted {
                 matched: Index(self.number(raft.last().index().0)),

@@ -13,7 +13,15 @@ fn sent(rig: &Rig, from: u64) -> Vec<&Message> {
 }
 
 fn vote_request(term: u64, last: LogId) -> Envelope {
-    message(2, 1, term, Message::Vote { last })
+    message(
+        2,
+        1,
+        term,
+        Message::Vote {
+            last,
+            forced: false,
+        },
+    )
 }
 
 fn message(from: u64, to: u64, term: u64, message: Message) -> Envelope {
@@ -108,7 +116,13 @@ fn a_grant_is_gone_with_its_term() {
     };
     rig.deliver(message(3, 1, 2, heartbeat)).unwrap();
     rig.flush(1).unwrap();
-    assert_eq!(sent(&rig, 1), [&Message::HeartbeatReply { round: 1 }]);
+    assert_eq!(
+        sent(&rig, 1),
+        [&Message::HeartbeatReply {
+            round: 1,
+            health: crate::Health::default()
+        }]
+    );
 }
 
 #[test]
@@ -135,7 +149,13 @@ fn a_heartbeat_reply_waits_for_the_term() {
     }
     assert!(sent(&rig, 1).is_empty());
     rig.flush(1).unwrap();
-    assert_eq!(sent(&rig, 1), [&Message::HeartbeatReply { round: 3 }]);
+    assert_eq!(
+        sent(&rig, 1),
+        [&Message::HeartbeatReply {
+            round: 3,
+            health: crate::Health::default()
+        }]
+    );
 }
 
 #[test]
@@ -310,6 +330,7 @@ fn nothing_leaves_after_a_failed_write() {
         9,
         Message::Vote {
             last: LogId::default(),
+            forced: false,
         },
     ))
     .unwrap();

@@ -156,6 +156,10 @@ impl Rig {
             start: image.start,
             batches: image.batches.iter().map(|batch| batch.header).collect(),
             membership: self.membership.clone(),
+            memberships: Vec::new(),
+            snapshot: None,
+            applied: None,
+            damage: None,
         };
         let id = config.id;
         let mut raft = Raft::new(config.clone(), boot).expect("recovered states are valid");
@@ -254,6 +258,8 @@ impl Rig {
             Output::Apply(batches) => self.check_apply(id, &batches)?,
             Output::Load(load) => self.node_mut(id).loads.push_back(load),
             Output::Respond(response) => self.node_mut(id).responses.push(response),
+            Output::ReadReady { .. } | Output::SendSnapshot { .. } | Output::InstallSnapshot(_) => {
+            }
             Output::Changed(_) => {}
         }
         Ok(())
@@ -288,7 +294,17 @@ impl Rig {
             | Message::Vote { .. }
             | Message::VoteReply { .. }
             | Message::AppendReply(_)
-            | Message::HeartbeatReply { .. } => Ok(()),
+            | Message::HeartbeatReply { .. }
+            | Message::TimeoutNow
+            | Message::ReadIndex { .. }
+            | Message::ReadIndexReply { .. }
+            | Message::Fetch { .. }
+            | Message::Fetched { .. }
+            | Message::DamageReport { .. }
+            | Message::Heal { .. }
+            | Message::TermQuery
+            | Message::TermReply { .. }
+            | Message::RolledBack { .. } => Ok(()),
         }
     }
 
@@ -309,7 +325,7 @@ impl Rig {
                     format!("B2 node {id} votes twice in {term}")
                 })
             }
-            Message::Vote { last } => {
+            Message::Vote { last, .. } => {
                 let own = hard.term == term && hard.vote == Some(NodeId(id));
                 demand(own && disk.last().id >= *last, || {
                     format!("B3 node {id} asks {envelope:?} with {hard:?} on disk")
@@ -328,7 +344,17 @@ impl Rig {
             | Message::PreVoteReply { .. }
             | Message::VoteReply { granted: false }
             | Message::AppendReply(_)
-            | Message::HeartbeatReply { .. } => Ok(()),
+            | Message::HeartbeatReply { .. }
+            | Message::TimeoutNow
+            | Message::ReadIndex { .. }
+            | Message::ReadIndexReply { .. }
+            | Message::Fetch { .. }
+            | Message::Fetched { .. }
+            | Message::DamageReport { .. }
+            | Message::Heal { .. }
+            | Message::TermQuery
+            | Message::TermReply { .. }
+            | Message::RolledBack { .. } => Ok(()),
         }
     }
 

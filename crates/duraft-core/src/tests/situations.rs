@@ -67,7 +67,7 @@ fn commands(count: u32, len: usize) -> Body {
 fn refusal(rig: &Rig, id: u64) -> Option<Reject> {
     match rig.node(id).responses.last()? {
         Response::Rejected { reason, .. } => Some(*reason),
-        Response::Appended { .. } => None,
+        Response::Appended { .. } | Response::Done { .. } => None,
     }
 }
 
@@ -308,6 +308,10 @@ fn a_membership_batch_is_refused_loudly() {
         start: Position::START,
         batches: [batch.header].into(),
         membership: rig.membership.clone(),
+        memberships: Vec::new(),
+        snapshot: None,
+        applied: None,
+        damage: None,
     };
     let config = Config::new(NodeId(1), GROUP, 1);
     assert_eq!(
@@ -340,6 +344,10 @@ fn a_boot_that_does_not_hang_together_is_refused() {
         start: Position::START,
         batches: batches.iter().map(|batch| batch.header).collect(),
         membership: rig.membership.clone(),
+        memberships: Vec::new(),
+        snapshot: None,
+        applied: None,
+        damage: None,
     };
     let config = || Config::new(NodeId(1), GROUP, 1);
     let error = |boot| Raft::new(config(), boot).unwrap_err();
@@ -392,7 +400,14 @@ fn proposals_are_refused_with_the_reason() {
     rig.propose(1).unwrap();
     assert_eq!(refusal(&rig, 1), None);
     let id = ProposalId(0);
-    rig.step(1, Input::ReadIndex { id }).unwrap();
+    rig.step(
+        1,
+        Input::Read {
+            id,
+            basis: crate::ReadBasis::Quorum,
+        },
+    )
+    .unwrap();
     assert_eq!(refusal(&rig, 1), Some(Reject::Unsupported));
 }
 
@@ -485,8 +500,16 @@ fn a_learner_follows_and_never_decides() {
     assert_eq!(rig.raft(3).role(), RoleKind::Follower);
     // S6: asked, it answers: its own membership may be behind.
     let last = rig.raft(3).last().id;
-    rig.deliver(envelope(2, 3, 5, Message::Vote { last }))
-        .unwrap();
+    rig.deliver(envelope(
+        2,
+        3,
+        5,
+        Message::Vote {
+            last,
+            forced: false,
+        },
+    ))
+    .unwrap();
     rig.network.clear();
     rig.flush(3).unwrap();
     assert_eq!(rig.network[0].message, Message::VoteReply { granted: true });
@@ -498,8 +521,16 @@ fn a_leader_without_contact_steps_down_in_its_term() {
     let mut rig = Rig::new(3, 1);
     rig.elect(1).unwrap();
     let last = rig.raft(2).last().id;
-    rig.deliver(envelope(3, 2, 9, Message::Vote { last }))
-        .unwrap();
+    rig.deliver(envelope(
+        3,
+        2,
+        9,
+        Message::Vote {
+            last,
+            forced: false,
+        },
+    ))
+    .unwrap();
     assert_eq!(rig.raft(2).term(), Term(1), "a live leader is not deposed");
     for _ in 0..10 {
         rig.tick(1).unwrap();
@@ -708,8 +739,16 @@ fn a_refused_candidate_does_not_put_off_others() {
     rig.seed_log(1, 1, &[1]);
     for term in 2..40 {
         let last = LogId::default();
-        rig.deliver(envelope(2, 1, term, Message::Vote { last }))
-            .unwrap();
+        rig.deliver(envelope(
+            2,
+            1,
+            term,
+            Message::Vote {
+                last,
+                forced: false,
+            },
+        ))
+        .unwrap();
         rig.flush(1).unwrap();
         rig.tick(1).unwrap();
         if rig.raft(1).role() == RoleKind::Candidate {

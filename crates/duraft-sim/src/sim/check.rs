@@ -58,7 +58,17 @@ impl Sim {
             | Message::PreVote { .. }
             | Message::PreVoteReply { .. }
             | Message::AppendReply(_)
-            | Message::HeartbeatReply { .. } => {}
+            | Message::HeartbeatReply { .. }
+            | Message::TimeoutNow
+            | Message::ReadIndex { .. }
+            | Message::ReadIndexReply { .. }
+            | Message::Fetch { .. }
+            | Message::Fetched { .. }
+            | Message::DamageReport { .. }
+            | Message::Heal { .. }
+            | Message::TermQuery
+            | Message::TermReply { .. }
+            | Message::RolledBack { .. } => {}
         }
         Ok(())
     }
@@ -200,7 +210,7 @@ fn broken_promise(envelope: &Envelope, disk: &RecoveredState, history: &History)
         return Some("B1: a message of a term that is not durable".into());
     }
     match &envelope.message {
-        Message::Vote { last } => kept(
+        Message::Vote { last, .. } => kept(
             state.term == term && state.vote == Some(envelope.from) && disk.last_id() >= *last,
             "B3: a candidacy that is not durable",
         ),
@@ -223,6 +233,16 @@ fn broken_promise(envelope: &Envelope, disk: &RecoveredState, history: &History)
         | Message::Heartbeat { .. }
         | Message::HeartbeatReply { .. }
         | Message::PreVote { .. }
-        | Message::PreVoteReply { .. } => None,
+        | Message::PreVoteReply { .. }
+        | Message::TimeoutNow
+        | Message::ReadIndex { .. }
+        | Message::ReadIndexReply { .. }
+        | Message::Fetch { .. }
+        | Message::Fetched { .. }
+        | Message::DamageReport { .. }
+        | Message::Heal { .. }
+        | Message::TermQuery
+        | Message::TermReply { .. }
+        | Message::RolledBack { .. } => None,
     }
 }

@@ -94,8 +94,8 @@ fn vote_at(b: &[u8], voted: bool) -> Option<NodeId> {
 pub fn encode_membership(membership: &Membership) -> Vec<u8> {
     let members = membership.members().count();
     let mut b = vec![0; MEMBERSHIP_LEN + 8 * members];
-    LE::write_u16(&mut b[0..], small(membership.voters().len()));
-    LE::write_u16(&mut b[2..], small(membership.learners().len()));
+    LE::write_u16(&mut b[0..], small(membership.voters().count()));
+    LE::write_u16(&mut b[2..], small(membership.learners().count()));
     for (i, id) in membership.members().enumerate() {
         LE::write_u64(&mut b[MEMBERSHIP_LEN + 8 * i..], id.0);
     }
@@ -142,8 +142,8 @@ pub(crate) fn encode_checkpoint(c: &GroupCheckpoint) -> Vec<u8> {
     put_position(&mut b[16..], &c.start);
     put_position(&mut b[40..], &c.end);
     LE::write_u64(&mut b[64..], c.last_membership.0);
-    LE::write_u16(&mut b[72..], small(c.membership.voters().len()));
-    LE::write_u16(&mut b[74..], small(c.membership.learners().len()));
+    LE::write_u16(&mut b[72..], small(c.membership.voters().count()));
+    LE::write_u16(&mut b[74..], small(c.membership.learners().count()));
     let voted = if c.hard_state.vote.is_some() {
         VOTED
     } else {

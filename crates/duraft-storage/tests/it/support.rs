@@ -113,6 +113,7 @@ impl Writer {
         Write {
             seq: self.seq,
             hard_state: None,
+            snapshot: None,
             truncate: None,
             append: Vec::new(),
             compact: None,
@@ -141,6 +142,7 @@ impl Writer {
         };
         let write = Write {
             hard_state: Some(hard_state),
+            snapshot: None,
             ..self.write()
         };
         self.submit(write)

@@ -96,7 +96,7 @@ impl RaftLoop {
                     self.shared.events.publish(event);
                 }
                 // Reported once, as the reason of the stop that follows.
-                Event::Halted(_) => {}
+                Event::Halted(_) | Event::Membership { .. } | Event::Healed => {}
             },
             Effect::Stopped(reason) => self.shared.stopped(reason),
         }

@@ -74,6 +74,10 @@ impl Host {
             start: Position::START,
             batches: Vec::new(),
             membership: Membership::new((1..=voters).map(NodeId), []).expect("valid"),
+            memberships: Vec::new(),
+            snapshot: None,
+            applied: None,
+            damage: None,
         };
         let raft = Raft::new(config, boot).expect("a fresh node starts");
         let applied = Arc::new(Mutex::new(Vec::new()));

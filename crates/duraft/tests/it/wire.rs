@@ -119,13 +119,19 @@ fn examples() -> Vec<Frame> {
             wanted,
             granted: true,
         }),
-        message(Message::Vote { last }),
+        message(Message::Vote {
+            last,
+            forced: false,
+        }),
         message(Message::VoteReply { granted: false }),
         message(Message::Heartbeat {
             commit: Index(3),
             round: 12,
         }),
-        message(Message::HeartbeatReply { round: 12 }),
+        message(Message::HeartbeatReply {
+            round: 12,
+            health: duraft_core::Health::default(),
+        }),
         message(Message::AppendReply(AppendReply::Accepted {
             matched: Index(u64::MAX),
         })),
