@@ -47,7 +47,17 @@ pub(crate) fn acceptance(envelope: &Envelope) -> Option<u64> {
         | Message::VoteReply { .. }
         | Message::Append { .. }
         | Message::Heartbeat { .. }
-        | Message::HeartbeatReply { .. } => None,
+        | Message::HeartbeatReply { .. }
+        | Message::TimeoutNow
+        | Message::ReadIndex { .. }
+        | Message::ReadIndexReply { .. }
+        | Message::Fetch { .. }
+        | Message::Fetched { .. }
+        | Message::DamageReport { .. }
+        | Message::Heal { .. }
+        | Message::TermQuery
+        | Message::TermReply { .. }
+        | Message::RolledBack { .. } => None,
     }
 }
 

@@ -3,9 +3,9 @@
 //! judged here: peers that lie about their disks can break Raft.
 
 use duraft_core::{
-    AppendReply, Boot, Completion, Config, Envelope, HardState, Incarnation, Index, Input,
-    LoadError, LoadId, LogId, Membership, Message, NodeId, Output, Position, ProposalId, Raft,
-    Term, WriteSeq,
+    AppendReply, Boot, Completion, Config, Envelope, HardState, Health, Incarnation, Index, Input,
+    Leave, LoadError, LoadId, LogId, MemberChange, Membership, Message, NodeId, Output, Position,
+    Promotion, ProposalId, Raft, ReadBasis, SendProgress, Snapshot, SnapshotFile, Term, WriteSeq,
 };
 use duraft_tests::puppet::GROUP;
 use duraft_tests::{Chain, Rng, command_body};
@@ -78,7 +78,7 @@ impl Storm {
     fn message(&mut self) -> Message {
         let wanted = Term(self.number());
         let granted = self.rng.permille(600);
-        match self.rng.below(11) {
+        match self.rng.below(17) {
             0 => Message::PreVote {
                 wanted,
                 last: self.log_id(),
@@ -86,7 +86,7 @@ impl Storm {
             1 => Message::PreVoteReply { wanted, granted },
             2 => Message::Vote {
                 last: self.log_id(),
-                forced: false,
+                forced: self.rng.permille(300),
             },
             3 => Message::VoteReply { granted },
             4..=6 => self.append(),
@@ -96,8 +96,119 @@ impl Storm {
             },
             8 => Message::HeartbeatReply {
                 round: self.number(),
+                health: Health {
+                    priority: u8::try_from(self.rng.below(3)).expect("small"),
+                    impaired: self.rng.permille(200),
+                },
             },
+            9..=12 => self.late_message(),
             _ => Message::AppendReply(self.reply()),
+        }
+    }
+
+    /// Messages of reads, transfer and damage.
+    fn late_message(&mut self) -> Message {
+        match self.rng.below(10) {
+            0 => Message::TimeoutNow,
+            1 => Message::ReadIndex { id: self.number() },
+            2 => Message::ReadIndexReply {
+                id: self.number(),
+                asker: Incarnation(self.number()),
+                index: self.rng.permille(700).then(|| Index(self.number())),
+            },
+            3 => Message::Fetch {
+                after: self.position(),
+            },
+            4 | 5 => {
+                let after = self.position();
+                let last = self.rng.below(self.chain.batches.len() as u64 + 1);
+                let batches = self.chain.between(after.index().0, last);
+                Message::Fetched { after, batches }
+            }
+            6 => Message::DamageReport {
+                lost_suffix: self.rng.permille(500),
+                needs_snapshot: self.rng.permille(300).then(|| Index(self.number())),
+            },
+            7 => Message::Heal {
+                to: Index(self.number()),
+            },
+            8 => match self.rng.below(2) {
+                0 => Message::TermQuery,
+                _ => Message::TermReply {
+                    asker: Incarnation(self.number()),
+                },
+            },
+            _ => Message::RolledBack {
+                seen: self.log_id(),
+            },
+        }
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
+        let voters = self.rng.between(1, 4);
+        Snapshot {
+            position: self.position(),
+            membership: Membership::new((1..=voters).map(NodeId), []).expect("usable"),
+            file: SnapshotFile::default(),
+        }
+    }
+
+    fn snapshot_completion(&mut self) -> Completion {
+        match self.rng.below(3) {
+            0 => Completion::SnapshotTaken {
+                snapshot: self.snapshot(),
+            },
+            1 => Completion::SnapshotReceived {
+                from: self.id(),
+                snapshot: self.snapshot(),
+            },
+            _ => Completion::SnapshotSending {
+                to: self.id(),
+                at: Index(self.number()),
+                progress: *self.rng.pick(&[
+                    SendProgress::Moving,
+                    SendProgress::Delivered,
+                    SendProgress::Failed,
+                ]),
+            },
+        }
+    }
+
+    /// What clients and operators ask for.
+    fn wish(&mut self) -> Input {
+        let id = ProposalId(self.number());
+        match self.rng.below(8) {
+            0 => Input::Read {
+                id,
+                basis: ReadBasis::Quorum,
+            },
+            1 => Input::Read {
+                id,
+                basis: ReadBasis::Lease,
+            },
+            2 => Input::TransferLeadership { id, to: self.id() },
+            3 => Input::StepDown { id },
+            4 => Input::ForgetLeader,
+            5 => Input::Unreachable { peer: self.id() },
+            6 => Input::LeaveJoint { id },
+            _ => {
+                let replacing = self.rng.permille(500).then(|| self.id());
+                let promotion = Promotion::WhenCaughtUp { replacing };
+                let change = match self.rng.below(3) {
+                    0 => MemberChange::AddVoter(self.id()),
+                    1 => MemberChange::Remove(self.id()),
+                    _ => MemberChange::AddLearner {
+                        id: self.id(),
+                        promotion,
+                    },
+                };
+                let leave = *self.rng.pick(&[Leave::Automatic, Leave::Explicit]);
+                Input::ChangeMembership {
+                    id,
+                    changes: vec![change],
+                    leave,
+                }
+            }
         }
     }
 
@@ -137,7 +248,8 @@ impl Storm {
     }
 
     fn completion(&mut self) -> Completion {
-        match self.rng.below(40) {
+        match self.rng.below(46) {
+            40.. => self.snapshot_completion(),
             0 => Completion::WriteFailed,
             1 => Completion::Persisted {
                 upto: WriteSeq(self.number()),
@@ -184,17 +296,7 @@ impl Storm {
                 }
                 Input::Propose { id, body }
             }
-            14 => match self.rng.below(3) {
-                0 => Input::Read {
-                    id,
-                    basis: duraft_core::ReadBasis::Quorum,
-                },
-                1 => Input::TransferLeadership { id, to: self.id() },
-                _ => {
-                    let target = Membership::new([NodeId(1)], []).expect("usable");
-                    Input::ChangeMembership { id, target }
-                }
-            },
+            14 => self.wish(),
             _ => Input::Completed(self.completion()),
         }
     }
@@ -207,7 +309,14 @@ impl Storm {
                 Output::Apply(batches) => {
                     self.applied = batches.last().map_or(0, |batch| batch.header.last().0);
                 }
-                Output::Send(_) | Output::Respond(_) | Output::Changed(_) => {}
+                Output::InstallSnapshot(snapshot) => {
+                    self.applied = snapshot.position.index().0;
+                }
+                Output::Send(_)
+                | Output::Respond(_)
+                | Output::Changed(_)
+                | Output::ReadReady { .. }
+                | Output::SendSnapshot { .. } => {}
             }
         }
     }

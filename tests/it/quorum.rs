@@ -88,7 +88,7 @@ fn quorum_commit_index_equals_its_definition_in_all_small_cases() {
                 let at = voters.iter().position(|voter| *voter == id);
                 matched[at.expect("a voter")]
             };
-            let found = membership.quorum_value(value_of);
+            let found = membership.quorum_value(0, value_of);
             assert_eq!(found, commit_by_definition(&matched), "{matched:?}");
         }
     }

@@ -3,8 +3,8 @@
 
 use crate::common::{acceptance, led, settle};
 use duraft_core::{
-    AppendReply, Completion, Envelope, Fault, Incarnation, Index, Input, LoadError, LogId,
-    Membership, Message, Phase, Reject, RoleKind, Term,
+    AppendReply, Completion, Envelope, Fault, Incarnation, Index, Input, Leave, LoadError, LogId,
+    MemberChange, Message, Phase, Reject, RoleKind, Term,
 };
 use duraft_tests::puppet::says;
 use duraft_tests::{Chain, Cluster, Kind, N1, N2, N3, Options, Outcome, any, commands_body};
@@ -523,7 +523,6 @@ fn rule_32_what_is_not_offered_yet_is_refused_in_every_role() {
         if round == 2 {
             c.deliver_all();
         }
-        let target = Membership::new([N1, N2], []).expect("usable");
         let (a, b, d) = (c.new_proposal(), c.new_proposal(), c.new_proposal());
         c.step(
             N1,
@@ -532,7 +531,14 @@ fn rule_32_what_is_not_offered_yet_is_refused_in_every_role() {
                 basis: duraft_core::ReadBasis::Quorum,
             },
         );
-        c.step(N1, Input::ChangeMembership { id: b, target });
+        c.step(
+            N1,
+            Input::ChangeMembership {
+                id: b,
+                changes: vec![MemberChange::Remove(N3)],
+                leave: Leave::Automatic,
+            },
+        );
         c.step(N1, Input::TransferLeadership { id: d, to: N2 });
         for id in [a, b, d] {
             assert!(matches!(

@@ -247,7 +247,17 @@ fn acceptances(mail: &[Envelope], to: duraft_core::NodeId) -> Vec<u64> {
         | Message::VoteReply { .. }
         | Message::Append { .. }
         | Message::Heartbeat { .. }
-        | Message::HeartbeatReply { .. } => None,
+        | Message::HeartbeatReply { .. }
+        | Message::TimeoutNow
+        | Message::ReadIndex { .. }
+        | Message::ReadIndexReply { .. }
+        | Message::Fetch { .. }
+        | Message::Fetched { .. }
+        | Message::DamageReport { .. }
+        | Message::Heal { .. }
+        | Message::TermQuery
+        | Message::TermReply { .. }
+        | Message::RolledBack { .. } => None,
     };
     mail.iter().filter_map(accepted).collect()
 }

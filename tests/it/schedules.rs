@@ -211,7 +211,10 @@ fn schedule_f6_term_and_vote_are_one_write_and_every_request_is_checked() {
             last: log.last().id,
             forced: false,
         };
-        let stale = Message::Vote { last: log.at(1).id };
+        let stale = Message::Vote {
+            last: log.at(1).id,
+            forced: false,
+        };
         // Term 2: the vote goes to n1, whose log is fresh.
         c.inject(says(N1, N2, 2, fresh.clone()));
         assert_eq!(c.vote(N2), Some(N1));

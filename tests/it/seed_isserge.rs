@@ -138,13 +138,7 @@ fn seed_isserge_s6_logs_of_mixed_terms_are_not_sent_again_from_the_start() {
             .into_iter()
             .map(|e| match &e.message {
                 Message::Append { batches, .. } => batches.iter().map(|b| b.header.first.0).min(),
-                Message::PreVote { .. }
-                | Message::PreVoteReply { .. }
-                | Message::Vote { .. }
-                | Message::VoteReply { .. }
-                | Message::AppendReply(_)
-                | Message::Heartbeat { .. }
-                | Message::HeartbeatReply { .. } => None,
+                _ => None,
             })
             .filter(|first| first.is_some_and(|first| first < 5))
             .count()

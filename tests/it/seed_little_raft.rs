@@ -299,6 +299,7 @@ fn seed_little_raft_a09_a_leader_is_deposed_by_any_message_of_a_later_term() {
                 term: Term(8),
                 index: Index(9),
             },
+            forced: false,
         },
         log.append(0, 1, 0),
         Message::Heartbeat {

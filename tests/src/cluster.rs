@@ -323,6 +323,11 @@ impl Cluster {
             Output::Send(envelope) => self.send(id, envelope),
             Output::Apply(batches) => self.apply(id, batches),
             Output::Load(load) => self.node_mut(id).loads.push_back(load),
+            Output::ReadReady { .. }
+            | Output::SendSnapshot { .. }
+            | Output::InstallSnapshot(_)
+            | Output::Respond(Response::Done { .. })
+            | Output::Changed(Event::Membership { .. } | Event::Healed) => {}
             Output::Respond(Response::Appended {
                 id: proposal,
                 first,

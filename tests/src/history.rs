@@ -204,7 +204,17 @@ impl History {
             | Message::PreVote { .. }
             | Message::PreVoteReply { .. }
             | Message::AppendReply(_)
-            | Message::HeartbeatReply { .. } => Ok(()),
+            | Message::HeartbeatReply { .. }
+            | Message::TimeoutNow
+            | Message::ReadIndex { .. }
+            | Message::ReadIndexReply { .. }
+            | Message::Fetch { .. }
+            | Message::Fetched { .. }
+            | Message::DamageReport { .. }
+            | Message::Heal { .. }
+            | Message::TermQuery
+            | Message::TermReply { .. }
+            | Message::RolledBack { .. } => Ok(()),
         }
     }
 
@@ -305,7 +315,7 @@ impl History {
         }
         let durable = self
             .membership
-            .quorum_value(|node| self.covered.get(&node).copied().unwrap_or(0));
+            .quorum_value(0, |node| self.covered.get(&node).copied().unwrap_or(0));
         Broken::unless(durable >= self.committed.len(), H6, || {
             format!(
                 "{} batches are committed, a quorum holds {durable}: {:?}",

@@ -22,6 +22,26 @@ pub enum Kind {
     Heartbeat,
     /// Answer to a heartbeat.
     HeartbeatReply,
+    /// From a leader: campaign now.
+    TimeoutNow,
+    /// A follower's question for a read index.
+    ReadIndex,
+    /// Answer to it.
+    ReadIndexReply,
+    /// A damaged node asks for batches.
+    Fetch,
+    /// Answer to it.
+    Fetched,
+    /// A damaged node tells its leader.
+    DamageReport,
+    /// Answer to it.
+    Heal,
+    /// A node that does not know its term asks.
+    TermQuery,
+    /// Answer to it.
+    TermReply,
+    /// A leader tells a node that its disk was rolled back.
+    RolledBack,
 }
 
 impl Kind {
@@ -36,6 +56,16 @@ impl Kind {
             Message::AppendReply(_) => Kind::AppendReply,
             Message::Heartbeat { .. } => Kind::Heartbeat,
             Message::HeartbeatReply { .. } => Kind::HeartbeatReply,
+            Message::TimeoutNow => Kind::TimeoutNow,
+            Message::ReadIndex { .. } => Kind::ReadIndex,
+            Message::ReadIndexReply { .. } => Kind::ReadIndexReply,
+            Message::Fetch { .. } => Kind::Fetch,
+            Message::Fetched { .. } => Kind::Fetched,
+            Message::DamageReport { .. } => Kind::DamageReport,
+            Message::Heal { .. } => Kind::Heal,
+            Message::TermQuery => Kind::TermQuery,
+            Message::TermReply { .. } => Kind::TermReply,
+            Message::RolledBack { .. } => Kind::RolledBack,
         }
     }
 

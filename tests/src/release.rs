@@ -9,6 +9,7 @@ const B1: &str = "B1 a message's term is durable";
 const B2: &str = "B2 a granted vote is durable";
 const B3: &str = "B3 a candidate's vote and advertised log are durable";
 const B4: &str = "B4 an acknowledged log is durable and the leader's";
+const FETCHED: &str = "fetched batches are durable at the sender";
 const APPLY: &str = "B5 an applied batch is durable here";
 
 /// May this message leave the node that has this disk?
@@ -52,7 +53,25 @@ pub fn check_send(disk: &Disk, history: &History, envelope: &Envelope) -> Result
         | Message::Append { .. }
         | Message::AppendReply(AppendReply::Rejected { .. } | AppendReply::Divergence { .. })
         | Message::Heartbeat { .. }
-        | Message::HeartbeatReply { .. } => Broken::unless(hard.term >= term, B1, story),
+        | Message::HeartbeatReply { .. }
+        | Message::TimeoutNow
+        | Message::ReadIndex { .. }
+        | Message::ReadIndexReply { .. }
+        | Message::Fetch { .. }
+        | Message::DamageReport { .. }
+        | Message::Heal { .. }
+        | Message::TermQuery
+        | Message::TermReply { .. }
+        | Message::RolledBack { .. } => Broken::unless(hard.term >= term, B1, story),
+        // Others build on these bytes as on proven ones: they are on this disk.
+        Message::Fetched { batches, .. } => {
+            Broken::unless(hard.term >= term, B1, story)?;
+            let held = |batch: &Batch| {
+                let position = batch.header.position();
+                disk.durable.holds(&position) && position.index() <= disk.safe_up_to()
+            };
+            Broken::unless(batches.iter().all(held), FETCHED, story)
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use crate::commands_of;
 use duraft_core::{
-    AppendReply, Batch, BatchKind, Envelope, Event, Message, NodeId, Output, Position, Reject,
-    Response, Write,
+    AppendReply, Batch, BatchKind, Envelope, Event, Membership, Message, NodeId, Output, Position,
+    Reject, Response, Snapshot, Write,
 };
 
 /// `n1 -> n2 t3 Append after 4@2: [5@3 "x"], commit 4`.
@@ -24,7 +24,10 @@ pub fn message(message: &Message) -> String {
         Message::PreVoteReply { wanted, granted } => {
             format!("PreVoteReply for t{wanted}: {}", yes_no(*granted))
         }
-        Message::Vote { last, .. } => format!("Vote, last {last}"),
+        Message::Vote { last, forced } => {
+            let forced = if *forced { " forced" } else { "" };
+            format!("Vote{forced}, last {last}")
+        }
         Message::VoteReply { granted } => format!("VoteReply: {}", yes_no(*granted)),
         Message::Append {
             prev,
@@ -45,7 +48,41 @@ pub fn message(message: &Message) -> String {
             format!("AppendReply: divergence, theirs {theirs}, ours {ours}")
         }
         Message::Heartbeat { commit, round } => format!("Heartbeat {round}, commit {commit}"),
+        Message::HeartbeatReply { round, health } if health.impaired => {
+            format!("HeartbeatReply {round}, impaired")
+        }
         Message::HeartbeatReply { round, .. } => format!("HeartbeatReply {round}"),
+        Message::TimeoutNow => "TimeoutNow".into(),
+        Message::ReadIndex { id } => format!("ReadIndex {id}"),
+        Message::ReadIndexReply {
+            id,
+            index: Some(index),
+            ..
+        } => format!("ReadIndexReply {id}: {index}"),
+        Message::ReadIndexReply {
+            id, index: None, ..
+        } => format!("ReadIndexReply {id}: cannot say"),
+        Message::Fetch { after } => format!("Fetch after {}", place(after)),
+        Message::Fetched {
+            after,
+            batches: list,
+        } => format!("Fetched after {}: {}", place(after), batches(list)),
+        Message::DamageReport {
+            lost_suffix,
+            needs_snapshot,
+        } => {
+            let lost = if *lost_suffix {
+                "suffix lost"
+            } else {
+                "suffix known"
+            };
+            let needs = needs_snapshot.map_or(String::new(), |at| format!(", needs snapshot {at}"));
+            format!("DamageReport: {lost}{needs}")
+        }
+        Message::Heal { to } => format!("Heal: whole at {to}"),
+        Message::TermQuery => "TermQuery".into(),
+        Message::TermReply { .. } => "TermReply".into(),
+        Message::RolledBack { seen } => format!("RolledBack: {seen} was acknowledged"),
     }
 }
 
@@ -65,7 +102,10 @@ pub fn batch(batch: &Batch) -> String {
     };
     match header.kind {
         BatchKind::Noop => format!("{range} noop"),
-        BatchKind::Membership => format!("{range} membership"),
+        BatchKind::Membership => match Membership::decode(&batch.body) {
+            Ok(members) => format!("{range} {{{}}}", membership(&members)),
+            Err(_) => format!("{range} membership"),
+        },
         BatchKind::Commands => {
             let commands: Vec<String> = commands_of(batch)
                 .iter()
@@ -90,6 +130,10 @@ pub fn write(write: &Write) -> String {
             .map_or("no vote".into(), |node| format!("vote n{node}"));
         parts.push(format!("t{} {vote}", hard_state.term));
     }
+    if let Some(taken) = &write.snapshot {
+        let reset = if taken.reset { ", reset to it" } else { "" };
+        parts.push(format!("{}{reset}", snapshot(&taken.snapshot)));
+    }
     if let Some(cut) = write.truncate {
         parts.push(format!("cut to {}", place(&cut)));
     }
@@ -102,6 +146,35 @@ pub fn write(write: &Write) -> String {
     format!("write {}: {}", write.seq, parts.join(", "))
 }
 
+/// `snapshot 5@2`.
+pub fn snapshot(snapshot: &Snapshot) -> String {
+    format!("snapshot {}", place(&snapshot.position))
+}
+
+/// `voters n1 n2, outgoing n1 n3, learners n4`.
+pub fn membership(membership: &Membership) -> String {
+    let names = |ids: Vec<NodeId>| {
+        let names: Vec<String> = ids.iter().map(|id| format!("n{id}")).collect();
+        names.join(" ")
+    };
+    let mut parts = vec![format!("voters {}", names(membership.incoming().collect()))];
+    if membership.is_joint() {
+        parts.push(format!(
+            "outgoing {}",
+            names(membership.outgoing().collect())
+        ));
+    }
+    let learners: Vec<NodeId> = membership.learners().collect();
+    if !learners.is_empty() {
+        parts.push(format!("learners {}", names(learners)));
+    }
+    for (id, replaced) in membership.promotions() {
+        let instead = replaced.map_or(String::new(), |old| format!(" for n{old}"));
+        parts.push(format!("promote n{id}{instead}"));
+    }
+    parts.join(", ")
+}
+
 /// One output of a node, as a line.
 pub fn output(node: NodeId, output: &Output) -> String {
     match output {
@@ -109,6 +182,14 @@ pub fn output(node: NodeId, output: &Output) -> String {
         Output::Send(e) => envelope(e),
         Output::Apply(list) => format!("n{node} apply {}", batches(list)),
         Output::Load(load) => format!("n{node} load {}..{}", load.first, load.last),
+        Output::ReadReady { id, index, lease } => {
+            let lease = lease.map_or(String::new(), |round| format!(", lease of round {round}"));
+            format!("n{node} read {id} at {index}{lease}")
+        }
+        Output::SendSnapshot {
+            to, snapshot: what, ..
+        } => format!("n{node} sends n{to} {}", snapshot(what)),
+        Output::InstallSnapshot(what) => format!("n{node} installs {}", snapshot(what)),
         Output::Respond(response) => format!("n{node} {}", respond(response)),
         Output::Changed(event) => format!("n{node} {}", changed(event)),
     }
@@ -119,6 +200,7 @@ fn respond(response: &Response) -> String {
         Response::Appended { id, first, count } => {
             format!("answers {id}: appended {count} at {first}")
         }
+        Response::Done { id } => format!("answers {id}: done"),
         Response::Rejected { id, reason, leader } => {
             let hint = leader.map_or(String::new(), |node| format!(", leader n{node}"));
             format!("answers {id}: {}{hint}", rejection(*reason))
@@ -136,6 +218,11 @@ fn changed(event: &Event) -> String {
             let hint = leader.map_or(String::new(), |node| format!(", leader n{node}"));
             format!("is {role:?} in t{term}{hint}")
         }
+        Event::Membership { at, committed } => {
+            let committed = if *committed { "committed" } else { "in use" };
+            format!("membership of {at} {committed}")
+        }
+        Event::Healed => "is healed".into(),
         Event::Halted(fault) => format!("halts: {fault:?}"),
     }
 }
