@@ -43,6 +43,7 @@ fn append(wal: &mut Wal, group: GroupId, seq: &mut u64, end: &mut Position, term
         truncate: None,
         append: vec![batch],
         compact: None,
+        healed: None,
     };
     wal.commit(&[Submission { group, write }]).expect("the disk works");
 }

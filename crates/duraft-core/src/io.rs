@@ -206,6 +206,18 @@ pub struct Write {
     pub append: Vec<Batch>,
     /// The log up to this boundary is covered by a durable snapshot and may be dropped.
     pub compact: Option<Position>,
+    /// What of the group's damage is over from here on (RULES.md 13). Until then every new life finds
+    /// it again.
+    pub healed: Option<Healed>,
+}
+
+/// What of a damage is over.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Healed {
+    /// Term and vote are certain again; the log may still lack entries (RULES.md 14).
+    Vote,
+    /// Everything: no index is missing, nothing else is lost.
+    All,
 }
 
 /// The commit point of a snapshot: its file was durable before.

@@ -48,7 +48,7 @@ pub use boot::{Boot, BootError, Damage};
 pub use config::{Config, ConfigProblem, Lease};
 pub use digest::{Digest, Link, mix64};
 pub use io::{
-    Completion, Event, Fault, Input, Load, LoadError, Output, ReadBasis, Reject, Response,
+    Completion, Event, Fault, Healed, Input, Load, LoadError, Output, ReadBasis, Reject, Response,
     RoleKind, SendProgress, SnapshotWrite, Write,
 };
 pub use membership::{

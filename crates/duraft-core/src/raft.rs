@@ -603,6 +603,7 @@ impl Raft {
             append: staged.append,
             // Without snapshots nothing may be dropped from the front.
             compact: None,
+            healed: None,
         }));
     }
 

@@ -592,6 +592,7 @@ impl Engine {
             truncate: None,
             append: Vec::new(),
             compact: None,
+            healed: None,
         });
         wal.commit(&[Submission {
             group: GROUP,

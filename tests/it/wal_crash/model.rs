@@ -226,6 +226,7 @@ pub(super) fn draw_write(
         truncate: None,
         append: Vec::new(),
         compact: None,
+        healed: None,
     };
     let mut end = state.end();
     let mut hard = state.hard;

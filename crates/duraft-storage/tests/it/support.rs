@@ -117,6 +117,7 @@ impl Writer {
             truncate: None,
             append: Vec::new(),
             compact: None,
+            healed: None,
         }
     }
 
