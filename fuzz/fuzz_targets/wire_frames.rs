@@ -10,14 +10,17 @@ use libfuzzer_sys::fuzz_target;
 
 const HEADER: usize = wire::HEADER_BYTES;
 const SEALED_APPEND: usize = wire::APPEND_OVERHEAD_BYTES as usize - HEADER;
+/// As in an append, without the commit index.
+const SEALED_FETCHED: usize = SEALED_APPEND - 8;
 const DESCRIPTOR: usize = 64;
 
 /// Where a descriptor keeps the length of its body and the checksums of body and descriptor.
 const BODY_LEN: std::ops::Range<usize> = 12..16;
 const BODY_CHECKSUM: std::ops::Range<usize> = 48..52;
 const DESCRIPTOR_CHECKSUM: std::ops::Range<usize> = 60..64;
-/// The frame type of an append.
+/// The types of the frames that carry batches.
 const APPEND: u8 = 20;
+const FETCHED: u8 = 28;
 
 fn u32_at(bytes: &[u8], at: std::ops::Range<usize>) -> u32 {
     u32::from_le_bytes(bytes[at].try_into().expect("four bytes"))
@@ -34,10 +37,14 @@ fn seal(frame: &mut Vec<u8>) {
     let body_len = (frame.len() - HEADER) as u32;
     frame[8..12].copy_from_slice(&body_len.to_le_bytes());
     let (head, body) = frame.split_at_mut(HEADER);
-    let append = head[5] == APPEND;
-    if append && body.len() >= SEALED_APPEND {
-        let (sealed, batches) = body.split_at_mut(SEALED_APPEND);
-        let count = u64::from_le_bytes(sealed[SEALED_APPEND - 8..].try_into().expect("eight"));
+    let carries = match head[5] {
+        APPEND => Some(SEALED_APPEND),
+        FETCHED => Some(SEALED_FETCHED),
+        _ => None,
+    };
+    if let Some(len) = carries.filter(|len| body.len() >= *len) {
+        let (sealed, batches) = body.split_at_mut(len);
+        let count = u64::from_le_bytes(sealed[len - 8..].try_into().expect("eight"));
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         if let Some(table) = count.checked_mul(DESCRIPTOR).filter(|len| *len <= batches.len()) {
             let (descriptors, bodies) = batches.split_at_mut(table);
@@ -54,7 +61,7 @@ fn seal(frame: &mut Vec<u8>) {
             }
         }
     }
-    let sealed = if append { SEALED_APPEND.min(body.len()) } else { body.len() };
+    let sealed = carries.unwrap_or(usize::MAX).min(body.len());
     let mut crc = crc32fast::Hasher::new();
     crc.update(&head[..12]);
     crc.update(&body[..sealed]);

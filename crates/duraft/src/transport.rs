@@ -10,7 +10,8 @@ mod tcp;
 
 use crate::driver::DriverInput;
 use crate::queue::Queue;
-use duraft_core::{Batch, Envelope, Incarnation, Message, NodeId};
+use crate::wire::batches_of;
+use duraft_core::{Batch, Envelope, Incarnation, NodeId};
 use std::io;
 use std::sync::Arc;
 
@@ -69,24 +70,5 @@ impl Inbox {
 /// Bytes that a message weighs in a queue.
 pub(crate) fn cost_of(envelope: &Envelope) -> u64 {
     const FIXED: u64 = 128;
-    match &envelope.message {
-        Message::Append { batches, .. } => FIXED + batches.iter().map(Batch::cost).sum::<u64>(),
-        Message::PreVote { .. }
-        | Message::PreVoteReply { .. }
-        | Message::Vote { .. }
-        | Message::VoteReply { .. }
-        | Message::AppendReply(_)
-        | Message::Heartbeat { .. }
-        | Message::HeartbeatReply { .. }
-        | Message::TimeoutNow
-        | Message::ReadIndex { .. }
-        | Message::ReadIndexReply { .. }
-        | Message::Fetch { .. }
-        | Message::Fetched { .. }
-        | Message::DamageReport { .. }
-        | Message::Heal { .. }
-        | Message::TermQuery
-        | Message::TermReply { .. }
-        | Message::RolledBack { .. } => FIXED,
-    }
+    FIXED + batches_of(envelope).iter().map(Batch::cost).sum::<u64>()
 }

@@ -7,23 +7,30 @@
 //! ```
 //!
 //! The checksum is CRC-32/IEEE over bytes 0..12 and the *sealed part* of the body. The sealed part is
-//! the whole body, except in an append: there it ends before the batches, because each batch carries
-//! its own two checksums and no CRC may cover data together with a CRC of the same polynomial over
-//! that data. An append's body is
+//! the whole body, except where batches are carried: there it ends before them, because each batch
+//! carries its own two checksums and no CRC may cover data together with a CRC of the same polynomial
+//! over that data. The bodies of an append and of the answer to a fetch are
 //!
 //! ```text
-//! 40 envelope | 24 prev | 8 commit | 8 count || count x 64 descriptor | bodies, in order
+//! 40 envelope | 24 prev  | 8 commit | 8 count || count x 64 descriptor | bodies, in order
+//! 40 envelope | 24 after |            8 count || count x 64 descriptor | bodies, in order
 //! ```
+//!
+//! An index that may be missing is a byte 0, or a byte 1 and the index.
 //!
 //! [`decode`] never panics, allocates nothing that the input does not pay for byte by byte, and
 //! returns only messages whose every checksum holds. Bodies are slices of the frame they came in.
 
+mod decode;
+mod encode;
+mod kind;
+
 use bytes::Bytes;
-use duraft_core::{
-    AppendReply, Batch, DESCRIPTOR_BYTES, Digest, Envelope, GroupId, Incarnation, Index, LogId,
-    Message, NodeId, Position, Term,
-};
-use duraft_storage::{BatchDamage, DescriptorError, decode_descriptor, encode_descriptor, verify};
+use decode::Fields;
+use duraft_core::{Batch, DESCRIPTOR_BYTES, Envelope, Incarnation, Message, NodeId};
+use duraft_storage::{BatchDamage, DescriptorError, encode_descriptor};
+use encode::encode_sealed;
+use kind::FrameType;
 use std::io::{self, IoSlice, Write};
 
 /// First bytes of every frame.
@@ -31,7 +38,7 @@ pub const MAGIC: [u8; 4] = *b"DRF1";
 /// Version of the framing.
 pub const FRAME_VERSION: u8 = 1;
 /// Version of the messages, exchanged in the hello.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 /// Bytes before the body of a frame.
 pub const HEADER_BYTES: usize = 16;
 /// Bytes of an append frame before its first descriptor.
@@ -39,6 +46,7 @@ pub const APPEND_OVERHEAD_BYTES: u64 = (HEADER_BYTES + APPEND_SEALED_BYTES) as u
 
 const ENVELOPE_BYTES: usize = 40;
 const APPEND_SEALED_BYTES: usize = ENVELOPE_BYTES + 24 + 8 + 8;
+const FETCHED_SEALED_BYTES: usize = ENVELOPE_BYTES + 24 + 8;
 const DESCRIPTOR: usize = 64;
 const _: () = assert!(DESCRIPTOR as u64 == DESCRIPTOR_BYTES);
 /// Bodies from this size on are written from where they lie instead of being copied.
@@ -81,9 +89,9 @@ pub struct Hello {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum Class {
-    /// Votes and heartbeats and their answers: small, urgent.
+    /// Votes, heartbeats, questions about reads and terms, and their answers: small, urgent.
     Control = 1,
-    /// Appends and their answers.
+    /// Appends, fetches, reports of damage, snapshots, and their answers.
     Bulk = 2,
 }
 
@@ -100,14 +108,15 @@ impl Class {
             | Message::TimeoutNow
             | Message::ReadIndex { .. }
             | Message::ReadIndexReply { .. }
+            | Message::TermQuery
+            | Message::TermReply { .. } => Class::Control,
+            Message::Append { .. }
+            | Message::AppendReply(_)
             | Message::Fetch { .. }
             | Message::Fetched { .. }
             | Message::DamageReport { .. }
             | Message::Heal { .. }
-            | Message::TermQuery
-            | Message::TermReply { .. }
-            | Message::RolledBack { .. } => Class::Control,
-            Message::Append { .. } | Message::AppendReply(_) => Class::Bulk,
+            | Message::RolledBack { .. } => Class::Bulk,
         }
     }
 }
@@ -147,6 +156,12 @@ pub enum Refusal {
     MaxBatch {
         /// The value of the node that refuses.
         ours: u32,
+    },
+    /// A later life of the sender has greeted before: its disk was rolled back (RULES.md 18).
+    #[error("it has seen this node's life {seen}: this node's disk was rolled back")]
+    RolledBack {
+        /// The latest life that was seen.
+        seen: Incarnation,
     },
 }
 
@@ -252,11 +267,7 @@ pub fn decode_frame(frame: Bytes) -> Result<Frame, WireError> {
         _ => {}
     }
     let frame_type = FrameType::from_number(frame[5])?;
-    let sealed_end = if frame_type == FrameType::Append {
-        HEADER_BYTES + APPEND_SEALED_BYTES
-    } else {
-        frame.len()
-    };
+    let sealed_end = HEADER_BYTES + frame_type.sealed_len(frame.len() - HEADER_BYTES);
     let sealed = frame
         .get(HEADER_BYTES..sealed_end)
         .ok_or(WireError::Short)?;
@@ -268,14 +279,24 @@ pub fn decode_frame(frame: Bytes) -> Result<Frame, WireError> {
         FrameType::Hello => Frame::Hello(fields.hello()?),
         FrameType::Accepted => Frame::Accepted(fields.accepted()?),
         FrameType::Refused => Frame::Refused(fields.refusal()?),
-        FrameType::Append => Frame::Message(decode_append(fields, frame.slice(sealed_end..))?),
+        FrameType::Append => Frame::Message(decode::append(fields, &frame.slice(sealed_end..))?),
+        FrameType::Fetched => Frame::Message(decode::fetched(fields, &frame.slice(sealed_end..))?),
         FrameType::PreVote
         | FrameType::PreVoteReply
         | FrameType::Vote
         | FrameType::VoteReply
         | FrameType::AppendReply
         | FrameType::Heartbeat
-        | FrameType::HeartbeatReply => Frame::Message(fields.envelope(frame_type)?),
+        | FrameType::HeartbeatReply
+        | FrameType::TimeoutNow
+        | FrameType::ReadIndex
+        | FrameType::ReadIndexReply
+        | FrameType::Fetch
+        | FrameType::DamageReport
+        | FrameType::Heal
+        | FrameType::TermQuery
+        | FrameType::TermReply
+        | FrameType::RolledBack => Frame::Message(fields.envelope(frame_type)?),
     };
     Ok(decoded)
 }
@@ -309,13 +330,11 @@ impl FrameBuffer {
 
     /// Adds a frame. A frame over the limit is refused and nothing is added.
     pub fn push(&mut self, frame: &Frame, frame_bytes_max: u64) -> Result<(), WireError> {
-        let len = match frame {
-            Frame::Message(Envelope {
-                message: Message::Append { batches, .. },
-                ..
-            }) => APPEND_OVERHEAD_BYTES + batches.iter().map(Batch::cost).sum::<u64>(),
-            Frame::Hello(_) | Frame::Accepted(_) | Frame::Refused(_) | Frame::Message(_) => 0,
+        let batches = match frame {
+            Frame::Message(envelope) => batches_of(envelope),
+            Frame::Hello(_) | Frame::Accepted(_) | Frame::Refused(_) => &[],
         };
+        let len = APPEND_OVERHEAD_BYTES + batches.iter().map(Batch::cost).sum::<u64>();
         let too_long = WireError::TooLong {
             len,
             max: frame_bytes_max,
@@ -330,13 +349,7 @@ impl FrameBuffer {
         self.bytes.push(FrameType::of(frame) as u8);
         self.bytes.extend_from_slice(&[0; 10]);
         let sealed_len = encode_sealed(frame, &mut self.bytes);
-        if let Frame::Message(Envelope {
-            message: Message::Append { batches, .. },
-            ..
-        }) = frame
-        {
-            self.push_batches(batches);
-        }
+        self.push_batches(batches);
         let body_len =
             self.bytes.len() - start - HEADER_BYTES + self.borrowed_bytes - borrowed_before;
         // Cannot be cut: lengths over u32::MAX were refused above, other frames have fixed sizes.
@@ -396,67 +409,26 @@ impl FrameBuffer {
     }
 }
 
-/// The type of a frame as it stands in the header.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-enum FrameType {
-    Hello = 1,
-    Accepted = 2,
-    Refused = 3,
-    PreVote = 16,
-    PreVoteReply = 17,
-    Vote = 18,
-    VoteReply = 19,
-    Append = 20,
-    AppendReply = 21,
-    Heartbeat = 22,
-    HeartbeatReply = 23,
-}
-
-impl FrameType {
-    fn from_number(number: u8) -> Result<FrameType, WireError> {
-        Ok(match number {
-            1 => FrameType::Hello,
-            2 => FrameType::Accepted,
-            3 => FrameType::Refused,
-            16 => FrameType::PreVote,
-            17 => FrameType::PreVoteReply,
-            18 => FrameType::Vote,
-            19 => FrameType::VoteReply,
-            20 => FrameType::Append,
-            21 => FrameType::AppendReply,
-            22 => FrameType::Heartbeat,
-            23 => FrameType::HeartbeatReply,
-            _ => return Err(WireError::Type(number)),
-        })
-    }
-
-    fn of(frame: &Frame) -> FrameType {
-        match frame {
-            Frame::Hello(_) => FrameType::Hello,
-            Frame::Accepted(_) => FrameType::Accepted,
-            Frame::Refused(_) => FrameType::Refused,
-            Frame::Message(envelope) => match envelope.message {
-                Message::PreVote { .. } => FrameType::PreVote,
-                Message::PreVoteReply { .. } => FrameType::PreVoteReply,
-                Message::Vote { .. } => FrameType::Vote,
-                Message::VoteReply { .. } => FrameType::VoteReply,
-                Message::Append { .. } => FrameType::Append,
-                Message::AppendReply(_) => FrameType::AppendReply,
-                Message::Heartbeat { .. } => FrameType::Heartbeat,
-                Message::HeartbeatReply { .. } => FrameType::HeartbeatReply,
-                Message::TimeoutNow
-                | Message::ReadIndex { .. }
-                | Message::ReadIndexReply { .. }
-                | Message::Fetch { .. }
-                | Message::Fetched { .. }
-                | Message::DamageReport { .. }
-                | Message::Heal { .. }
-                | Message::TermQuery
-                | Message::TermReply { .. }
-                | Message::RolledBack { .. } => unreachable!("the core does not send this yet"),
-            },
-        }
+/// The batches that a message carries, which stand behind the sealed part of its frame.
+pub(crate) fn batches_of(envelope: &Envelope) -> &[Batch] {
+    match &envelope.message {
+        Message::Append { batches, .. } | Message::Fetched { batches, .. } => batches,
+        Message::PreVote { .. }
+        | Message::PreVoteReply { .. }
+        | Message::Vote { .. }
+        | Message::VoteReply { .. }
+        | Message::AppendReply(_)
+        | Message::Heartbeat { .. }
+        | Message::HeartbeatReply { .. }
+        | Message::TimeoutNow
+        | Message::ReadIndex { .. }
+        | Message::ReadIndexReply { .. }
+        | Message::Fetch { .. }
+        | Message::DamageReport { .. }
+        | Message::Heal { .. }
+        | Message::TermQuery
+        | Message::TermReply { .. }
+        | Message::RolledBack { .. } => &[],
     }
 }
 
@@ -465,344 +437,4 @@ fn checksum(header: &[u8], sealed: &[u8]) -> u32 {
     hasher.update(header);
     hasher.update(sealed);
     hasher.finalize()
-}
-
-/// Appends the sealed part of the frame's body and returns its length.
-fn encode_sealed(frame: &Frame, out: &mut Vec<u8>) -> usize {
-    let start = out.len();
-    match frame {
-        Frame::Hello(hello) => {
-            out.extend_from_slice(&hello.protocol.to_le_bytes());
-            out.push(hello.class as u8);
-            out.push(0);
-            out.extend_from_slice(&hello.max_batch_bytes.to_le_bytes());
-            out.extend_from_slice(&hello.cluster);
-            put(out, &[hello.node.0, hello.incarnation.0, hello.to.0]);
-        }
-        Frame::Accepted(accepted) => put(out, &[accepted.node.0, accepted.incarnation.0]),
-        Frame::Refused(refusal) => {
-            let (code, value) = match *refusal {
-                Refusal::Protocol { ours } => (1, u64::from(ours)),
-                Refusal::Cluster => (2, 0),
-                Refusal::WrongNode { actual } => (3, actual.0),
-                Refusal::UnknownPeer => (4, 0),
-                Refusal::MaxBatch { ours } => (5, u64::from(ours)),
-            };
-            put(out, &[code, value]);
-        }
-        Frame::Message(envelope) => encode_envelope(envelope, out),
-    }
-    out.len() - start
-}
-
-fn encode_envelope(envelope: &Envelope, out: &mut Vec<u8>) {
-    put(
-        out,
-        &[
-            envelope.group.0,
-            envelope.from.0,
-            envelope.incarnation.0,
-            envelope.to.0,
-            envelope.term.0,
-        ],
-    );
-    match &envelope.message {
-        Message::TimeoutNow
-        | Message::ReadIndex { .. }
-        | Message::ReadIndexReply { .. }
-        | Message::Fetch { .. }
-        | Message::Fetched { .. }
-        | Message::DamageReport { .. }
-        | Message::Heal { .. }
-        | Message::TermQuery
-        | Message::TermReply { .. }
-        | Message::RolledBack { .. } => unreachable!("the core does not send this yet"),
-        Message::PreVote { wanted, last } => put(out, &[wanted.0, last.term.0, last.index.0]),
-        Message::PreVoteReply { wanted, granted } => {
-            put(out, &[wanted.0]);
-            out.push(u8::from(*granted));
-        }
-        Message::Vote { last, .. } => put(out, &[last.term.0, last.index.0]),
-        Message::VoteReply { granted } => out.push(u8::from(*granted)),
-        Message::Append {
-            prev,
-            batches,
-            commit,
-        } => {
-            put_position(out, prev);
-            // push() has refused appends of more than u32::MAX bytes, so the count fits.
-            put(out, &[commit.0, batches.len() as u64]);
-        }
-        Message::AppendReply(reply) => match reply {
-            AppendReply::Accepted { matched } => {
-                out.push(1);
-                put(out, &[matched.0]);
-            }
-            AppendReply::Rejected { prev, hint } => {
-                out.push(2);
-                put(out, &[prev.term.0, prev.index.0, hint.term.0, hint.index.0]);
-            }
-            AppendReply::Divergence { theirs, ours } => {
-                out.push(3);
-                put_position(out, theirs);
-                put_position(out, ours);
-            }
-        },
-        Message::Heartbeat { commit, round } => put(out, &[commit.0, *round]),
-        Message::HeartbeatReply { round, .. } => put(out, &[*round]),
-    }
-}
-
-fn put(out: &mut Vec<u8>, words: &[u64]) {
-    for word in words {
-        out.extend_from_slice(&word.to_le_bytes());
-    }
-}
-
-fn put_position(out: &mut Vec<u8>, position: &Position) {
-    put(
-        out,
-        &[position.id.term.0, position.id.index.0, position.digest.0],
-    );
-}
-
-/// Decodes an append from its sealed fields and the bytes behind them.
-fn decode_append(mut fields: Fields<'_>, rest: Bytes) -> Result<Envelope, WireError> {
-    let (group, from, incarnation, to, term) = fields.addresses()?;
-    let prev = fields.position()?;
-    let commit = Index(fields.u64()?);
-    let count = fields.u64()?;
-    fields.finish()?;
-    let count = usize::try_from(count).map_err(|_| WireError::Short)?;
-    // The descriptors must be there before anything is allocated for them.
-    let table = count.checked_mul(DESCRIPTOR).ok_or(WireError::Short)?;
-    let descriptors = rest.get(..table).ok_or(WireError::Short)?;
-    let mut at_body = table;
-    let mut batches = Vec::with_capacity(count);
-    for (at, descriptor) in descriptors.chunks_exact(DESCRIPTOR).enumerate() {
-        let descriptor = descriptor.try_into().map_err(|_| WireError::Short)?;
-        let (header, position) =
-            decode_descriptor(descriptor).map_err(|error| WireError::Descriptor { at, error })?;
-        // A position names a place on a disk and says nothing here.
-        if position != 0 {
-            return Err(WireError::Reserved);
-        }
-        if header.group != group {
-            return Err(WireError::Value("group of a batch"));
-        }
-        let body_len = usize::try_from(header.body_len).map_err(|_| WireError::Short)?;
-        let end = at_body.checked_add(body_len).ok_or(WireError::Short)?;
-        if end > rest.len() {
-            return Err(WireError::Short);
-        }
-        let batch = Batch {
-            header,
-            body: rest.slice(at_body..end),
-        };
-        verify(&batch).map_err(|error| WireError::Batch { at, error })?;
-        batches.push(batch);
-        at_body = end;
-    }
-    if at_body != rest.len() {
-        return Err(WireError::Trailing);
-    }
-    Ok(Envelope {
-        group,
-        from,
-        incarnation,
-        to,
-        term,
-        message: Message::Append {
-            prev,
-            batches,
-            commit,
-        },
-    })
-}
-
-/// Fields that are taken off the front of a slice.
-struct Fields<'a> {
-    rest: &'a [u8],
-}
-
-type Addresses = (GroupId, NodeId, Incarnation, NodeId, Term);
-
-impl<'a> Fields<'a> {
-    fn new(bytes: &'a [u8]) -> Fields<'a> {
-        Fields { rest: bytes }
-    }
-
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
-        let (first, rest) = self.rest.split_first_chunk::<N>().ok_or(WireError::Short)?;
-        self.rest = rest;
-        Ok(*first)
-    }
-
-    fn u8(&mut self) -> Result<u8, WireError> {
-        self.take::<1>().map(|[byte]| byte)
-    }
-
-    fn u16(&mut self) -> Result<u16, WireError> {
-        self.take().map(u16::from_le_bytes)
-    }
-
-    fn u32(&mut self) -> Result<u32, WireError> {
-        self.take().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Result<u64, WireError> {
-        self.take().map(u64::from_le_bytes)
-    }
-
-    fn flag(&mut self, field: &'static str) -> Result<bool, WireError> {
-        match self.u8()? {
-            0 => Ok(false),
-            1 => Ok(true),
-            _ => Err(WireError::Value(field)),
-        }
-    }
-
-    fn log_id(&mut self) -> Result<LogId, WireError> {
-        Ok(LogId {
-            term: Term(self.u64()?),
-            index: Index(self.u64()?),
-        })
-    }
-
-    fn position(&mut self) -> Result<Position, WireError> {
-        Ok(Position {
-            id: self.log_id()?,
-            digest: Digest(self.u64()?),
-        })
-    }
-
-    fn finish(&self) -> Result<(), WireError> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(WireError::Trailing)
-        }
-    }
-
-    fn hello(&mut self) -> Result<Hello, WireError> {
-        let protocol = self.u16()?;
-        let class = match self.u8()? {
-            1 => Class::Control,
-            2 => Class::Bulk,
-            _ => return Err(WireError::Value("connection class")),
-        };
-        if self.u8()? != 0 {
-            return Err(WireError::Reserved);
-        }
-        let hello = Hello {
-            protocol,
-            class,
-            max_batch_bytes: self.u32()?,
-            cluster: self.take()?,
-            node: NodeId(self.u64()?),
-            incarnation: Incarnation(self.u64()?),
-            to: NodeId(self.u64()?),
-        };
-        self.finish()?;
-        Ok(hello)
-    }
-
-    fn accepted(&mut self) -> Result<Accepted, WireError> {
-        let accepted = Accepted {
-            node: NodeId(self.u64()?),
-            incarnation: Incarnation(self.u64()?),
-        };
-        self.finish()?;
-        Ok(accepted)
-    }
-
-    fn refusal(&mut self) -> Result<Refusal, WireError> {
-        let (code, value) = (self.u64()?, self.u64()?);
-        self.finish()?;
-        let narrow = |_| WireError::Value("refusal");
-        Ok(match code {
-            1 => Refusal::Protocol {
-                ours: u16::try_from(value).map_err(narrow)?,
-            },
-            2 if value == 0 => Refusal::Cluster,
-            3 => Refusal::WrongNode {
-                actual: NodeId(value),
-            },
-            4 if value == 0 => Refusal::UnknownPeer,
-            5 => Refusal::MaxBatch {
-                ours: u32::try_from(value).map_err(narrow)?,
-            },
-            _ => return Err(WireError::Value("refusal")),
-        })
-    }
-
-    fn addresses(&mut self) -> Result<Addresses, WireError> {
-        Ok((
-            GroupId(self.u64()?),
-            NodeId(self.u64()?),
-            Incarnation(self.u64()?),
-            NodeId(self.u64()?),
-            Term(self.u64()?),
-        ))
-    }
-
-    /// A message without batches.
-    fn envelope(&mut self, frame_type: FrameType) -> Result<Envelope, WireError> {
-        let (group, from, incarnation, to, term) = self.addresses()?;
-        let message = match frame_type {
-            FrameType::PreVote => Message::PreVote {
-                wanted: Term(self.u64()?),
-                last: self.log_id()?,
-            },
-            FrameType::PreVoteReply => Message::PreVoteReply {
-                wanted: Term(self.u64()?),
-                granted: self.flag("granted")?,
-            },
-            FrameType::Vote => Message::Vote {
-                last: self.log_id()?,
-                forced: false,
-            },
-            FrameType::VoteReply => Message::VoteReply {
-                granted: self.flag("granted")?,
-            },
-            FrameType::AppendReply => Message::AppendReply(self.append_reply()?),
-            FrameType::Heartbeat => Message::Heartbeat {
-                commit: Index(self.u64()?),
-                round: self.u64()?,
-            },
-            FrameType::HeartbeatReply => Message::HeartbeatReply {
-                round: self.u64()?,
-                health: duraft_core::Health::default(),
-            },
-            FrameType::Hello | FrameType::Accepted | FrameType::Refused | FrameType::Append => {
-                unreachable!("decode_frame has routed these elsewhere")
-            }
-        };
-        self.finish()?;
-        Ok(Envelope {
-            group,
-            from,
-            incarnation,
-            to,
-            term,
-            message,
-        })
-    }
-
-    fn append_reply(&mut self) -> Result<AppendReply, WireError> {
-        Ok(match self.u8()? {
-            1 => AppendReply::Accepted {
-                matched: Index(self.u64()?),
-            },
-            2 => AppendReply::Rejected {
-                prev: self.log_id()?,
-                hint: self.log_id()?,
-            },
-            3 => AppendReply::Divergence {
-                theirs: self.position()?,
-                ours: self.position()?,
-            },
-            _ => return Err(WireError::Value("kind of append reply")),
-        })
-    }
 }

@@ -6,14 +6,25 @@ use duraft::wire::{
     PROTOCOL_VERSION, Refusal, WireError, decode, decode_frame, frame_bytes,
 };
 use duraft_core::{
-    AppendReply, Batch, BatchKind, Body, Digest, Envelope, GroupId, Incarnation, Index, LogId,
-    Message, NodeId, Position, Term,
+    AppendReply, Batch, BatchKind, Body, Digest, Envelope, GroupId, Health, Incarnation, Index,
+    LogId, Message, NodeId, Position, Term,
 };
 use proptest::prelude::*;
 
 const LIMIT: u64 = 1 << 24;
 /// Bytes of an append without batches.
 const OVERHEAD: usize = 96;
+/// Bytes of the answer to a fetch without batches.
+const FETCHED_OVERHEAD: usize = 88;
+
+/// Where the part of a frame ends that its own checksum covers.
+fn sealed_end(frame: &[u8]) -> usize {
+    match frame[5] {
+        20 => frame.len().min(OVERHEAD),
+        28 => frame.len().min(FETCHED_OVERHEAD),
+        _ => frame.len(),
+    }
+}
 
 fn encode(frame: &Frame) -> Vec<u8> {
     let mut buffer = FrameBuffer::default();
@@ -56,6 +67,20 @@ fn message(message: Message) -> Frame {
 }
 
 fn append(bodies: Vec<Body>) -> Frame {
+    let (prev, batches) = sealed(bodies);
+    message(Message::Append {
+        prev,
+        batches,
+        commit: Index(40),
+    })
+}
+
+fn fetched(bodies: Vec<Body>) -> Frame {
+    let (after, batches) = sealed(bodies);
+    message(Message::Fetched { after, batches })
+}
+
+fn sealed(bodies: Vec<Body>) -> (Position, Vec<Batch>) {
     let prev = Position {
         id: LogId {
             term: Term(2),
@@ -64,7 +89,7 @@ fn append(bodies: Vec<Body>) -> Frame {
         digest: Digest(0xABCD),
     };
     let mut at = prev;
-    let batches: Vec<Batch> = bodies
+    let batches = bodies
         .into_iter()
         .map(|body| {
             let batch = body.seal(GroupId(5), &at, Term(9)).expect("a sound body");
@@ -72,11 +97,7 @@ fn append(bodies: Vec<Body>) -> Frame {
             batch
         })
         .collect();
-    message(Message::Append {
-        prev,
-        batches,
-        commit: Index(40),
-    })
+    (prev, batches)
 }
 
 /// One frame of every type and variant.
@@ -123,6 +144,7 @@ fn examples() -> Vec<Frame> {
             last,
             forced: false,
         }),
+        message(Message::Vote { last, forced: true }),
         message(Message::VoteReply { granted: false }),
         message(Message::Heartbeat {
             commit: Index(3),
@@ -130,7 +152,14 @@ fn examples() -> Vec<Frame> {
         }),
         message(Message::HeartbeatReply {
             round: 12,
-            health: duraft_core::Health::default(),
+            health: Health::default(),
+        }),
+        message(Message::HeartbeatReply {
+            round: 13,
+            health: Health {
+                priority: 200,
+                impaired: true,
+            },
         }),
         message(Message::AppendReply(AppendReply::Accepted {
             matched: Index(u64::MAX),
@@ -153,6 +182,63 @@ fn examples() -> Vec<Frame> {
             commands(&[&large]),
         ]),
     ]
+    .into_iter()
+    .chain(later_examples(last, place))
+    .collect()
+}
+
+/// The frames of reads, transfer and damage.
+fn later_examples(last: LogId, place: Position) -> Vec<Frame> {
+    let asker = Incarnation(7);
+    let answer = |index| {
+        message(Message::ReadIndexReply {
+            id: 5,
+            asker,
+            index,
+        })
+    };
+    let report = |needs_snapshot| {
+        message(Message::DamageReport {
+            lost_suffix: true,
+            needs_snapshot,
+        })
+    };
+    vec![
+        Frame::Refused(Refusal::RolledBack {
+            seen: Incarnation(9),
+        }),
+        message(Message::TimeoutNow),
+        message(Message::ReadIndex { id: u64::MAX }),
+        answer(Some(Index(0))),
+        answer(None),
+        message(Message::Fetch { after: place }),
+        fetched(vec![]),
+        fetched(vec![Body::noop(), commands(&[&[9; 10_000], b"b"])]),
+        report(Some(Index(44))),
+        report(None),
+        message(Message::Heal { to: Index(91) }),
+        message(Message::TermQuery),
+        message(Message::TermReply { asker }),
+        message(Message::RolledBack { seen: last }),
+    ]
+}
+
+#[test]
+fn heartbeats_and_votes_do_not_queue_behind_bulk_data() {
+    // Whatever can be large, or answers something large, must not stand before a heartbeat.
+    let bulk = [20, 21, 27, 28, 29, 30, 33];
+    for frame in examples() {
+        let Frame::Message(envelope) = &frame else {
+            continue;
+        };
+        let kind = encode(&frame)[5];
+        let expected = if bulk.contains(&kind) {
+            Class::Bulk
+        } else {
+            Class::Control
+        };
+        assert_eq!(Class::of(&envelope.message), expected, "{frame:?}");
+    }
 }
 
 #[test]
@@ -264,7 +350,8 @@ fn limits_hold_before_allocation() {
 }
 
 /// Replaces the frame's checksum by the right one for its bytes, as a hostile or broken sender would.
-fn reseal(bytes: &mut [u8], sealed_end: usize) {
+fn reseal(bytes: &mut [u8]) {
+    let sealed_end = sealed_end(bytes);
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&bytes[..12]);
     hasher.update(&bytes[HEADER_BYTES..sealed_end]);
@@ -336,6 +423,35 @@ fn well_sealed_nonsense_is_refused() {
             WireError::Short,
         ),
         (
+            "fetched group",
+            fetched(vec![Body::noop()]),
+            HEADER_BYTES,
+            6,
+            WireError::Value("group of a batch"),
+        ),
+        (
+            "optional index",
+            message(Message::DamageReport {
+                lost_suffix: false,
+                needs_snapshot: None,
+            }),
+            HEADER_BYTES + 41,
+            2,
+            WireError::Value("a snapshot is needed"),
+        ),
+        // An index that is said to be there and is not.
+        (
+            "missing index",
+            message(Message::ReadIndexReply {
+                id: 1,
+                asker: Incarnation(1),
+                index: None,
+            }),
+            HEADER_BYTES + 56,
+            1,
+            WireError::Short,
+        ),
+        (
             "group",
             append(vec![Body::noop()]),
             HEADER_BYTES,
@@ -346,8 +462,7 @@ fn well_sealed_nonsense_is_refused() {
     for (name, frame, at, value, expected) in cases {
         let mut bytes = encode(&frame);
         bytes[at] = value;
-        let sealed_end = bytes.len().min(OVERHEAD);
-        reseal(&mut bytes, sealed_end);
+        reseal(&mut bytes);
         assert_eq!(decode(&bytes), Err(expected), "{name}");
     }
 }
@@ -369,9 +484,7 @@ fn bytes_after_the_last_field_are_refused_under_a_good_checksum() {
         bytes.extend_from_slice(b"and more");
         let len = u32::try_from(bytes.len() - HEADER_BYTES).expect("short");
         bytes[8..12].copy_from_slice(&len.to_le_bytes());
-        let is_append = bytes[5] == 20;
-        let sealed_end = if is_append { OVERHEAD } else { bytes.len() };
-        reseal(&mut bytes, sealed_end);
+        reseal(&mut bytes);
         assert_eq!(decode(&bytes), Err(WireError::Trailing), "{frame:?}");
     }
 }
@@ -402,7 +515,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn decoding_any_bytes_never_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..400), kind in 0u8..26, seal in any::<bool>()) {
+    fn decoding_any_bytes_never_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..400), kind in 0u8..40, seal in any::<bool>()) {
         if bytes.len() >= HEADER_BYTES {
             // Random bytes alone never get past the header: make them look like a frame.
             bytes[..5].copy_from_slice(b"DRF1\x01");
@@ -411,8 +524,7 @@ proptest! {
             let len = u32::try_from(bytes.len() - HEADER_BYTES).expect("short");
             bytes[8..12].copy_from_slice(&len.to_le_bytes());
             if seal {
-                let end = if kind == 20 { bytes.len().min(OVERHEAD) } else { bytes.len() };
-                reseal(&mut bytes, end);
+                reseal(&mut bytes);
             }
         }
         let _ = decode(&bytes);
