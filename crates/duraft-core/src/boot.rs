@@ -92,8 +92,11 @@ pub enum BootError {
     },
     /// The stored term is older than the last stored entry's.
     TermBehindLog,
-    /// This version cannot start from a log that holds a membership batch.
-    UnsupportedMembershipBatch,
+    /// [`Boot::memberships`] and the membership batches in the log are not the same ones.
+    Memberships {
+        /// The first index at which they differ.
+        at: Index,
+    },
 }
 
 impl core::fmt::Display for BootError {
@@ -109,9 +112,9 @@ impl core::fmt::Display for BootError {
             BootError::TermBehindLog => {
                 write!(f, "the stored term is older than the last stored entry's")
             }
-            BootError::UnsupportedMembershipBatch => write!(
+            BootError::Memberships { at } => write!(
                 f,
-                "the log holds a membership batch, which this version cannot start from"
+                "the memberships that were read and the log's membership batches differ at {at}"
             ),
         }
     }
@@ -135,10 +138,34 @@ pub(crate) fn check_chain(group: GroupId, boot: &Boot) -> Result<Position, BootE
         {
             return Err(BootError::BrokenChain { at });
         }
-        if header.kind == BatchKind::Membership {
-            return Err(BootError::UnsupportedMembershipBatch);
-        }
         end = header.position();
     }
     Ok(end)
+}
+
+/// Checks that the memberships up to `last` are those of the stored membership batches, and returns
+/// them. Those behind it belong to the damage's survivors.
+pub(crate) fn check_memberships(
+    boot: &Boot,
+    last: Position,
+) -> Result<Vec<(Index, Membership)>, BootError> {
+    let mut stored = (boot.batches.iter())
+        .filter(|header| header.kind == BatchKind::Membership)
+        .map(|header| header.first);
+    let known: Vec<(Index, Membership)> = (boot.memberships.iter())
+        .filter(|(at, _)| *at <= last.index())
+        .cloned()
+        .collect();
+    for (at, membership) in &known {
+        let expected = stored.next();
+        if expected != Some(*at) || membership.is_unknown() {
+            return Err(BootError::Memberships {
+                at: expected.map_or(*at, |expected| expected.min(*at)),
+            });
+        }
+    }
+    match stored.next() {
+        Some(at) => Err(BootError::Memberships { at }),
+        None => Ok(known),
+    }
 }

@@ -45,7 +45,7 @@ impl Raft {
     /// May this node campaign at all? Voters only; not while an earlier term or vote of this node is
     /// on its way to the disk (RULES.md 11); and only if a term and an index are left.
     fn may_campaign(&self) -> bool {
-        self.membership.is_voter(self.me.id)
+        self.memberships.active().is_voter(self.me.id)
             && self.is_hard_state_durable()
             && self.hard.term.next().is_some()
             && self.log.last().index().0.checked_add(2).is_some()
@@ -78,7 +78,7 @@ impl Raft {
         self.draw_timeout();
         let wanted = self.hard.term.next().expect("checked in may_campaign");
         let last = self.log.last().id;
-        for peer in self.membership.voters() {
+        for peer in self.memberships.active().voters() {
             if peer != self.me.id {
                 let message = Message::PreVote { wanted, last };
                 out.push(self.me.send(peer, self.hard.term, message));
@@ -120,9 +120,9 @@ impl Raft {
             return None;
         }
         ballot.count(from, granted);
-        if ballot.is_won(&self.membership) {
+        if ballot.is_won(self.memberships.active()) {
             Some(Transition::Campaign)
-        } else if ballot.is_lost(&self.membership) {
+        } else if ballot.is_lost(self.memberships.active()) {
             Some(Transition::Follow { term, leader: None })
         } else {
             None
@@ -168,7 +168,7 @@ impl Raft {
             let message = Message::VoteReply { granted: false };
             out.push(self.me.send(from, self.hard.term, message));
         } else if let Some(follower) = self.role.follower_mut()
-            && self.membership.contains(from)
+            && self.memberships.active().contains(from)
         {
             follower.owed.refusals.insert(from);
         }
@@ -200,9 +200,9 @@ impl Raft {
         let Role::Candidate(candidate) = &self.role else {
             return None;
         };
-        if candidate.ballot.is_won(&self.membership) {
+        if candidate.ballot.is_won(self.memberships.active()) {
             Some(Transition::Lead)
-        } else if candidate.ballot.is_lost(&self.membership) {
+        } else if candidate.ballot.is_lost(self.memberships.active()) {
             Some(Transition::Follow {
                 term: self.hard.term,
                 leader: None,
@@ -232,7 +232,7 @@ impl Raft {
         // The voters get their time from now on, not from when the disk was asked (RULES.md 11).
         self.draw_timeout();
         let last = self.log.last().id;
-        for peer in self.membership.voters() {
+        for peer in self.memberships.active().voters() {
             if peer != me.id {
                 out.push(me.send(
                     peer,

@@ -15,7 +15,7 @@
 //! acknowledgement names at most the smaller of `verified` and what is durable: not the end of this
 //! log, whose tail may be of a dead leader.
 
-use crate::batch::{Batch, BatchKind};
+use crate::batch::Batch;
 use crate::io::{Fault, Output};
 use crate::log::Boundary;
 use crate::message::{AppendReply, Health, Message};
@@ -173,17 +173,6 @@ impl Raft {
         at: Boundary,
         batches: Vec<Batch>,
     ) -> Result<Boundary, Option<Transition>> {
-        if let Some(batch) = batches
-            .iter()
-            .find(|batch| batch.header.kind == BatchKind::Membership)
-        {
-            // Following it would need a change of quorums that this version does not know; skipping
-            // it would be worse.
-            let at = batch.header.first;
-            return Err(Some(Transition::Halt(Fault::UnsupportedMembershipBatch {
-                at,
-            })));
-        }
         if at < self.log.end() {
             // What is committed was promised to clients. No leader elected by the rules can lack it.
             if at < self.commit {
@@ -202,6 +191,7 @@ impl Raft {
             // completion may stand on them.
             self.log.truncate(at);
             self.disk.truncate(at);
+            self.roll_back_memberships();
             self.staged.truncate = Some(self.log.last());
             if let Some(follower) = self.role.follower_mut() {
                 follower.acked = follower.acked.min(at);
@@ -209,6 +199,7 @@ impl Raft {
         }
         for batch in &batches {
             self.log.push(batch);
+            self.adopt_membership(batch);
         }
         assert!(
             self.staged.append.is_empty(),

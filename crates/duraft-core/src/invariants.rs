@@ -15,7 +15,7 @@
 //!
 //! What needs several nodes (election safety, log matching and the like) is not decided here.
 
-use crate::batch::Batch;
+use crate::batch::{Batch, BatchKind};
 use crate::io::{Event, Output, Response, Write};
 use crate::log::Boundary;
 use crate::message::{AppendReply, Envelope, Message};
@@ -82,6 +82,7 @@ pub fn check(raft: &Raft) -> Verdict {
         format!("{:?} > {end:?}", raft.verified)
     })?;
     check_chain(raft)?;
+    check_memberships(raft)?;
     check_disk(raft)?;
     check_buffers(raft)?;
     check_role(raft)
@@ -100,6 +101,20 @@ fn check_chain(raft: &Raft) -> Verdict {
         end.term() <= raft.hard.term,
         "I1 no entry is of a later term than the node's",
         || format!("{end} in term {}", raft.hard.term),
+    )
+}
+
+/// H10: the memberships are those of the log, in order: what is in use was not cut off, and nothing in
+/// the log is overlooked.
+fn check_memberships(raft: &Raft) -> Verdict {
+    let batches = (raft.log.headers().iter())
+        .filter(|header| header.kind == BatchKind::Membership)
+        .map(|header| header.first);
+    let known = raft.memberships.later().iter().map(|(at, _)| *at);
+    ensure(
+        batches.eq(known),
+        "H10 the memberships known are those in the log",
+        || format!("{:?}", raft.memberships),
     )
 }
 
@@ -207,6 +222,11 @@ fn check_leader(raft: &Raft, leader: &Leader) -> Verdict {
         || format!("{:?}", raft.hard),
     )?;
     ensure(
+        raft.halted.is_some() || !raft.is_removed(),
+        "H10 a leader whose removal is committed has stopped",
+        || format!("{:?}", raft.memberships),
+    )?;
+    ensure(
         raft.log
             .header(leader.term_begin)
             .is_some_and(|noop| noop.term == raft.hard.term),
@@ -219,12 +239,17 @@ fn check_leader(raft: &Raft, leader: &Leader) -> Verdict {
         "I8 uncommitted bytes are counted",
         || format!("{} counted, {cost} found", leader.uncommitted_bytes),
     )?;
-    let mut others = raft.membership.members().filter(|id| *id != raft.me.id);
+    let members = raft.memberships.active();
+    let tracked = |id| leader.progress.get(&id).map(|p| p.departs.is_none());
+    let all = members
+        .members()
+        .all(|id| id == raft.me.id || tracked(id) == Some(true));
+    let no_others = (leader.progress.iter())
+        .all(|(id, p)| *id != raft.me.id && members.contains(*id) == p.departs.is_none());
     ensure(
-        others.all(|id| leader.progress.contains_key(&id))
-            && leader.progress.len() + 1 == raft.membership.members().count(),
-        "I8 a leader tracks every member but itself",
-        || format!("{:?}", leader.progress.keys()),
+        all && no_others,
+        "I8 a leader tracks every member but itself, and others only to say farewell",
+        || format!("{:?} of {members:?}", leader.progress.keys()),
     )?;
     for progress in leader.progress.values() {
         check_progress(raft, progress)?;
@@ -307,7 +332,7 @@ pub fn check_delta(before: &Raft, after: &Raft, outputs: &[Output]) -> Verdict {
     let mut handed = before.handed;
     for output in outputs {
         match output {
-            Output::Send(envelope) => check_send(after, envelope)?,
+            Output::Send(envelope) => check_send(before, after, envelope)?,
             Output::Apply(batches) => handed = check_apply(after, handed, batches)?,
             Output::Persist(_)
             | Output::Load(_)
@@ -363,6 +388,15 @@ fn check_history(before: &Raft, after: &Raft) -> Verdict {
         after.log.position(before.commit) == before.log.position(before.commit),
         "I1 what is committed never changes",
         || format!("{}", before.log.position(before.commit)),
+    )?;
+    let campaigns = |raft: &Raft| match &raft.role {
+        Role::PreCandidate(_) | Role::Candidate(_) => true,
+        Role::Follower(_) | Role::Leader(_) => false,
+    };
+    ensure(
+        campaigns(before) || !campaigns(after) || after.memberships.active().is_voter(after.me.id),
+        "H10 only voters campaign",
+        || format!("{:?}", after.memberships),
     )?;
     let Role::Leader(_) = &after.role else {
         return Ok(());
@@ -452,7 +486,8 @@ fn replay(before: &Raft, write: &Write) -> Result<(HardState, Position), Violati
 /// The release table (module documentation of `raft.rs`), row by row. Judged by the state after the
 /// step, in which only completed writes count as durable. A step that changes the term sends nothing
 /// in the old one, so every envelope can be held against that state.
-fn check_send(raft: &Raft, envelope: &Envelope) -> Verdict {
+fn check_send(before: &Raft, raft: &Raft, envelope: &Envelope) -> Verdict {
+    let leader = leader_in(before, raft);
     let durable = raft.disk.hard_state();
     let found = || format!("{envelope:?} with {durable:?} durable");
     let own = HardState {
@@ -490,7 +525,7 @@ fn check_send(raft: &Raft, envelope: &Envelope) -> Verdict {
             let first = raft.log.boundary_after(prev.index());
             ensure(
                 durable == own
-                    && raft.role.leader().is_some()
+                    && leader.is_some()
                     && first.is_some_and(|at| are_in_log(raft, at, prev, batches))
                     && *commit <= raft.commit(),
                 "I4 a leader sends its own log",
@@ -507,7 +542,7 @@ fn check_send(raft: &Raft, envelope: &Envelope) -> Verdict {
         )?,
         // A commit index that the peer could misread for its own tail is not sent.
         Message::Heartbeat { commit, .. } => {
-            let matched = (raft.role.leader())
+            let matched = leader
                 .and_then(|leader| leader.progress.get(&envelope.to))
                 .map(|progress| raft.log.index(progress.matched));
             ensure(
@@ -538,6 +573,13 @@ fn check_send(raft: &Raft, envelope: &Envelope) -> Verdict {
         "I4 an envelope's term is durable",
         found,
     )
+}
+
+/// The leader's part of a step that sends as one: it may give the office up in the same step, when what
+/// it sends is what commits its own removal.
+fn leader_in<'a>(before: &'a Raft, after: &'a Raft) -> Option<&'a Leader> {
+    let left = before.hard.term == after.hard.term;
+    (after.role.leader()).or_else(|| before.role.leader().filter(|_| left))
 }
 
 /// Are these the log's own batches, from the boundary after `prev` on?

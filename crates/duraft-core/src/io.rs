@@ -378,9 +378,4 @@ pub enum Fault {
         /// Why.
         error: LoadError,
     },
-    /// A leader sent a membership batch, which this version cannot follow. Nothing of it was kept.
-    UnsupportedMembershipBatch {
-        /// Index of the batch.
-        at: Index,
-    },
 }

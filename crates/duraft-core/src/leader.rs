@@ -30,8 +30,7 @@ impl Raft {
             "a leader voted for itself"
         );
         let end = self.log.end();
-        let progress = self
-            .membership
+        let progress = (self.memberships.active())
             .members()
             .filter(|id| *id != self.me.id)
             .map(|id| (id, Progress::new(end, self.log.begin(), self.now)))
@@ -62,7 +61,7 @@ impl Raft {
 
     /// Gives a batch its place in the own log. It goes to the disk and to the peers from there, in
     /// parallel; nothing counts yet.
-    fn append_own(&mut self, batch: Batch) {
+    pub(crate) fn append_own(&mut self, batch: Batch) {
         let leader = self.role.leader_mut().expect("only leaders append");
         assert_eq!(
             batch.header.term, self.hard.term,
@@ -131,15 +130,17 @@ impl Raft {
         };
         let election_ticks = self.config.election_ticks;
         if self.config.check_quorum {
-            let live = self.membership.voters().filter(|id| {
+            let live = self.memberships.active().voters().filter(|id| {
                 *id == me.id
                     || (leader.progress.get(id)).is_some_and(|p| p.is_live(now, election_ticks))
             });
-            if !self.membership.is_quorum(live) {
+            if !self.memberships.active().is_quorum(live) {
                 // Others may have elected a leader by now; clients must not wait here.
                 return Some(Transition::Follow { term, leader: None });
             }
         }
+        self.tend_members(out);
+        let leader = self.role.leader_mut()?;
         // Heartbeats are apart from appends: bulk data and disks must not delay the proof of contact.
         leader.heartbeat_elapsed += 1;
         if leader.heartbeat_elapsed < self.config.heartbeat_ticks {
@@ -240,9 +241,12 @@ impl Raft {
             // this log can be meant.
             AppendReply::Accepted { matched } => {
                 let matched = self.log.boundary_near(matched, expected)?;
-                let now = self.now;
+                let (now, end) = (self.now, self.log.end());
+                let election_ticks = self.config.election_ticks;
                 let progress = self.role.leader_mut()?.progress.get_mut(&from)?;
-                if progress.acknowledged(matched, now) {
+                let news = progress.acknowledged(matched, now);
+                progress.catch_up.advance(matched, end, now, election_ticks);
+                if news {
                     self.advance_commit(out);
                 }
             }
@@ -313,8 +317,7 @@ impl Raft {
         let told = (leader.progress.iter())
             .filter(|(_, progress)| progress.diverged)
             .map(|(id, _)| *id);
-        self.membership
-            .is_quorum(told)
+        (self.memberships.active().is_quorum(told))
             .then_some(Transition::Follow { term, leader: None })
     }
 
@@ -332,13 +335,16 @@ impl Raft {
         };
         // One rule for everybody, this node included: what counts is what is durable. So the others may
         // form the quorum before the own disk is done.
-        let quorum = self.membership.quorum_value(Boundary::default(), |id| {
-            if id == me {
-                own
-            } else {
-                (leader.progress.get(&id)).map_or(Boundary::default(), |peer| peer.matched)
-            }
-        });
+        let quorum = self
+            .memberships
+            .active()
+            .quorum_value(Boundary::default(), |id| {
+                if id == me {
+                    own
+                } else {
+                    (leader.progress.get(&id)).map_or(Boundary::default(), |peer| peer.matched)
+                }
+            });
         // Copies of an entry of an earlier term prove nothing: a later leader may still lack it
         // (paper, 5.4.2 and figure 8).
         if quorum <= self.commit || (quorum <= leader.term_begin && !any_term) {
@@ -351,6 +357,7 @@ impl Raft {
             self.commit = self.commit.next();
         }
         self.announce_commit(out);
+        self.leave_joint(out);
     }
 
     /// Tells the peers that wait for nothing else about the new commit index; the others learn it

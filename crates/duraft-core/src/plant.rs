@@ -17,6 +17,12 @@ pub enum Plant {
     LeaderRestore,
     /// An entry of an earlier term is committed by counting its copies.
     CommitOldTerm,
+    /// A membership that is cut off stays in use.
+    NoRollback,
+    /// A leader changes the membership before it has committed an entry of its own term.
+    ChangeBeforeTerm,
+    /// A second change begins while the first is not committed.
+    ChangesOverlap,
 }
 
 /// The fault that is planted, if any.

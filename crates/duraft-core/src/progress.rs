@@ -68,6 +68,47 @@ pub(crate) struct Progress {
     pub(crate) moved: u64,
     /// The peer has reported another content for one of this leader's log ids.
     pub(crate) diverged: bool,
+    /// Is it fast enough to vote?
+    pub(crate) catch_up: CatchUp,
+    /// It is no member any more, and is told so until this tick.
+    pub(crate) departs: Option<u64>,
+}
+
+/// Rounds of catching up (thesis 4.2.1). A round ends when the peer holds what the leader's log held
+/// when the round began. A peer whose last round was shorter than an election timeout would, as a
+/// voter, hold commits up for no longer than that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct CatchUp {
+    /// The round ends when the peer holds the log up to here.
+    end: Boundary,
+    /// Tick at which it began.
+    began: u64,
+    /// The round before was short.
+    quick: bool,
+}
+
+impl CatchUp {
+    fn new(end: Boundary, now: u64) -> CatchUp {
+        CatchUp {
+            end,
+            began: now,
+            quick: false,
+        }
+    }
+
+    /// The peer holds `matched` of a log that ends at `end`.
+    pub(crate) fn advance(&mut self, matched: Boundary, end: Boundary, now: u64, ticks: u32) {
+        if matched >= self.end {
+            self.quick = now - self.began < u64::from(ticks);
+            self.end = end;
+            self.began = now;
+        }
+    }
+
+    /// The last round was short, and so is the present one so far.
+    fn is_done(&self, now: u64, ticks: u32) -> bool {
+        self.quick && now - self.began < u64::from(ticks)
+    }
 }
 
 impl Progress {
@@ -82,6 +123,8 @@ impl Progress {
             heard: now,
             moved: now,
             diverged: false,
+            catch_up: CatchUp::new(next, now),
+            departs: None,
         }
     }
 
@@ -134,6 +177,11 @@ impl Progress {
         let heard = now - self.heard < u64::from(election_ticks);
         let stalled = now - self.moved >= STALL_TIMEOUTS * u64::from(election_ticks);
         heard && !(stalled && self.is_waiting())
+    }
+
+    /// Would the peer, as a voter, keep up with this leader?
+    pub(crate) fn is_caught_up(&self, now: u64, election_ticks: u32) -> bool {
+        self.is_live(now, election_ticks) && self.catch_up.is_done(now, election_ticks)
     }
 
     /// Asks for a boundary next, which may be anywhere from `matched` on. The peer has just said

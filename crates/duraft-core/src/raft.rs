@@ -32,21 +32,22 @@
 //!
 //! # What it does not know
 //!
-//! Bodies (passed on unread), files, sockets, clocks. Membership is the one given at boot; changing
-//! it, snapshots and reads are answered with a typed rejection in this version. The shape of the
-//! whole log (48 bytes a batch) is held in memory.
+//! Bodies (passed on unread, but for memberships), files, sockets, clocks. The shape of the whole log
+//! (48 bytes a batch) is held in memory.
 //!
 //! The rest is in `election.rs` (votes, timers), `follower.rs` (appends received), `leader.rs`
-//! (replication, commit), `apply.rs` (handing over committed batches, loads).
+//! (replication, commit), `change.rs` (membership), `apply.rs` (handing over committed batches,
+//! loads).
 
 use crate::batch::{Batch, check_count};
-use crate::boot::{Boot, BootError, check_chain};
+use crate::boot::{Boot, BootError, check_chain, check_memberships};
+use crate::change::is_usable;
 use crate::config::Config;
 use crate::digest::mix64;
 use crate::durability::{Durability, NeverIssued};
 use crate::io::{Completion, Event, Fault, Input, Output, Reject, Response, RoleKind, Write};
 use crate::log::{Boundary, Log};
-use crate::membership::Membership;
+use crate::memberships::Memberships;
 use crate::message::{Envelope, Message};
 use crate::plant::{Plant, Plants};
 use crate::rng::Rng;
@@ -59,8 +60,8 @@ use alloc::vec::Vec;
 pub struct Raft {
     pub(crate) config: Config,
     pub(crate) me: Sender,
-    /// Static in this version. Every quorum is asked of it, so that a changing one has one place.
-    pub(crate) membership: Membership,
+    /// The memberships of the log. Every quorum is asked of the active one, and only there.
+    pub(crate) memberships: Memberships,
     /// Draws election timeouts and nothing else.
     pub(crate) rng: Rng,
     /// Changed by `enter` only.
@@ -154,6 +155,7 @@ impl Raft {
         if boot.hard_state.term < last.term() {
             return Err(BootError::TermBehindLog);
         }
+        let memberships = check_memberships(&boot, last)?;
         let log = Log::new(boot.start, boot.batches.into());
         // Equal seeds on all nodes, or on all lives of one, must not give equal timeouts for ever.
         let seed = mix64(config.seed ^ mix64(config.id.0 ^ mix64(boot.incarnation.0)));
@@ -163,7 +165,7 @@ impl Raft {
                 group: config.group,
                 incarnation: boot.incarnation,
             },
-            membership: boot.membership,
+            memberships: Memberships::new(boot.start.index(), boot.membership, memberships),
             rng: Rng::new(seed),
             role: Role::Follower(Follower::default()),
             hard: boot.hard_state,
@@ -195,6 +197,7 @@ impl Raft {
             return;
         }
         let before = self.summary();
+        let membership_before = self.membership_summary();
         let durable_before = self.disk.log();
         // First what happened changes the state, role last.
         let mut transition = self.dispatch(input, out);
@@ -222,6 +225,11 @@ impl Raft {
                 leader: self.leader(),
             }));
         }
+        let membership = self.membership_summary();
+        if membership_before != membership {
+            let (at, committed) = membership;
+            out.push(Output::Changed(Event::Membership { at, committed }));
+        }
         if let Some(fault) = self.halted {
             out.push(Output::Changed(Event::Halted(fault)));
         }
@@ -236,10 +244,16 @@ impl Raft {
                 self.on_propose(id, body, out);
                 None
             }
+            Input::ChangeMembership { id, changes, leave } => {
+                self.on_change_membership(id, &changes, leave, out);
+                None
+            }
+            Input::LeaveJoint { id } => {
+                self.on_leave_joint(id, out);
+                None
+            }
             // Not offered by this version: certainly not done, and the caller is told so.
             Input::Read { id, .. }
-            | Input::ChangeMembership { id, .. }
-            | Input::LeaveJoint { id }
             | Input::TransferLeadership { id, .. }
             | Input::StepDown { id } => {
                 self.reject(id, Reject::Unsupported, out);
@@ -398,7 +412,8 @@ impl Raft {
                 && header.term <= term
                 && header.body_len <= self.config.max_batch_bytes
                 && usize::try_from(header.body_len) == Ok(batch.body.len())
-                && header.follows(&end);
+                && header.follows(&end)
+                && is_usable(batch);
             if !sound {
                 return false;
             }
@@ -576,6 +591,11 @@ impl Raft {
                 None
             }
             Role::Candidate(candidate) if !candidate.asked => self.release_campaign(out),
+            // The membership that leaves this leader out is committed: its part is done.
+            Role::Leader(_) if self.is_removed() => Some(Transition::Follow {
+                term: self.hard.term,
+                leader: None,
+            }),
             Role::PreCandidate(_) | Role::Candidate(_) | Role::Leader(_) => None,
         }
     }

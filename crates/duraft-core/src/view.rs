@@ -33,6 +33,10 @@ pub struct ProgressView {
     pub inflight_messages: usize,
     /// Bytes of batches in them.
     pub inflight_bytes: u64,
+    /// Entries of this leader's log that the peer is not known to hold.
+    pub lag: u64,
+    /// It would keep up as a voter; a learner that is to be promoted is promoted then.
+    pub caught_up: bool,
 }
 
 /// The state of a node at a glance.
@@ -152,9 +156,24 @@ impl Raft {
         }
     }
 
-    /// The membership in force.
+    /// The membership in use at an index of this log: for a snapshot that ends there.
+    pub fn membership_at(&self, index: Index) -> &Membership {
+        self.memberships.at(index)
+    }
+
+    /// Index of the batch that set the membership in use, or where the log starts.
+    pub fn membership_since(&self) -> Index {
+        self.memberships.since()
+    }
+
+    /// Is a membership change under way: joint, or not committed?
+    pub fn is_membership_in_flight(&self) -> bool {
+        self.memberships.active().is_joint() || self.membership_since() > self.commit()
+    }
+
+    /// The membership in use: the last one in the log.
     pub fn membership(&self) -> &Membership {
-        &self.membership
+        self.memberships.active()
     }
 
     /// Headers of all batches in the log, in order.
@@ -182,6 +201,8 @@ impl Raft {
             next: self.log.index(progress.next).next(),
             inflight_messages,
             inflight_bytes,
+            lag: self.last().index().0 - self.log.index(progress.matched).0,
+            caught_up: self.is_caught_up(peer),
         })
     }
 
@@ -243,6 +264,7 @@ impl Raft {
             self.now,
             self.next_load.0,
             u64::from(self.halted.is_some()),
+            self.memberships.since().0,
         ]
         .into_iter()
         .fold(0, |sum, word| mix64(sum ^ word));

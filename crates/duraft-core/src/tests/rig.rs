@@ -21,11 +21,25 @@ pub(crate) struct Image {
     pub(crate) hard_state: HardState,
     pub(crate) start: Position,
     pub(crate) batches: Vec<Batch>,
+    /// The membership at `start`.
+    pub(crate) membership: Membership,
 }
 
 impl Image {
     pub(crate) fn last(&self) -> Position {
         (self.batches.last()).map_or(self.start, |batch| batch.header.position())
+    }
+
+    /// The memberships of the membership batches, as a storage reads them back.
+    pub(crate) fn memberships(&self) -> Vec<(Index, Membership)> {
+        let batches = self.batches.iter();
+        batches
+            .filter(|batch| batch.header.kind == BatchKind::Membership)
+            .map(|batch| {
+                let membership = Membership::decode(&batch.body).expect("an honest membership");
+                (batch.header.first, membership)
+            })
+            .collect()
     }
 
     fn apply(&mut self, write: &Write) {
@@ -72,7 +86,6 @@ pub(crate) struct Node {
 /// See the module documentation.
 pub(crate) struct Rig {
     pub(crate) nodes: BTreeMap<NodeId, Node>,
-    pub(crate) membership: Membership,
     pub(crate) network: Vec<Envelope>,
     /// Check each core's own invariants too; off to see whether history alone finds a fault.
     pub(crate) local_checks: bool,
@@ -85,6 +98,8 @@ pub(crate) struct Rig {
     /// Everything any node has ever committed, by the index a batch ends with.
     pub(crate) committed: BTreeMap<Index, (LogId, Digest)>,
     votes: BTreeMap<(Term, NodeId), NodeId>,
+    /// Pairs of consecutive memberships that were compared.
+    changes: BTreeSet<(Vec<u8>, Vec<u8>)>,
     next_proposal: u64,
     outputs: Vec<Output>,
     pub(crate) trace: u64,
@@ -124,7 +139,6 @@ impl Rig {
         .expect("a valid membership");
         let mut rig = Rig {
             nodes: BTreeMap::new(),
-            membership: membership.clone(),
             network: Vec::new(),
             local_checks: true,
             disk_checks: true,
@@ -133,6 +147,7 @@ impl Rig {
             contents: BTreeMap::new(),
             committed: BTreeMap::new(),
             votes: BTreeMap::new(),
+            changes: BTreeSet::new(),
             next_proposal: 1,
             outputs: Vec::new(),
             trace: 0,
@@ -142,6 +157,7 @@ impl Rig {
                 hard_state: HardState::default(),
                 start: Position::START,
                 batches: Vec::new(),
+                membership: membership.clone(),
             };
             rig.boot(config(id), image, Incarnation(1));
         }
@@ -155,8 +171,8 @@ impl Rig {
             hard_state: image.hard_state,
             start: image.start,
             batches: image.batches.iter().map(|batch| batch.header).collect(),
-            membership: self.membership.clone(),
-            memberships: Vec::new(),
+            membership: image.membership.clone(),
+            memberships: image.memberships(),
             snapshot: None,
             applied: None,
             damage: None,
@@ -226,6 +242,7 @@ impl Rig {
         let raft = &mut self.node_mut(id).raft;
         let before = local.then(|| raft.clone());
         let commit_before = raft.commit();
+        let in_use = raft.membership().clone();
         raft.step(input, &mut outputs);
         self.trace = mix64(self.trace ^ mix64(id) ^ raft_fingerprint(self.raft(id)));
         let raft = self.raft(id);
@@ -238,7 +255,8 @@ impl Rig {
             self.take(id, output)?;
         }
         self.outputs = outputs;
-        self.check_commit(id, commit_before)
+        self.check_commit(id, commit_before, &in_use)?;
+        self.check_membership(id)
     }
 
     fn take(&mut self, id: u64, output: Output) -> Check {
@@ -368,6 +386,9 @@ impl Rig {
         }
         self.leaders.insert(term, life);
         let raft = self.raft(id);
+        demand(raft.membership().is_voter(NodeId(id)), || {
+            format!("H10 node {id} leads {term} without being a voter")
+        })?;
         for (index, (log_id, digest)) in &self.committed {
             let held = raft.header_ending_at(*index).map(|header| header.digest);
             demand(log_id.term > term || held == Some(*digest), || {
@@ -401,7 +422,10 @@ impl Rig {
 
     /// Commit indices against history and disks: what any node commits is what every other one
     /// commits, was committed in its leader's term, and is durable on a quorum.
-    fn check_commit(&mut self, id: u64, before: Index) -> Check {
+    ///
+    /// `in_use` is the membership in use before the step: a leader counts in it. What the step itself
+    /// appends is on no disk yet.
+    fn check_commit(&mut self, id: u64, before: Index, in_use: &Membership) -> Check {
         let raft = self.raft(id);
         if raft.commit() == before {
             return Ok(());
@@ -420,6 +444,9 @@ impl Rig {
                 )
             })?;
         }
+        let first_time = news
+            .first()
+            .is_some_and(|h| !self.committed.contains_key(&h.last()));
         for header in &news {
             let value = (header.last_id(), header.digest);
             let known = *self.committed.entry(header.last()).or_insert(value);
@@ -427,16 +454,89 @@ impl Rig {
                 format!("H5 node {id} commits {value:?}, history has {known:?}")
             })?;
         }
-        if let Some(last) = news.first().filter(|_| self.disk_checks) {
+        if let Some(last) = news.first().filter(|_| self.disk_checks && first_time) {
             let holders = (self.nodes.iter())
                 .filter(|(_, node)| node.durable.holds(last.last(), last.digest))
                 .map(|(id, _)| *id);
-            demand(self.membership.is_quorum(holders), || {
+            demand(in_use.is_quorum(holders), || {
                 format!(
                     "B7 {} is committed and not durable on a quorum",
                     last.last_id()
                 )
             })?;
+        }
+        Ok(())
+    }
+
+    /// H10: consecutive memberships share a voter in any two quorums, and at most one membership of a
+    /// log is not committed.
+    fn check_membership(&mut self, id: u64) -> Check {
+        let raft = self.raft(id);
+        let since = raft.membership_since();
+        if since == raft.start().index() {
+            return Ok(());
+        }
+        let next = raft.membership().clone();
+        let before = raft.membership_at(Index(since.0 - 1)).clone();
+        let committed = self.committed.last_key_value().map_or(0, |(at, _)| at.0);
+        let open = (raft.headers().rev())
+            .take_while(|header| header.first.0 > committed)
+            .filter(|header| header.kind == BatchKind::Membership)
+            .count();
+        demand(open <= 1, || {
+            format!("H10 node {id} has {open} memberships that are not committed")
+        })?;
+        if before.is_unknown() || !self.changes.insert((before.encode(), next.encode())) {
+            return Ok(());
+        }
+        let nodes: BTreeSet<NodeId> = before.voters().chain(next.voters()).collect();
+        let nodes: Vec<NodeId> = nodes.into_iter().collect();
+        for set in 0..1u32 << nodes.len() {
+            let (yes, no): (Vec<_>, Vec<_>) = (0..nodes.len()).partition(|i| set >> i & 1 == 1);
+            let decides = |membership: &Membership, members: &[usize]| {
+                membership.is_quorum(members.iter().map(|i| nodes[*i]))
+            };
+            demand(!(decides(&before, &yes) && decides(&next, &no)), || {
+                format!("H10 {before:?} and {next:?} can decide without each other")
+            })?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn change(&mut self, id: u64, changes: &[MemberChange], leave: Leave) -> Check {
+        let number = self.next_proposal;
+        self.next_proposal += 1;
+        let input = Input::ChangeMembership {
+            id: ProposalId(number),
+            changes: changes.to_vec(),
+            leave,
+        };
+        self.step(id, input)
+    }
+
+    /// Starts a node that was never a member and knows nobody.
+    pub(crate) fn join(&mut self, config: Config) {
+        let image = Image {
+            hard_state: HardState::default(),
+            start: Position::START,
+            batches: Vec::new(),
+            membership: Membership::unknown(),
+        };
+        self.boot(config, image, Incarnation(1));
+    }
+
+    /// All nodes tick and everything is delivered, `rounds` times.
+    pub(crate) fn run(&mut self, rounds: u32) -> Check {
+        self.run_without(&[], rounds)
+    }
+
+    /// The same while the nodes in `cut` are out of reach; they tick all the same.
+    pub(crate) fn run_without(&mut self, cut: &[u64], rounds: u32) -> Check {
+        for _ in 0..rounds {
+            for id in self.ids() {
+                self.tick(id)?;
+            }
+            self.settle_without(cut)?;
         }
         Ok(())
     }

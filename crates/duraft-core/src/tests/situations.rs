@@ -289,46 +289,6 @@ fn a_leader_that_a_quorum_contradicts_steps_down() {
 }
 
 #[test]
-fn a_membership_batch_is_refused_loudly() {
-    let mut rig = Rig::new(3, 1);
-    let membership = Body {
-        kind: BatchKind::Membership,
-        codec: 0,
-        count: 1,
-        checksum: 0,
-        bytes: Bytes::new(),
-    };
-    let batch = membership.seal(GROUP, &Position::START, Term(1)).unwrap();
-    let boot = Boot {
-        incarnation: Incarnation(1),
-        hard_state: HardState {
-            term: Term(1),
-            vote: None,
-        },
-        start: Position::START,
-        batches: [batch.header].into(),
-        membership: rig.membership.clone(),
-        memberships: Vec::new(),
-        snapshot: None,
-        applied: None,
-        damage: None,
-    };
-    let config = Config::new(NodeId(1), GROUP, 1);
-    assert_eq!(
-        Raft::new(config, boot).unwrap_err(),
-        BootError::UnsupportedMembershipBatch
-    );
-    let message = Message::Append {
-        prev: Position::START,
-        batches: [batch].into(),
-        commit: Index(0),
-    };
-    rig.deliver(envelope(2, 1, 1, message)).unwrap();
-    let fault = Fault::UnsupportedMembershipBatch { at: Index(1) };
-    assert_eq!(rig.raft(1).halted(), Some(fault));
-}
-
-#[test]
 fn a_boot_that_does_not_hang_together_is_refused() {
     let rig = Rig::new(1, 1);
     let one = body(1).seal(GROUP, &Position::START, Term(2)).unwrap();
@@ -343,7 +303,7 @@ fn a_boot_that_does_not_hang_together_is_refused() {
         },
         start: Position::START,
         batches: batches.iter().map(|batch| batch.header).collect(),
-        membership: rig.membership.clone(),
+        membership: rig.node(1).durable.membership.clone(),
         memberships: Vec::new(),
         snapshot: None,
         applied: None,
