@@ -120,11 +120,16 @@ impl Disk {
     }
 
     /// Everything up to here stays durable whatever subset of the pending writes a crash keeps: no
-    /// pending truncation cuts below it.
+    /// pending truncation or reset cuts below it.
     pub fn safe_up_to(&self) -> Index {
         self.pending
             .iter()
-            .filter_map(|write| write.truncate.map(|cut| cut.index()))
+            .flat_map(|write| {
+                let cut = write.truncate.map(|cut| cut.index());
+                let reset = write.snapshot.as_ref().filter(|taken| taken.reset);
+                cut.into_iter()
+                    .chain(reset.map(|taken| taken.snapshot.position.index()))
+            })
             .fold(self.durable.last().index(), Index::min)
     }
 }

@@ -1,26 +1,42 @@
 //! What a disk holds once its writes are durable: the meaning of [`Write`], written down a second time.
 
 use crate::Broken;
-use duraft_core::{Batch, HardState, Index, Position, Write};
+use duraft_core::{
+    Batch, BatchKind, HardState, Index, Membership, Position, Snapshot, SnapshotWrite, Write,
+};
 
-/// Hard state and log as recovery would return them.
+const B8: &str = "B8 nothing is compacted but what a durable snapshot covers";
+const B12: &str = "B12 snapshots never move back";
+
+/// Hard state, log and snapshot as recovery would return them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Store {
     /// The boundary before the first stored batch.
     pub start: Position,
+    /// The membership there.
+    pub membership: Membership,
     /// Term and vote.
     pub hard_state: HardState,
     /// Stored batches in order.
     pub batches: Vec<Batch>,
+    /// The latest snapshot that the group counts on.
+    pub snapshot: Option<Snapshot>,
 }
 
 impl Store {
     /// A store that holds these batches.
-    pub fn new(start: Position, hard_state: HardState, batches: Vec<Batch>) -> Store {
+    pub fn new(
+        start: Position,
+        membership: Membership,
+        hard_state: HardState,
+        batches: Vec<Batch>,
+    ) -> Store {
         let store = Store {
             start,
+            membership,
             hard_state,
             batches,
+            snapshot: None,
         };
         let mut end = start;
         for batch in &store.batches {
@@ -53,6 +69,11 @@ impl Store {
         self.boundary(position.index()) == Some(*position)
     }
 
+    /// Does this log hold exactly this prefix, or stand for it by its snapshot?
+    pub fn covers(&self, position: &Position) -> bool {
+        self.holds(position) || position.index() < self.start.index()
+    }
+
     /// The batch that begins at `first`.
     pub fn batch_at(&self, first: Index) -> Option<&Batch> {
         self.batches
@@ -61,20 +82,37 @@ impl Store {
             .map(|at| &self.batches[at])
     }
 
+    /// The memberships that batches of the log set, in order, by the index of their batch.
+    pub fn memberships(&self) -> impl DoubleEndedIterator<Item = (Index, Membership)> + '_ {
+        let sets = |batch: &&Batch| batch.header.kind == BatchKind::Membership;
+        self.batches.iter().filter(sets).map(|batch| {
+            let decoded = Membership::decode(&batch.body);
+            let decoded = decoded.expect("membership batches are well-formed");
+            (batch.header.last(), decoded)
+        })
+    }
+
+    /// The membership that the log up to `index` sets.
+    pub fn membership_at(&self, index: Index) -> Membership {
+        let set = self.memberships().rfind(|(at, _)| *at <= index);
+        set.map_or_else(|| self.membership.clone(), |(_, membership)| membership)
+    }
+
+    /// The membership in use: the latest of the log, committed or not.
+    pub fn in_use(&self) -> Membership {
+        self.membership_at(Index(u64::MAX))
+    }
+
     /// Performs a write, checking that it can be performed (I2, I7): the hard state never goes back,
     /// a vote never changes within its term, truncation names a boundary that is there, appended
-    /// batches follow the log without a gap and have a term that this node has adopted.
+    /// batches follow the log without a gap and have a term that this node has adopted, and what is
+    /// compacted is covered by a snapshot.
     pub fn apply(&mut self, write: &Write) -> Result<(), Broken> {
         if let Some(new) = write.hard_state {
-            let old = self.hard_state;
-            Broken::unless(new.term >= old.term, "I7 term never decreases", || {
-                format!("write {} sets {new:?} over {old:?}", write.seq)
-            })?;
-            let vote_kept = new.term > old.term || old.vote.is_none() || new.vote == old.vote;
-            Broken::unless(vote_kept, "I7 vote never changes within a term", || {
-                format!("write {} sets {new:?} over {old:?}", write.seq)
-            })?;
-            self.hard_state = new;
+            self.set_hard_state(write, new)?;
+        }
+        if let Some(taken) = &write.snapshot {
+            self.take_snapshot(write, taken)?;
         }
         if let Some(cut) = write.truncate {
             Broken::unless(self.holds(&cut), "I2 truncation at a held boundary", || {
@@ -100,8 +138,65 @@ impl Store {
             )?;
             self.batches.push(batch.clone());
         }
-        Broken::unless(write.compact.is_none(), "no compaction yet", || {
-            format!("write {} compacts", write.seq)
-        })
+        match write.compact {
+            Some(upto) => self.compact(write, upto),
+            None => Ok(()),
+        }
+    }
+
+    fn set_hard_state(&mut self, write: &Write, new: HardState) -> Result<(), Broken> {
+        let old = self.hard_state;
+        Broken::unless(new.term >= old.term, "I7 term never decreases", || {
+            format!("write {} sets {new:?} over {old:?}", write.seq)
+        })?;
+        let vote_kept = new.term > old.term || old.vote.is_none() || new.vote == old.vote;
+        Broken::unless(vote_kept, "I7 vote never changes within a term", || {
+            format!("write {} sets {new:?} over {old:?}", write.seq)
+        })?;
+        self.hard_state = new;
+        Ok(())
+    }
+
+    fn take_snapshot(&mut self, write: &Write, taken: &SnapshotWrite) -> Result<(), Broken> {
+        let position = taken.snapshot.position;
+        let before = self.snapshot.as_ref().map(|known| known.position.index());
+        Broken::unless(before <= Some(position.index()), B12, || {
+            format!("write {} takes {position} after {before:?}", write.seq)
+        })?;
+        if taken.reset {
+            Broken::unless(!self.holds(&position), "R21 a suffix that fits is kept", || {
+                format!("write {} resets to {position}", write.seq)
+            })?;
+            self.start = position;
+            self.membership = taken.snapshot.membership.clone();
+            self.batches.clear();
+        } else {
+            Broken::unless(self.holds(&position), "a snapshot is of this log", || {
+                format!("write {} takes {position}, last {}", write.seq, self.last())
+            })?;
+            let held = self.membership_at(position.index());
+            Broken::unless(
+                taken.snapshot.membership == held,
+                "a snapshot carries the membership of its place",
+                || format!("write {} {:?}, log {held:?}", write.seq, taken.snapshot),
+            )?;
+        }
+        self.snapshot = Some(taken.snapshot.clone());
+        Ok(())
+    }
+
+    fn compact(&mut self, write: &Write, upto: Position) -> Result<(), Broken> {
+        let covered = self.snapshot.as_ref().map(|known| known.position.index());
+        Broken::unless(covered >= Some(upto.index()), B8, || {
+            format!("write {} compacts to {upto}, snapshot {covered:?}", write.seq)
+        })?;
+        Broken::unless(self.holds(&upto), "I2 compaction at a held boundary", || {
+            format!("write {} compacts to {upto}", write.seq)
+        })?;
+        self.membership = self.membership_at(upto.index());
+        self.start = upto;
+        self.batches
+            .retain(|batch| batch.header.first > upto.index());
+        Ok(())
     }
 }
