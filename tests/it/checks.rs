@@ -244,6 +244,7 @@ fn checks_a_leader_without_a_committed_entry_is_found() {
         let term = log.last().term();
         Store::new(
             log.start,
+            Membership::new([N1, N2, N3], []).expect("usable"),
             HardState { term, vote: None },
             log.batches.clone(),
         )

@@ -36,7 +36,7 @@ fn load(sim: &mut Sim, count: usize, window: usize, gap: u64, limit: u64) -> usi
         let before = open.len();
         let c = &sim.c;
         let resolved = |id: &ProposalId| match c.outcome(*id) {
-            Some(Outcome::Applied(_)) => (false, 1),
+            Some(Outcome::Applied(_) | Outcome::Read(_) | Outcome::Done) => (false, 1),
             Some(Outcome::Overwritten(_) | Outcome::Rejected(..) | Outcome::Unknown) => (false, 0),
             Some(Outcome::Appended(_)) | None => (true, 0),
         };
@@ -203,7 +203,7 @@ fn seed_little_raft_t02_values_agree_under_loss_and_reordering() {
                     None | Some(Some(Outcome::Rejected(..) | Outcome::Overwritten(_))) => {
                         proposal = sim.propose(&operation.to_string());
                     }
-                    Some(Some(Outcome::Applied(_))) => break,
+                    Some(Some(Outcome::Applied(_) | Outcome::Read(_) | Outcome::Done)) => break,
                     Some(Some(Outcome::Appended(_) | Outcome::Unknown) | None) => {}
                 }
                 sim.pass(10);

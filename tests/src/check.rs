@@ -41,6 +41,15 @@ pub fn agrees(raft: &Raft, told: (RoleKind, Term), disk: &Disk) -> Result<(), Br
     Broken::unless(raft.last() == end, "the log is what was written", || {
         format!("node {} ends at {}, wrote {end}", raft.id(), raft.last())
     })?;
+    let in_use = disk.issued.in_use();
+    Broken::unless(
+        *raft.membership() == in_use,
+        "H10 the latest membership of the log is in use",
+        || {
+            let used = raft.membership();
+            format!("node {} uses {used:?}, its log says {in_use:?}", raft.id())
+        },
+    )?;
     let ordered = raft.applied() <= raft.handed()
         && raft.handed() <= raft.commit()
         && raft.commit() <= raft.last().index()

@@ -1,14 +1,15 @@
 //! A cluster of real cores in which nothing moves unless the test says so.
 
 use crate::history::History;
-use crate::net::{Kind, Net};
-use crate::{Broken, Disk, Options, Store, check, release, show};
+use crate::net::Net;
+use crate::{Broken, Disk, Machine, Options, Store, check};
 use duraft_core::{
-    Batch, Completion, Config, Envelope, Event, Fault, HardState, Incarnation, Index, Input, Load,
-    LoadError, LogId, Membership, NodeId, Output, Position, ProposalId, Raft, Reject, Response,
-    RoleKind, Term, Write, WriteSeq, mix64,
+    Batch, Completion, Config, Envelope, Fault, HardState, Incarnation, Index, Input, Load,
+    LoadError, LogId, Membership, NodeId, Output, Position, ProposalId, Raft, Reject, RoleKind,
+    Snapshot, SnapshotFile, Term, Write, WriteSeq, mix64,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 /// What became of a proposal, as its client knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,6 +20,10 @@ pub enum Outcome {
     Applied(LogId),
     /// Certainly lost: something else was applied in its place.
     Overwritten(LogId),
+    /// A read was answered from the state at this index.
+    Read(Index),
+    /// A transfer or step-down is done.
+    Done,
     /// Certainly not done.
     Rejected(Reject, Option<NodeId>),
     /// The node that was asked died first.
@@ -37,9 +42,16 @@ pub(crate) struct Node {
     pub(crate) told_term: Term,
     pub(crate) leader: Option<NodeId>,
     pub(crate) halted: Option<Fault>,
-    /// Batches given to the state machine in this life.
-    pub(crate) applied: Vec<Batch>,
-    pub(crate) applied_to: Position,
+    /// The state machine. It lives in memory unless the options say that it has a disk of its own.
+    pub(crate) machine: Machine,
+    /// Snapshot files that are durable here.
+    pub(crate) files: BTreeSet<SnapshotFile>,
+    /// Reads that wait for the state machine.
+    pub(crate) reads: Vec<Reading>,
+    /// When each heartbeat round of this life was sent, on this node's clock.
+    pub(crate) rounds: BTreeMap<(Term, u64), u64>,
+    /// Ticks of all lives, and of the time this node was suspended.
+    pub(crate) clock: u64,
     pub(crate) hold_apply: bool,
     pub(crate) apply_waiting: VecDeque<Index>,
     pub(crate) hold_loads: bool,
@@ -49,22 +61,44 @@ pub(crate) struct Node {
     /// Commit index after the last step of this life.
     pub(crate) commit: Index,
     pub(crate) campaigns: u64,
+    /// How often it said that it is healed, in all lives.
+    pub(crate) healed: u64,
     /// Proposals with a place in the log, by first index.
     pub(crate) waiting: BTreeSet<(Index, ProposalId)>,
+    /// What was asked of this life and may be unanswered.
+    pub(crate) asked: BTreeSet<ProposalId>,
     /// All writes of all lives, where the cluster records.
     pub(crate) writes: Vec<Write>,
+}
+
+/// A read that may be answered once the state machine has come to `index`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Reading {
+    pub(crate) id: ProposalId,
+    pub(crate) index: Index,
+    pub(crate) lease: Option<u64>,
 }
 
 /// A cluster under the test's control.
 #[derive(Clone, Debug)]
 pub struct Cluster {
     pub(crate) options: Options,
+    /// The membership that the cluster began with.
     pub(crate) membership: Membership,
     pub(crate) nodes: BTreeMap<NodeId, Node>,
     /// Messages under way.
     pub net: Net,
     /// What was seen, and what must hold of it.
     pub history: History,
+    /// Snapshots under way, by sender and receiver.
+    pub(crate) carried: BTreeMap<(NodeId, NodeId), Snapshot>,
+    /// Snapshots wait for the test.
+    pub(crate) hold_snapshots: bool,
+    /// What is in the files.
+    pub(crate) contents: BTreeMap<SnapshotFile, Arc<Machine>>,
+    /// The last index acknowledged to any client, and at the time of each read.
+    pub(crate) acknowledged: Index,
+    pub(crate) read_floors: BTreeMap<ProposalId, Index>,
     pub(crate) outcomes: BTreeMap<ProposalId, Outcome>,
     pub(crate) next_proposal: u64,
     pub(crate) steps: u32,
@@ -92,6 +126,11 @@ impl Cluster {
             history,
             nodes: BTreeMap::new(),
             net: Net::default(),
+            carried: BTreeMap::new(),
+            hold_snapshots: false,
+            contents: BTreeMap::new(),
+            acknowledged: Index(0),
+            read_floors: BTreeMap::new(),
             outcomes: BTreeMap::new(),
             next_proposal: 1,
             steps: 0,
@@ -123,7 +162,32 @@ impl Cluster {
             let seen = self.history.saw_batch(batch);
             self.claim(seen);
         }
-        let store = Store::new(start, HardState { term, vote }, batches);
+        let mut store = Store::new(
+            start,
+            self.membership.clone(),
+            HardState { term, vote },
+            batches,
+        );
+        let machine = Machine::new(start, self.membership.clone());
+        if start != Position::START {
+            // A log that does not begin at the beginning begins with a snapshot.
+            let file = SnapshotFile {
+                nonce: start.digest.0,
+                ..SnapshotFile::default()
+            };
+            self.contents.insert(file, Arc::new(machine.clone()));
+            store.snapshot = Some(Snapshot {
+                position: start,
+                membership: self.membership.clone(),
+                file,
+            });
+        }
+        self.enrol(id, store, machine);
+        self.restart(id);
+    }
+
+    /// A node with this disk, not started.
+    pub(crate) fn enrol(&mut self, id: NodeId, store: Store, machine: Machine) {
         let config = Config {
             id,
             seed: mix64(self.options.seed ^ mix64(id.0)),
@@ -131,27 +195,32 @@ impl Cluster {
         };
         let node = Node {
             config,
+            files: store.snapshot.iter().map(|taken| taken.file).collect(),
+            commit: store.start.index(),
+            told_term: store.hard_state.term,
             raft: None,
             disk: Disk::new(store),
             incarnation: Incarnation(0),
             role: RoleKind::Follower,
-            told_term: term,
             leader: None,
             halted: None,
-            applied: Vec::new(),
-            applied_to: start,
+            machine,
+            reads: Vec::new(),
+            rounds: BTreeMap::new(),
+            clock: 0,
             hold_apply: false,
             apply_waiting: VecDeque::new(),
             hold_loads: false,
             loads: VecDeque::new(),
             unreported: None,
-            commit: start.index(),
             campaigns: 0,
+            healed: 0,
             waiting: BTreeSet::new(),
+            asked: BTreeSet::new(),
             writes: Vec::new(),
         };
-        self.nodes.insert(id, node);
-        self.restart(id);
+        let before = self.nodes.insert(id, node);
+        assert!(before.is_none(), "a node is made once");
     }
 
     pub(crate) fn node(&self, id: NodeId) -> &Node {
@@ -184,6 +253,12 @@ impl Cluster {
         self.claim(held);
     }
 
+    /// Everybody, also peers without a core.
+    pub(crate) fn everybody(&self) -> BTreeSet<NodeId> {
+        let puppets = self.options.puppets.iter().copied();
+        puppets.chain(self.nodes.keys().copied()).collect()
+    }
+
     /// One input, and the completions that the rig is not told to hold.
     pub fn step(&mut self, id: NodeId, input: Input) {
         self.step_once(id, input);
@@ -209,13 +284,17 @@ impl Cluster {
             let upto = node.apply_waiting.drain(..).next_back()?;
             return Some(Input::Completed(Completion::Applied { upto }));
         }
-        if !node.hold_loads {
-            let load = node.loads.pop_front()?;
+        if !node.hold_loads
+            && let Some(load) = node.loads.pop_front()
+        {
             let result = read_back(&node.disk.issued, &load);
             let load = load.id;
             return Some(Input::Completed(Completion::Loaded { load, result }));
         }
-        None
+        if let Some(input) = self.next_read(id) {
+            return Some(input);
+        }
+        self.next_snapshot(id)
     }
 
     fn step_once(&mut self, id: NodeId, input: Input) {
@@ -225,6 +304,10 @@ impl Cluster {
         let check_core = every > 0 && self.steps.is_multiple_of(every);
         let node = self.node_mut(id);
         let (role, term) = (node.role, node.disk.issued.hard_state.term);
+        let in_use = node.disk.issued.in_use();
+        if input == Input::Tick {
+            node.clock += 1;
+        }
         let Some(raft) = node.raft.as_mut() else {
             return;
         };
@@ -248,7 +331,7 @@ impl Cluster {
             .iter()
             .any(|output| matches!(output, Output::Persist(write) if write.truncate.is_some()));
         for output in out {
-            self.route(id, output);
+            self.route(id, output, &in_use);
         }
         let node = self.node(id);
         let still = (node.role, node.disk.issued.hard_state.term) == (role, term);
@@ -258,11 +341,11 @@ impl Cluster {
             || format!("node {id} truncates while it leads term {term}"),
         );
         self.claim(held);
-        self.look_inside(id);
+        self.look_inside(id, &in_use);
     }
 
-    /// Compares the core with what its outputs said.
-    fn look_inside(&mut self, id: NodeId) {
+    /// Compares the core with what its outputs said. `in_use` is the membership before the step.
+    fn look_inside(&mut self, id: NodeId, in_use: &Membership) {
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
         let Some(raft) = node.raft.as_ref() else {
             return;
@@ -286,12 +369,12 @@ impl Cluster {
         for claim in [agrees, honest, forward] {
             self.claim(claim);
         }
-        self.take_commit(id);
+        self.take_commit(id, in_use);
     }
 
     /// Takes in the commit index of a node: a leader's may be news, and then a quorum of disks must
     /// hold it; a follower's must be known already. To be asked before anything is applied.
-    fn take_commit(&mut self, id: NodeId) {
+    pub(crate) fn take_commit(&mut self, id: NodeId, in_use: &Membership) {
         let node = self.nodes.get(&id).expect("a node of this cluster");
         let Some(raft) = node.raft.as_ref() else {
             return;
@@ -302,6 +385,7 @@ impl Cluster {
             let committed = self.history.leader_committed(id, raft.term(), log, commit);
             self.claim(committed);
             self.check_durable();
+            self.check_commit_quorum(id, in_use);
             return;
         }
         let shared = self.history.has_puppets()
@@ -316,158 +400,20 @@ impl Cluster {
         self.claim(held);
     }
 
-    fn route(&mut self, id: NodeId, output: Output) {
-        self.note(|| show::output(id, &output));
-        match output {
-            Output::Persist(write) => self.persist(id, write),
-            Output::Send(envelope) => self.send(id, envelope),
-            Output::Apply(batches) => self.apply(id, batches),
-            Output::Load(load) => self.node_mut(id).loads.push_back(load),
-            Output::ReadReady { .. }
-            | Output::SendSnapshot { .. }
-            | Output::InstallSnapshot(_)
-            | Output::Respond(Response::Done { .. })
-            | Output::Changed(Event::Membership { .. } | Event::Healed) => {}
-            Output::Respond(Response::Appended {
-                id: proposal,
-                first,
-                ..
-            }) => {
-                self.node_mut(id).waiting.insert((first.index, proposal));
-                self.answer(proposal, Outcome::Appended(first));
-            }
-            Output::Respond(Response::Rejected {
-                id: proposal,
-                reason,
-                leader,
-            }) => self.answer(proposal, Outcome::Rejected(reason, leader)),
-            Output::Changed(Event::Role { role, term, leader }) => {
-                self.changed(id, role, term, leader);
-            }
-            Output::Changed(Event::Halted(fault)) => self.node_mut(id).halted = Some(fault),
+    /// What `id` has committed is durable on a quorum of the membership that it decided by: the one
+    /// before this step, or the one after (A6; both sides of a joint one).
+    fn check_commit_quorum(&mut self, id: NodeId, in_use: &Membership) {
+        if self.history.has_puppets() {
+            return;
         }
-    }
-
-    pub(crate) fn answer(&mut self, proposal: ProposalId, outcome: Outcome) {
-        let before = self.outcomes.insert(proposal, outcome);
-        let once = Broken::unless(before.is_none(), "a proposal is answered once", || {
-            format!("{proposal:?}: {before:?}, then {outcome:?}")
+        let now = self.node(id).disk.issued.in_use();
+        let decided = [in_use, &now]
+            .into_iter()
+            .any(|membership| self.history.holds_quorum(membership));
+        let held = Broken::unless(decided, "A6 a quorum of both sides decides", || {
+            format!("node {id} commits by {in_use:?} or {now:?}")
         });
-        self.claim(once);
-    }
-
-    fn persist(&mut self, id: NodeId, write: Write) {
-        let record = self.options.record;
-        let node = self.node_mut(id);
-        if record {
-            node.writes.push(write.clone());
-        }
-        let known = node.disk.issued.hard_state;
-        let own = write
-            .hard_state
-            .is_some_and(|new| new.vote == Some(id) && new.term > known.term);
-        if own {
-            node.campaigns += 1;
-        }
-        let (role, issued) = (node.role, node.disk.issue(write.clone()));
-        self.claim(issued);
-        let term = self.node(id).disk.issued.hard_state.term;
-        for batch in &write.append {
-            let seen = self.history.saw_batch(batch);
-            self.claim(seen);
-            if role == RoleKind::Leader && batch.header.term == term {
-                self.history.leader_appended(term, batch);
-            }
-        }
-    }
-
-    fn send(&mut self, id: NodeId, envelope: Envelope) {
-        let node = self.node_mut(id);
-        assert_eq!(envelope.from, id, "a node speaks for itself");
-        assert_ne!(envelope.to, id, "a node does not talk to itself");
-        assert_eq!(envelope.incarnation, node.incarnation, "and for this life");
-        assert_eq!(envelope.group, node.config.group, "in its own group");
-        let kind = Kind::of(&envelope.message);
-        if kind == Kind::PreVote {
-            node.campaigns += 1;
-        }
-        let seen = self.history.sent(&envelope);
-        self.claim(seen);
-        if self.options.check_release {
-            let released = release::check_send(&self.node(id).disk, &self.history, &envelope);
-            self.claim(released);
-        }
-        if self.options.record {
-            self.sent.push(envelope.clone());
-        }
-        self.net.send(envelope);
-    }
-
-    fn apply(&mut self, id: NodeId, batches: Vec<Batch>) {
-        let Some(last) = batches.last().map(|batch| batch.header.last()) else {
-            return self.claim(Broken::unless(false, "apply brings batches", || {
-                format!("node {id} applies nothing")
-            }));
-        };
-        self.take_commit(id);
-        for batch in batches {
-            let node = self.node(id);
-            let before = node.applied_to;
-            if self.options.check_release {
-                let released = release::check_apply(&node.disk, id, &batch);
-                self.claim(released);
-            }
-            let applied = self.history.applied(id, &before, &batch);
-            self.claim(applied);
-            self.resolve(id, &batch);
-            let node = self.node_mut(id);
-            node.applied_to = batch.header.position();
-            node.applied.push(batch);
-        }
-        self.node_mut(id).apply_waiting.push_back(last);
-    }
-
-    fn resolve(&mut self, id: NodeId, batch: &Batch) {
-        let (first, last) = (batch.header.first, batch.header.last());
-        let node = self.nodes.get(&id).expect("a node of this cluster");
-        // Terms never fall along a log: what was appended in an earlier term at a later place than an
-        // applied entry of this term can never be applied.
-        let term = batch.header.term;
-        let mut due: Vec<(Index, ProposalId)> = Vec::new();
-        for (index, proposal) in node.waiting.range((first, ProposalId(0))..) {
-            let appended = self.outcomes.get(proposal);
-            let earlier = matches!(appended, Some(Outcome::Appended(at)) if at.term < term);
-            if *index <= last || earlier {
-                due.push((*index, *proposal));
-            }
-        }
-        for (index, proposal) in due {
-            self.node_mut(id).waiting.remove(&(index, proposal));
-            let Some(Outcome::Appended(at)) = self.outcome(proposal) else {
-                continue;
-            };
-            let same = at.term == term && at.index == first;
-            let outcome = if same {
-                Outcome::Applied(at)
-            } else {
-                Outcome::Overwritten(at)
-            };
-            self.outcomes.insert(proposal, outcome);
-        }
-    }
-
-    fn changed(&mut self, id: NodeId, role: RoleKind, term: Term, leader: Option<NodeId>) {
-        let node = self.node_mut(id);
-        let begins = role == RoleKind::Leader && node.role != RoleKind::Leader;
-        node.role = role;
-        node.told_term = term;
-        node.leader = leader;
-        if begins {
-            let node = self.nodes.get(&id).expect("a node of this cluster");
-            let life = (id, node.incarnation);
-            let led = self.history.leads(term, life, &node.disk.issued);
-            self.claim(led);
-        }
+        self.claim(held);
     }
 }
 

@@ -3,18 +3,19 @@
 //! The history knows nothing of a core's state: it is fed with what left the cores (messages, writes,
 //! applied batches) and with what the disks hold.
 
-use crate::{Broken, Store};
+use crate::{Broken, Machine, Store};
 use duraft_core::{
-    Batch, BatchHeader, Digest, Envelope, HardState, Incarnation, Index, LogId, Membership,
-    Message, NodeId, Position, Term,
+    Batch, BatchHeader, BatchKind, Digest, Envelope, HardState, Incarnation, Index, LogId,
+    Membership, Message, NodeId, Position, Term,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const H1: &str = "H1 election safety";
 const H2: &str = "H2 payload uniqueness";
 const H3: &str = "H3 log matching";
 const H4: &str = "H4 leader completeness";
 const H5: &str = "H5 state machine safety";
+const H10: &str = "H10 consecutive memberships share their quorums";
 const H6: &str = "H6 committed stays durable on a quorum";
 const VOTES: &str = "one vote per term over all lives";
 const OWN_TERM: &str = "commit by counting only in the own term";
@@ -22,7 +23,10 @@ const OWN_TERM: &str = "commit by counting only in the own term";
 /// Everything that left any node.
 #[derive(Clone, Debug)]
 pub struct History {
+    /// The latest committed one.
     membership: Membership,
+    /// Pairs that may follow one another, encoded.
+    compatible: BTreeSet<(Vec<u8>, Vec<u8>)>,
     /// Committed batches; the log starts at `start`.
     committed: Vec<BatchHeader>,
     /// The term of the leader that committed each of them first, where that was seen.
@@ -49,6 +53,7 @@ impl History {
     pub fn new(membership: Membership, start: Position) -> History {
         History {
             membership,
+            compatible: BTreeSet::new(),
             committed: Vec::new(),
             committed_in: Vec::new(),
             start,
@@ -143,7 +148,7 @@ impl History {
         let earlier = |by: &Option<Term>| by.is_some_and(|by| by < term);
         let last = self.committed_in.iter().rposition(earlier);
         let end = last.map_or(self.start, |at| self.committed[at].position());
-        Broken::unless(log.holds(&end) || end == self.start, H4, || {
+        Broken::unless(log.covers(&end) || end == self.start, H4, || {
             format!(
                 "leader {} of term {term} ends at {} without committed {end}",
                 life.0,
@@ -195,7 +200,10 @@ impl History {
                 }
                 Ok(())
             }
-            Message::Heartbeat { .. } => {
+            Message::Heartbeat { .. }
+            | Message::TimeoutNow
+            | Message::Heal { .. }
+            | Message::RolledBack { .. } => {
                 self.one_leader(term, (envelope.from, envelope.incarnation))
             }
             Message::Vote { .. } => self.voted(term, envelope.from, envelope.from),
@@ -205,16 +213,13 @@ impl History {
             | Message::PreVoteReply { .. }
             | Message::AppendReply(_)
             | Message::HeartbeatReply { .. }
-            | Message::TimeoutNow
             | Message::ReadIndex { .. }
             | Message::ReadIndexReply { .. }
             | Message::Fetch { .. }
             | Message::Fetched { .. }
             | Message::DamageReport { .. }
-            | Message::Heal { .. }
             | Message::TermQuery
-            | Message::TermReply { .. }
-            | Message::RolledBack { .. } => Ok(()),
+            | Message::TermReply { .. } => Ok(()),
         }
     }
 
@@ -258,6 +263,11 @@ impl History {
         Broken::unless(header.follows(&end), H5, || {
             format!("{header:?} is committed after {end}")
         })?;
+        if header.kind == BatchKind::Membership {
+            let batch = self.batches.get(&(header.term, header.first));
+            let decoded = batch.and_then(|batch| Membership::decode(&batch.body).ok());
+            self.membership = decoded.expect("a committed membership was seen");
+        }
         self.committed.push(*header);
         self.committed_in.push(by);
         Ok(())
@@ -289,7 +299,44 @@ impl History {
         })
     }
 
-    /// A voter's disk changed, or more was committed: the number of voters whose durable log holds
+    /// May `after` be in use where `before` was? Any quorum of the one shares a voter with any of the
+    /// other, over all subsets of the voters; and a joint membership begins with the voters as they
+    /// were and ends with the voters as they shall be (H10).
+    pub fn follows(&mut self, before: &Membership, after: &Membership) -> Result<(), Broken> {
+        let key = (before.encode(), after.encode());
+        if before.is_unknown() || self.compatible.contains(&key) {
+            return Ok(());
+        }
+        let story = || format!("{after:?} after {before:?}");
+        let shaped = match (before.left(), after.is_joint()) {
+            (Some(left), _) => *after == left,
+            (None, true) => after.outgoing().eq(before.incoming()),
+            (None, false) => after.incoming().eq(before.incoming()),
+        };
+        Broken::unless(shaped && share_quorums(before, after), H10, story)?;
+        self.compatible.insert(key);
+        Ok(())
+    }
+
+    /// Do disks of a quorum of this membership hold everything committed?
+    pub fn holds_quorum(&self, membership: &Membership) -> bool {
+        let covered = |node| self.covered.get(&node).copied().unwrap_or(0);
+        membership.quorum_value(0, covered) >= self.committed.len()
+    }
+
+    /// A state machine was replaced by a snapshot's content: it is the committed log up to there (H5).
+    pub fn installed(&self, node: NodeId, content: &Machine) -> Result<(), Broken> {
+        let same = content
+            .applied
+            .iter()
+            .map(|batch| &batch.header)
+            .eq(self.committed.iter().take(content.applied.len()));
+        Broken::unless(same && self.is_committed(&content.to), H5, || {
+            format!("node {node} installs the state at {}", content.to)
+        })
+    }
+
+    /// A disk changed, or more was committed: the number of voters whose durable log holds
     /// the committed one must be a quorum (H6, A6, B5-B7).
     pub fn check_durable<'a>(
         &mut self,
@@ -298,13 +345,13 @@ impl History {
         for (node, store) in disks {
             let mut covered = self.covered.get(&node).copied().unwrap_or(0);
             covered = covered.min(self.committed.len());
-            while covered > 0 && !store.holds(&self.committed[covered - 1].position()) {
+            while covered > 0 && !store.covers(&self.committed[covered - 1].position()) {
                 covered -= 1;
             }
             while self
                 .committed
                 .get(covered)
-                .is_some_and(|header| store.holds(&header.position()))
+                .is_some_and(|header| store.covers(&header.position()))
             {
                 covered += 1;
             }
@@ -313,13 +360,11 @@ impl History {
         if self.puppets {
             return Ok(());
         }
-        let durable = self
-            .membership
-            .quorum_value(0, |node| self.covered.get(&node).copied().unwrap_or(0));
-        Broken::unless(durable >= self.committed.len(), H6, || {
+        Broken::unless(self.holds_quorum(&self.membership), H6, || {
             format!(
-                "{} batches are committed, a quorum holds {durable}: {:?}",
+                "{} batches are committed, {:?} hold {:?}",
                 self.committed.len(),
+                self.membership,
                 self.covered
             )
         })
@@ -338,4 +383,19 @@ impl History {
             format!("node {node} recovers {hard_state:?} after voting {candidate} in {term}")
         })
     }
+}
+
+/// Does every quorum of `a` share a voter with every quorum of `b`? Over all subsets: two quorums
+/// without a common voter exist exactly if one of `a` and the complement of one are quorums.
+fn share_quorums(a: &Membership, b: &Membership) -> bool {
+    let voters: BTreeSet<NodeId> = a.voters().chain(b.voters()).collect();
+    let voters: Vec<NodeId> = voters.into_iter().collect();
+    assert!(voters.len() <= 16, "small clusters are tested");
+    (0..1u32 << voters.len()).all(|set| {
+        let side = |inside: bool| {
+            let chosen = (0..voters.len()).filter(move |bit| (set >> bit & 1 == 1) == inside);
+            chosen.map(|bit| voters[bit])
+        };
+        !(a.is_quorum(side(true)) && b.is_quorum(side(false)))
+    })
 }

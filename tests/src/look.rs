@@ -1,7 +1,7 @@
 //! What a test may look at in a [`Cluster`].
 
 use crate::cluster::{Cluster, Node};
-use crate::{Broken, Options, Store, commands_of, show};
+use crate::{Broken, Options, Store, show};
 use duraft_core::{
     Fault, Incarnation, Load, NodeId, ProgressView, Raft, RoleKind, Write, WriteSeq,
 };
@@ -107,14 +107,14 @@ impl Cluster {
             .collect()
     }
 
-    /// User commands applied by `id` in this life.
+    /// User commands in the state machine of `id`.
     pub fn commands(&self, id: NodeId) -> Vec<String> {
-        self.node(id).applied.iter().flat_map(commands_of).collect()
+        self.node(id).machine.commands()
     }
 
-    /// The last index applied by `id` in this life.
+    /// The last index applied by the state machine of `id`.
     pub fn applied(&self, id: NodeId) -> u64 {
-        self.node(id).applied_to.index().0
+        self.node(id).machine.to.index().0
     }
 
     /// The commit index of `id`.

@@ -189,6 +189,11 @@ impl Net {
         self.cuts.insert((from, to));
     }
 
+    /// Is this direction of a link cut?
+    pub fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+        self.cuts.contains(&(from, to))
+    }
+
     /// Repairs one direction of a link.
     pub fn join(&mut self, from: NodeId, to: NodeId) {
         self.cuts.remove(&(from, to));

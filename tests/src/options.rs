@@ -35,6 +35,10 @@ pub struct Options {
     pub tolerate: bool,
     /// A fault planted in every core.
     pub plant: Option<Plant>,
+    /// Hosts take a snapshot after so many entries.
+    pub snapshot_every: Option<u64>,
+    /// State machines have disks of their own: a crash takes nothing from them.
+    pub durable_machine: bool,
 }
 
 impl Options {
@@ -55,6 +59,8 @@ impl Options {
             record: true,
             tolerate: false,
             plant: None,
+            snapshot_every: None,
+            durable_machine: false,
         }
     }
 
@@ -115,6 +121,19 @@ impl Options {
     /// Plain Raft: the two above.
     pub fn plain(self) -> Options {
         self.without_pre_vote().without_check_quorum()
+    }
+
+    /// Hosts take a snapshot after so many entries, and logs keep nothing behind it.
+    pub fn snapshot_every(mut self, entries: u64) -> Options {
+        self.snapshot_every = Some(entries);
+        self.config.trailing_bytes_max = 0;
+        self
+    }
+
+    /// State machines have disks of their own.
+    pub fn durable_machine(mut self) -> Options {
+        self.durable_machine = true;
+        self
     }
 
     /// Changes the configuration of every node.

@@ -46,7 +46,10 @@ pub fn check_send(disk: &Disk, history: &History, envelope: &Envelope) -> Result
             Broken::unless(hard.term >= term, B1, story)?;
             let held = disk.durable.boundary(*matched);
             let held = held.filter(|_| *matched <= disk.safe_up_to());
-            let leaders = held.is_some_and(|position| history.in_leader_log(term, &position));
+            let leaders = held.is_some_and(|position| {
+                // What is committed is in every later leader's log, or below its start.
+                history.in_leader_log(term, &position) || history.is_committed(&position)
+            });
             Broken::unless(leaders, B4, story)
         }
         Message::VoteReply { granted: false }

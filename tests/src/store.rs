@@ -164,9 +164,11 @@ impl Store {
             format!("write {} takes {position} after {before:?}", write.seq)
         })?;
         if taken.reset {
-            Broken::unless(!self.holds(&position), "R21 a suffix that fits is kept", || {
-                format!("write {} resets to {position}", write.seq)
-            })?;
+            Broken::unless(
+                !self.holds(&position),
+                "R21 a suffix that fits is kept",
+                || format!("write {} resets to {position}", write.seq),
+            )?;
             self.start = position;
             self.membership = taken.snapshot.membership.clone();
             self.batches.clear();
@@ -188,11 +190,16 @@ impl Store {
     fn compact(&mut self, write: &Write, upto: Position) -> Result<(), Broken> {
         let covered = self.snapshot.as_ref().map(|known| known.position.index());
         Broken::unless(covered >= Some(upto.index()), B8, || {
-            format!("write {} compacts to {upto}, snapshot {covered:?}", write.seq)
+            format!(
+                "write {} compacts to {upto}, snapshot {covered:?}",
+                write.seq
+            )
         })?;
-        Broken::unless(self.holds(&upto), "I2 compaction at a held boundary", || {
-            format!("write {} compacts to {upto}", write.seq)
-        })?;
+        Broken::unless(
+            self.holds(&upto),
+            "I2 compaction at a held boundary",
+            || format!("write {} compacts to {upto}", write.seq),
+        )?;
         self.membership = self.membership_at(upto.index());
         self.start = upto;
         self.batches

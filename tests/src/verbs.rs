@@ -2,10 +2,10 @@
 
 use crate::cluster::{Cluster, Outcome};
 use crate::net::{Kind, Pick, any};
-use crate::{Sabotage, body};
+use crate::{Machine, Sabotage, body};
 use duraft_core::{
-    Boot, Completion, Envelope, Incarnation, Input, LoadError, NodeId, ProposalId, Raft, RoleKind,
-    WriteSeq,
+    Boot, Completion, Envelope, Incarnation, Input, Leave, LoadError, NodeId, ProposalId, Raft,
+    RoleKind, WriteSeq,
 };
 
 /// Deliveries after which a pool that never empties is called a storm.
@@ -148,7 +148,7 @@ impl Cluster {
         count
     }
 
-    /// Delivers everything, and what follows from it, until nothing is under way.
+    /// Delivers everything, snapshots too, and what follows, until nothing is under way.
     pub fn deliver_all(&mut self) {
         self.deliver_only(any());
     }
@@ -158,6 +158,7 @@ impl Cluster {
         for _ in 0..DELIVERIES_MAX {
             match self.net.take_first(pick) {
                 Some(envelope) => self.deliver_one(envelope),
+                None if pick == any() && self.carry_snapshots() => {}
                 None => return,
             }
         }
@@ -171,6 +172,7 @@ impl Cluster {
             held.extend(self.net.take(pick));
             match self.net.take_first(any()) {
                 Some(envelope) => self.deliver_one(envelope),
+                None if self.carry_snapshots() => {}
                 None => {
                     self.net.pool = held;
                     return;
@@ -212,11 +214,13 @@ impl Cluster {
 
     /// Nothing gets to or from `id` until [`Cluster::heal`]; what is under way is lost.
     pub fn isolate(&mut self, id: NodeId) {
-        for other in self.membership.clone().members() {
+        for other in self.everybody() {
             self.net.cut(id, other);
             self.net.cut(other, id);
         }
         self.lose(any().about(id));
+        self.carried
+            .retain(|(from, to), _| *from != id && *to != id);
     }
 
     /// All links work again.
@@ -350,8 +354,15 @@ impl Cluster {
         node.unreported = None;
         node.apply_waiting.clear();
         node.loads.clear();
+        node.reads.clear();
+        node.rounds.clear();
         let lost = std::mem::take(&mut node.waiting);
+        let asked = std::mem::take(&mut node.asked);
         let crashed = node.disk.crash(kept);
+        self.carried.retain(|(from, _), _| *from != id);
+        for name in asked {
+            self.outcomes.entry(name).or_insert(Outcome::Unknown);
+        }
         for (_, proposal) in lost {
             self.outcomes.insert(proposal, Outcome::Unknown);
         }
@@ -361,7 +372,8 @@ impl Cluster {
 
     /// `id` starts again from its disk, in a new life.
     pub fn restart(&mut self, id: NodeId) {
-        let (membership, plant) = (self.membership.clone(), self.options.plant);
+        let (plant, keeps) = (self.options.plant, self.options.durable_machine);
+        let content = self.content_of(id);
         let node = self.node_mut(id);
         assert!(node.raft.is_none(), "only the dead are started");
         node.incarnation = Incarnation(node.incarnation.0 + 1);
@@ -371,20 +383,21 @@ impl Cluster {
             hard_state: store.hard_state,
             start: store.start,
             batches: store.batches.iter().map(|batch| batch.header).collect(),
-            membership,
-            memberships: Vec::new(),
-            snapshot: None,
-            applied: None,
+            membership: store.membership.clone(),
+            memberships: store.memberships().collect(),
+            snapshot: store.snapshot.clone(),
+            applied: keeps.then_some(node.machine.to.index()),
             damage: None,
         };
         let hard_state = store.hard_state;
-        node.applied.clear();
-        node.applied_to = store.start;
-        node.commit = store.start.index();
+        if !keeps {
+            node.machine = content;
+        }
         node.halted = None;
         node.told_term = hard_state.term;
         let raft =
             Raft::new(node.config.clone(), boot).expect("what recovery found can be started");
+        node.commit = raft.commit();
         node.raft = Some(raft);
         if let (Some(plant), Some(raft)) = (plant, &mut node.raft) {
             raft.plant(plant);
@@ -395,10 +408,22 @@ impl Cluster {
         self.note(|| format!("n{id} starts"));
     }
 
+    /// The state that the state machine of `id` begins with: its snapshot's, or the first.
+    fn content_of(&self, id: NodeId) -> Machine {
+        match &self.node(id).disk.durable.snapshot {
+            Some(taken) => {
+                let content = self.contents.get(&taken.file);
+                Machine::clone(content.expect("a snapshot has a file"))
+            }
+            None => Machine::new(self.options.start, self.membership.clone()),
+        }
+    }
+
     /// All faults end: the dead start, links and disks work, and time passes until one leader has
     /// brought every log to its own and every node has applied it.
     pub fn converge(&mut self) {
         self.heal();
+        self.hold_snapshots = false;
         for id in self.ids() {
             if !self.alive(id) || self.halted(id).is_some() {
                 if self.alive(id) {
@@ -420,17 +445,22 @@ impl Cluster {
         panic!("the cluster converges\n{}", self.story());
     }
 
-    /// One leader, equal logs, everything applied.
+    /// One leader, equal logs, everything applied by all members, no change under way that ends by
+    /// itself. Who is no member any more may lag behind.
     pub fn converged(&self) -> bool {
         let [leader] = self.leaders()[..] else {
             return false;
         };
         let end = self.issued(leader).last();
         let current = end.term().0 == self.term(leader);
-        let same = |id: &NodeId| {
-            let node = self.node(*id);
-            self.alive(*id) && node.disk.issued.last() == end && node.applied_to == end
+        let same = |id: NodeId| {
+            let node = self.nodes.get(&id);
+            node.is_some_and(|node| {
+                node.raft.is_some() && node.disk.issued.last() == end && node.machine.to == end
+            })
         };
-        current && self.ids().iter().all(same)
+        let members = self.issued(leader).in_use();
+        let over = members.leave() != Some(Leave::Automatic);
+        current && over && members.members().all(same)
     }
 }
