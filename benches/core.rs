@@ -30,13 +30,13 @@ impl Cluster {
         let membership = Membership::new(ids, []).expect("three voters");
         let nodes = ids
             .map(|id| {
-                let boot = Boot {
-                    incarnation: Incarnation(1),
-                    hard_state: HardState::default(),
-                    start: Position::START,
-                    batches: Vec::new(),
-                    membership: membership.clone(),
-                };
+                let boot = Boot::healthy(
+                    Incarnation(1),
+                    HardState::default(),
+                    Position::START,
+                    Vec::new(),
+                    membership.clone(),
+                );
                 Raft::new(Config::new(id, GroupId(1), 1), boot).expect("a fresh node")
             })
             .into();
@@ -70,9 +70,16 @@ impl Cluster {
                         let upto = batches.last().map_or(Index(0), |batch| batch.header.last());
                         (at, Input::Completed(Completion::Applied { upto }))
                     }
-                    Output::Respond(_) | Output::Changed(Event::Role { .. }) => continue,
-                    Output::Load(_) | Output::Changed(Event::Halted(_)) => {
-                        unreachable!("the cache is large and nothing fails")
+                    Output::Respond(_)
+                    | Output::Changed(
+                        Event::Role { .. } | Event::Membership { .. } | Event::Healed,
+                    ) => continue,
+                    Output::Load(_)
+                    | Output::ReadReady { .. }
+                    | Output::SendSnapshot { .. }
+                    | Output::InstallSnapshot(_)
+                    | Output::Changed(Event::Halted(_)) => {
+                        unreachable!("the cache is large, nobody reads, nothing fails")
                     }
                 };
                 self.queue.push_back(next);

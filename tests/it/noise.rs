@@ -135,6 +135,7 @@ impl Storm {
             8 => match self.rng.below(2) {
                 0 => Message::TermQuery,
                 _ => Message::TermReply {
+                    voters: Vec::new(),
                     asker: Incarnation(self.number()),
                 },
             },
@@ -160,6 +161,7 @@ impl Storm {
             },
             1 => Completion::SnapshotReceived {
                 from: self.id(),
+                term: Term(self.number()),
                 snapshot: self.snapshot(),
             },
             _ => Completion::SnapshotSending {

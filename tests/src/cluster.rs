@@ -91,7 +91,7 @@ pub struct Cluster {
     /// What was seen, and what must hold of it.
     pub history: History,
     /// Snapshots under way, by sender and receiver.
-    pub(crate) carried: BTreeMap<(NodeId, NodeId), Snapshot>,
+    pub(crate) carried: BTreeMap<(NodeId, NodeId), (Term, Snapshot)>,
     /// Snapshots wait for the test.
     pub(crate) hold_snapshots: bool,
     /// What is in the files.

@@ -154,7 +154,7 @@ impl Cluster {
             || format!("node {id} sends {to} {snapshot:?} in {term}"),
         );
         self.claim(sound);
-        self.carried.insert((id, to), snapshot);
+        self.carried.insert((id, to), (term, snapshot));
     }
 
     /// The state machine's state is replaced. What it was given before is void.

@@ -1,7 +1,7 @@
 //! Snapshots in a [`Cluster`]: taken by hosts, carried by the rig, under the test's control.
 
 use crate::cluster::Cluster;
-use duraft_core::{Completion, Input, NodeId, SendProgress, Snapshot, SnapshotFile, mix64};
+use duraft_core::{Completion, Input, NodeId, SendProgress, Snapshot, SnapshotFile, Term, mix64};
 use std::sync::Arc;
 
 impl Cluster {
@@ -68,7 +68,7 @@ impl Cluster {
     pub fn snapshots_under_way(&self) -> Vec<(NodeId, NodeId, Snapshot)> {
         let carried = self.carried.iter();
         carried
-            .map(|((from, to), what)| (*from, *to, what.clone()))
+            .map(|((from, to), (_, what))| (*from, *to, what.clone()))
             .collect()
     }
 
@@ -79,21 +79,26 @@ impl Cluster {
         let Some((from, to)) = under_way.copied() else {
             return false;
         };
-        let snapshot = self.carried.remove(&(from, to)).expect("found above");
+        let (term, snapshot) = self.carried.remove(&(from, to)).expect("found above");
         if !self.alive(to) || self.net.is_cut(from, to) || self.net.is_cut(to, from) {
             self.report_sending(from, to, &snapshot, SendProgress::Failed);
             return true;
         }
-        self.receive_snapshot(from, to, snapshot.clone());
+        self.receive_snapshot(from, term, to, snapshot.clone());
         self.report_sending(from, to, &snapshot, SendProgress::Delivered);
         true
     }
 
-    /// This snapshot of `from` is whole and durable at `to`, late or again perhaps.
-    pub fn receive_snapshot(&mut self, from: NodeId, to: NodeId, snapshot: Snapshot) {
+    /// This snapshot, which `from` sent when it led `term`, is whole and durable at `to`, late or again
+    /// perhaps.
+    pub fn receive_snapshot(&mut self, from: NodeId, term: Term, to: NodeId, snapshot: Snapshot) {
         self.note(|| format!("n{to} has received {}", crate::show::snapshot(&snapshot)));
         self.node_mut(to).files.insert(snapshot.file);
-        let received = Completion::SnapshotReceived { from, snapshot };
+        let received = Completion::SnapshotReceived {
+            from,
+            term,
+            snapshot,
+        };
         self.step(to, Input::Completed(received));
     }
 
@@ -103,7 +108,7 @@ impl Cluster {
         let Some((from, to)) = under_way.copied() else {
             return false;
         };
-        let snapshot = self.carried.remove(&(from, to)).expect("found above");
+        let (_, snapshot) = self.carried.remove(&(from, to)).expect("found above");
         self.report_sending(from, to, &snapshot, SendProgress::Failed);
         true
     }
@@ -114,7 +119,7 @@ impl Cluster {
             .carried
             .iter()
             .find(|((_, receiver), _)| *receiver == to);
-        let Some(((from, to), snapshot)) = under_way.map(|(ends, what)| (*ends, what.clone()))
+        let Some(((from, to), snapshot)) = under_way.map(|(ends, what)| (*ends, what.1.clone()))
         else {
             return false;
         };

@@ -27,6 +27,10 @@ pub struct Boot {
     pub snapshot: Option<Snapshot>,
     /// Where the state machine keeps its own durable state: the last index in it. `None`: the state
     /// machine begins with the snapshot, or empty.
+    ///
+    /// Before the first step the host restores `snapshot` wherever the state machine holds less than
+    /// it. The core hands over from the later of the two on, beginning with the whole batch that
+    /// holds the next entry: entries of it that were applied are skipped by who applies.
     pub applied: Option<Index>,
     /// What of the log is lost, if anything.
     pub damage: Option<Damage>,
@@ -97,6 +101,20 @@ pub enum BootError {
         /// The first index at which they differ.
         at: Index,
     },
+    /// The latest snapshot lies outside of the stored log, or at no boundary of it.
+    SnapshotOutsideLog,
+    /// The log begins later than the first index, and nothing holds the state before it.
+    StateMissing,
+    /// The state machine has applied what the log does not hold: it belongs to another log, or the
+    /// log was cut.
+    AppliedAheadOfLog {
+        /// What the state machine reports.
+        applied: Index,
+        /// Where the log ends.
+        last: Index,
+    },
+    /// What is reported as damage does not hang together with the log.
+    BrokenDamage,
 }
 
 impl core::fmt::Display for BootError {
@@ -111,6 +129,23 @@ impl core::fmt::Display for BootError {
             }
             BootError::TermBehindLog => {
                 write!(f, "the stored term is older than the last stored entry's")
+            }
+            BootError::SnapshotOutsideLog => {
+                write!(
+                    f,
+                    "the latest snapshot stands at no boundary of the stored log"
+                )
+            }
+            BootError::StateMissing => write!(
+                f,
+                "the log does not begin at the first index and no snapshot holds what came before"
+            ),
+            BootError::AppliedAheadOfLog { applied, last } => write!(
+                f,
+                "the state machine has applied up to {applied}, the log ends at {last}"
+            ),
+            BootError::BrokenDamage => {
+                write!(f, "the reported damage does not fit the log around it")
             }
             BootError::Memberships { at } => write!(
                 f,

@@ -103,6 +103,9 @@ pub enum Completion {
     SnapshotReceived {
         /// The node that sent it.
         from: NodeId,
+        /// The term the sender led when it was asked to, as [`Output::SendSnapshot`] said: a transfer
+        /// speaks for its leader as an append does.
+        term: Term,
         /// The snapshot.
         snapshot: Snapshot,
     },
@@ -377,5 +380,11 @@ pub enum Fault {
         first: Index,
         /// Why.
         error: LoadError,
+    },
+    /// A leader has seen this node acknowledge an entry that it does not hold any more, though its
+    /// disk reports no damage: the disk was rolled back or replaced (RULES.md 18).
+    RolledBack {
+        /// The entry.
+        seen: LogId,
     },
 }

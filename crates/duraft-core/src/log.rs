@@ -13,6 +13,14 @@
 //! boundary  0      1  2      3     begin() = 0, end() = 3
 //! ```
 //!
+//! A boundary names its place for this whole life. Dropping the front ([`Log::compact`]) moves
+//! `begin()` and renumbers nothing. Replacing the log by a snapshot ([`Log::reset`]) counts the
+//! snapshot as the batch after the old end: the new begin is the old end plus one, so that no
+//! boundary of the log that was is one of the log that is, and boundaries only grow. A boundary below
+//! `begin()` is a place that this log no longer tells: it can be compared and nothing else.
+//! `Boundary::default()` is the place before every log; it is the beginning only where the log holds
+//! everything from index 1 on.
+//!
 //! Invariants:
 //! - every batch follows the one before it by index, term and digest ([`BatchHeader::follows`]);
 //! - terms never decrease, so terms and indices can both be found by bisection: the runs of equal
@@ -24,7 +32,8 @@ use crate::types::{Index, LogId, Position};
 use alloc::collections::VecDeque;
 use bytes::Bytes;
 
-/// A place between two batches: so many batches of this life's log stand before it.
+/// A place between two batches: so many batches of this life's log stand before it, counted from
+/// where the life began.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub(crate) struct Boundary(u64);
 
@@ -45,6 +54,8 @@ impl Boundary {
 pub(crate) struct Log {
     /// What stood before the first batch: the beginning of all logs, or what a snapshot covers.
     start: Position,
+    /// The boundary there.
+    begin: Boundary,
     /// All batches.
     headers: VecDeque<BatchHeader>,
     /// Bodies of the last `bodies.len()` batches.
@@ -56,8 +67,11 @@ pub(crate) struct Log {
 impl Log {
     /// A log of batches whose bodies are on disk only. The caller has checked the chain.
     pub(crate) fn new(start: Position, headers: VecDeque<BatchHeader>) -> Log {
+        // What is below 0 nobody can hold; below 1 stands whoever lacks the start.
+        let begin = Boundary(u64::from(start != Position::START));
         Log {
             start,
+            begin,
             headers,
             bodies: VecDeque::new(),
             cached_bytes: 0,
@@ -66,12 +80,17 @@ impl Log {
 
     /// The boundary before the first batch.
     pub(crate) fn begin(&self) -> Boundary {
-        Boundary(0)
+        self.begin
     }
 
     /// The boundary after the last batch.
     pub(crate) fn end(&self) -> Boundary {
-        Boundary(self.headers.len() as u64)
+        self.nth(self.headers.len())
+    }
+
+    /// The boundary after the first `count` batches.
+    fn nth(&self, count: usize) -> Boundary {
+        Boundary(self.begin.0 + count as u64)
     }
 
     /// What stood before the first batch.
@@ -93,18 +112,24 @@ impl Log {
 
     /// The batch that begins at this boundary.
     pub(crate) fn header(&self, at: Boundary) -> Option<&BatchHeader> {
-        self.headers.get(usize::try_from(at.0).ok()?)
+        let place = at.0.checked_sub(self.begin.0)?;
+        self.headers.get(usize::try_from(place).ok()?)
     }
 
-    /// What the log is up to this boundary.
+    /// What the log is up to this boundary, which lies in it.
     pub(crate) fn position(&self, at: Boundary) -> Position {
-        match at.previous() {
-            None => self.start,
-            Some(previous) => self
-                .header(previous)
-                .expect("a boundary in use lies inside the log")
-                .position(),
+        if at == self.begin {
+            return self.start;
         }
+        at.previous()
+            .and_then(|previous| self.header(previous))
+            .expect("a boundary in use lies inside the log")
+            .position()
+    }
+
+    /// What the log is up to this boundary, if it lies in it.
+    pub(crate) fn position_in(&self, at: Boundary) -> Option<Position> {
+        (self.begin <= at && at <= self.end()).then(|| self.position(at))
     }
 
     /// The index of the last entry before this boundary.
@@ -129,7 +154,7 @@ impl Log {
 
     /// The first boundary from which on all bodies are in memory.
     pub(crate) fn cached_from(&self) -> Boundary {
-        Boundary((self.headers.len() - self.bodies.len()) as u64)
+        self.nth(self.headers.len() - self.bodies.len())
     }
 
     /// Cost of the batches whose bodies are in memory.
@@ -153,13 +178,45 @@ impl Log {
 
     /// Drops every batch from this boundary on.
     pub(crate) fn truncate(&mut self, at: Boundary) {
-        assert!(at <= self.end(), "a cut lies inside the log");
+        assert!(
+            self.begin <= at && at <= self.end(),
+            "a cut lies inside the log"
+        );
         while self.end() > at {
             let header = self.headers.pop_back().expect("end is past the cut");
             if self.bodies.pop_back().is_some() {
                 self.cached_bytes -= header.cost();
             }
         }
+    }
+
+    /// Drops every batch before this boundary: the log begins there from now on.
+    #[cfg(test)]
+    pub(crate) fn compact(&mut self, at: Boundary) {
+        assert!(
+            self.begin <= at && at <= self.end(),
+            "what is dropped lies inside the log"
+        );
+        self.start = self.position(at);
+        while self.begin < at {
+            if self.bodies.len() == self.headers.len() {
+                self.bodies.pop_front();
+                self.cached_bytes -= self.headers[0].cost();
+            }
+            self.headers.pop_front();
+            self.begin = self.begin.next();
+        }
+    }
+
+    /// Drops every batch: the log begins and ends at `start` from now on, which counts as the batch
+    /// after the old end.
+    #[cfg(test)]
+    pub(crate) fn reset(&mut self, start: Position) {
+        self.begin = self.end().next();
+        self.start = start;
+        self.headers.clear();
+        self.bodies.clear();
+        self.cached_bytes = 0;
     }
 
     /// Drops the oldest bodies until at most `bytes_max` are held, but none from `keep_from` on.
@@ -181,7 +238,8 @@ impl Log {
 
     /// The same, where the caller can guess the answer: nearly always the next boundary in some order.
     pub(crate) fn boundary_near(&self, index: Index, guess: Boundary) -> Option<Boundary> {
-        if guess <= self.end() && self.index(guess) == index {
+        let guessed = self.position_in(guess);
+        if guessed.is_some_and(|position| position.index() == index) {
             Some(guess)
         } else {
             self.boundary_after(index)
@@ -225,7 +283,7 @@ impl Log {
                 high = middle;
             }
         }
-        Boundary(low as u64)
+        self.nth(low)
     }
 }
 
@@ -237,10 +295,16 @@ mod tests {
     use alloc::vec::Vec;
 
     /// The questions of the log, answered by looking at everything.
-    fn compare(log: &Log, model: &[Batch]) {
-        let ends: Vec<Position> = (core::iter::once(Position::START))
+    fn compare(log: &Log, start: Position, model: &[Batch]) {
+        let ends: Vec<Position> = (core::iter::once(start))
             .chain(model.iter().map(|batch| batch.header.position()))
             .collect();
+        assert_eq!(log.start(), start);
+        if let Some(before) = log.begin().previous() {
+            assert_eq!((log.header(before), log.position_in(before)), (None, None));
+            assert_eq!(log.cached(before), None);
+        }
+        assert_eq!(log.position_in(log.end().next()), None);
         let mut boundaries = Vec::new();
         let mut at = log.begin();
         for end in &ends {
@@ -252,7 +316,7 @@ mod tests {
         assert_eq!(Some(&log.last()), ends.last());
         for index in (0..log.last().index().0 + 3).map(Index) {
             let floor = (0..ends.len()).rfind(|i| ends[*i].index() <= index);
-            assert_eq!(log.floor(index), boundaries[floor.expect("the start")]);
+            assert_eq!(log.floor(index), boundaries[floor.unwrap_or(0)]);
             let exact = (0..ends.len()).find(|i| ends[*i].index() == index);
             assert_eq!(log.boundary_after(index), exact.map(|i| boundaries[i]));
             for guess in boundaries.iter().chain([&at]) {
@@ -262,7 +326,7 @@ mod tests {
             for term in (0..log.last().term().0 + 2).map(Term) {
                 let floor = (0..ends.len())
                     .rfind(|i| ends[*i].index() <= index && ends[*i].term() <= term)
-                    .expect("the start");
+                    .unwrap_or(0);
                 assert_eq!(log.floor_id(LogId { term, index }), boundaries[floor]);
             }
         }
@@ -284,8 +348,27 @@ mod tests {
             let mut rng = Rng::new(seed);
             let mut log = Log::new(Position::START, VecDeque::new());
             let mut model: Vec<Batch> = Vec::new();
+            let mut start = Position::START;
             for round in 0..30 {
-                match rng.below(8) {
+                let (begin, end) = (log.begin(), log.end());
+                match rng.below(11) {
+                    2 => {
+                        let gone = rng.below(u32::try_from(model.len()).expect("short") + 1);
+                        let cut = (0..gone).fold(log.begin(), |at, _| at.next());
+                        if let Some(last) = model.drain(..gone as usize).next_back() {
+                            start = last.header.position();
+                        }
+                        log.compact(cut);
+                        assert_eq!((log.begin(), log.end()), (cut, end));
+                    }
+                    3 if round % 4 == 0 => {
+                        let far = Body::noop().seal(GroupId(9), &log.last(), log.last().term());
+                        start = far.expect("room").header.position();
+                        model.clear();
+                        log.reset(start);
+                        assert_eq!(log.begin(), end.next(), "boundaries only grow");
+                        assert!(log.begin() > begin);
+                    }
                     0 => {
                         let keep = rng.below(u32::try_from(model.len()).expect("short") + 1);
                         model.truncate(keep as usize);
@@ -313,7 +396,7 @@ mod tests {
                         model.push(batch);
                     }
                 }
-                compare(&log, &model);
+                compare(&log, start, &model);
             }
         }
     }

@@ -127,6 +127,9 @@ pub enum Message {
     TermReply {
         /// The asker's life, which the question was bound to.
         asker: Incarnation,
+        /// All voters the sender knows of, those of both sides while its membership is joint: the
+        /// asker's own membership may be older, and it must hear from these too.
+        voters: Vec<NodeId>,
     },
     /// From a leader: you have acknowledged this entry in an earlier life and do not hold it any more.
     /// Your disk was rolled back (RULES.md 18).

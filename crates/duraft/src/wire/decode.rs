@@ -278,6 +278,7 @@ impl<'a> Fields<'a> {
             FrameType::TermQuery => Message::TermQuery,
             FrameType::TermReply => Message::TermReply {
                 asker: Incarnation(self.u64()?),
+                voters: self.node_ids()?,
             },
             FrameType::RolledBack => Message::RolledBack {
                 seen: self.log_id()?,
@@ -292,6 +293,15 @@ impl<'a> Fields<'a> {
         };
         self.finish()?;
         Ok(addresses.envelope(message))
+    }
+
+    /// A count and as many ids; no membership has more.
+    fn node_ids(&mut self) -> Result<Vec<NodeId>, WireError> {
+        let count = self.u64()?;
+        if count > duraft_core::MEMBERS_MAX as u64 {
+            return Err(WireError::Value("number of voters"));
+        }
+        (0..count).map(|_| Ok(NodeId(self.u64()?))).collect()
     }
 
     fn append_reply(&mut self) -> Result<AppendReply, WireError> {

@@ -102,7 +102,10 @@ fn encode_envelope(envelope: &Envelope, out: &mut Vec<u8>) {
             put_optional(out, *needs_snapshot);
         }
         Message::Heal { to } => put(out, &[to.0]),
-        Message::TermReply { asker } => put(out, &[asker.0]),
+        Message::TermReply { asker, voters } => {
+            put(out, &[asker.0, voters.len() as u64]);
+            voters.iter().for_each(|voter| put(out, &[voter.0]));
+        }
         Message::RolledBack { seen } => put(out, &[seen.term.0, seen.index.0]),
     }
 }

@@ -218,7 +218,14 @@ fn later_examples(last: LogId, place: Position) -> Vec<Frame> {
         report(None),
         message(Message::Heal { to: Index(91) }),
         message(Message::TermQuery),
-        message(Message::TermReply { asker }),
+        message(Message::TermReply {
+            asker,
+            voters: vec![],
+        }),
+        message(Message::TermReply {
+            asker,
+            voters: (0..32).map(NodeId).collect(),
+        }),
         message(Message::RolledBack { seen: last }),
     ]
 }
