@@ -16,7 +16,7 @@ use libfuzzer_sys::fuzz_target;
 use std::cell::OnceCell;
 use std::sync::Arc;
 
-const SLOT_BYTES: u64 = 16 << 10;
+const SLOT_BYTES: u64 = 24 << 10;
 const GROUPS: [GroupId; 2] = [GroupId(1), GroupId(2)];
 
 fn identity() -> StoreIdentity {
@@ -38,8 +38,8 @@ fn append(wal: &mut Wal, group: GroupId, seq: &mut u64, end: &mut Position, term
     *seq += 1;
     let write = Write {
         seq: WriteSeq(*seq),
-        hard_state: Some(HardState { term: Term(term),
-        snapshot: None, vote: Some(NodeId(1)) }),
+        hard_state: Some(HardState { term: Term(term), vote: Some(NodeId(1)) }),
+        snapshot: None,
         truncate: None,
         append: vec![batch],
         compact: None,

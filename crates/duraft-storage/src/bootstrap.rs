@@ -83,6 +83,7 @@ fn first_states(
             end: Position::START,
             last_membership: Index(0),
             membership: membership.clone(),
+            snapshot: None,
         });
         if states.insert(*group, state).is_some() {
             return Err(OpenError::Group(*group));

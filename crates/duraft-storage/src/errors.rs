@@ -213,6 +213,30 @@ pub struct GroupDamage {
     pub floor: LogId,
     /// Index of the last membership batch known of, 0 for none.
     pub last_membership: Index,
+    /// Where the log ended, if something that survived says so exactly: the last missing range runs
+    /// to this end, and is filled when its chain joins it.
+    pub end: Option<Position>,
+    /// The snapshot that the log begins with is not known any more.
+    pub snapshot_lost: bool,
+}
+
+impl GroupDamage {
+    /// What of the log is lost as far as known: the first missing index and the last one known of.
+    /// Where nobody knows of any, the index after the log's end stands for what there may have been.
+    /// [`OnDamage::AcceptLoss`](crate::OnDamage::AcceptLoss) must name exactly this. `log_end` is the
+    /// end of the batches before the first missing index.
+    pub(crate) fn loss(&self, log_end: Index) -> (Index, Index) {
+        let first = match self.missing.first() {
+            Some((first, _)) => *first,
+            None => log_end.next(),
+        };
+        let survivor = self.survivors.last().map_or(first, BatchHeader::last);
+        let missing = self.missing.last().map_or(first, |(_, last)| *last);
+        (
+            first,
+            first.max(self.floor.index).max(survivor).max(missing),
+        )
+    }
 }
 
 impl fmt::Display for GroupDamage {
@@ -225,6 +249,9 @@ impl fmt::Display for GroupDamage {
         }
         if self.vote_uncertain {
             write!(f, "term and vote uncertain, ")?;
+        }
+        if self.snapshot_lost {
+            write!(f, "the snapshot before the log unknown, ")?;
         }
         write!(f, "may have acknowledged up to {}", self.floor)
     }
@@ -293,6 +320,20 @@ pub enum WriteProblem {
         /// The boundary named.
         upto: Position,
     },
+    /// A snapshot is at no boundary of the log, or older than the one before.
+    #[error("a snapshot at {at} fits neither the log nor the snapshot before")]
+    Snapshot {
+        /// Its position.
+        at: Position,
+    },
+    /// A compaction goes past the newest snapshot: what it drops would be nowhere.
+    #[error("compaction up to {upto}, the newest snapshot is at {snapshot}")]
+    Uncovered {
+        /// The boundary named.
+        upto: Index,
+        /// Index of the newest snapshot, 0 where there is none.
+        snapshot: Index,
+    },
     /// Terms never go back, and a vote is never taken back within a term.
     #[error("hard state {found:?} after {before:?}")]
     HardState {
@@ -343,7 +384,7 @@ pub enum WriteProblem {
         /// Its first index.
         at: Index,
     },
-    /// The group is not damaged, or not whole.
+    /// Indices are missing still.
     #[error("the group is not ready to be called healed")]
     NotHealed,
 }

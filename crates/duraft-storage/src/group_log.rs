@@ -44,7 +44,7 @@ use crate::wal::{Submission, Wal, WalStats};
 use bytes::Bytes;
 use duraft_core::{
     Batch, BatchKind, Body, BodyError, Commands, DESCRIPTOR_BYTES, GroupId, Index, Membership,
-    NodeId, Position, Term, Write, WriteSeq,
+    NodeId, Position, Snapshot, SnapshotFile, SnapshotWrite, Term, Write, WriteSeq,
 };
 use duraft_disk::{Disk, DiskError, RealDisk};
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -603,8 +603,20 @@ impl Engine {
         Ok(())
     }
 
+    /// The log is all there is: whoever compacts it needs nothing before. No file holds what goes, so
+    /// the snapshot that a compaction must have names none.
     fn compact(&mut self, upto: Position) -> Result<(), Failed> {
+        let membership = Membership::new([NODE], []).expect("one voter is a membership");
+        let snapshot = Snapshot {
+            position: upto,
+            membership,
+            file: SnapshotFile::default(),
+        };
         self.commit(|write| Write {
+            snapshot: Some(SnapshotWrite {
+                snapshot,
+                reset: false,
+            }),
             compact: Some(upto),
             ..write
         })

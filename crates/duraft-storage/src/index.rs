@@ -4,8 +4,12 @@
 use crate::errors::WriteProblem;
 use crate::format::payload::{self, GroupCheckpoint, LostLog};
 use crate::log::Shape;
+use crate::repair::{REPAIRS_MAX, Repair};
 use crate::segment::Entry;
-use duraft_core::{BatchHeader, BatchKind, GroupId, HardState, Index, LogId, Membership, Position};
+use duraft_core::{
+    BatchHeader, BatchKind, GroupId, HardState, Healed, Index, LogId, Membership, Position,
+    Snapshot, SnapshotWrite,
+};
 use std::collections::{BTreeMap, VecDeque};
 
 /// What is known of a damaged group beyond its gaps. Kept until the group is healed.
@@ -27,7 +31,11 @@ pub(crate) struct GroupIndex {
     pub(crate) memberships: VecDeque<(Index, Membership)>,
     /// Index of the last membership batch that a record told of.
     pub(crate) membership_hint: Index,
+    /// The latest snapshot: everything up to the log's start is in it.
+    pub(crate) snapshot: Option<Snapshot>,
     pub(crate) lost: Option<Lost>,
+    /// What people decided, the latest last.
+    pub(crate) repairs: Vec<Repair>,
 }
 
 /// The parts of the log that a change dropped, for whoever counts live batches per segment.
@@ -41,7 +49,9 @@ impl GroupIndex {
             membership: checkpoint.membership.clone(),
             memberships: VecDeque::new(),
             membership_hint: checkpoint.last_membership,
+            snapshot: checkpoint.snapshot.clone(),
             lost: None,
+            repairs: Vec::new(),
         }
     }
 
@@ -53,7 +63,13 @@ impl GroupIndex {
             end,
             last_membership: self.last_membership(),
             membership: self.membership.clone(),
+            snapshot: self.snapshot.clone(),
         }
+    }
+
+    /// Does the log begin behind what the latest snapshot holds? Only damage makes it so.
+    pub(crate) fn is_uncovered(&self) -> bool {
+        self.log.start().index() > snapshot_index(self.snapshot.as_ref())
     }
 
     /// What a DAMAGE record must say of this group, if anything.
@@ -108,10 +124,55 @@ impl GroupIndex {
         }
     }
 
+    /// Takes a snapshot on. A reset drops the log with everything known of it: what a damaged one
+    /// lacked is not missing any more.
+    pub(crate) fn snapshot(&mut self, write: &SnapshotWrite) -> Result<Dropped, WriteProblem> {
+        let SnapshotWrite { snapshot, reset } = write;
+        let at = &snapshot.position;
+        let fits = *reset && at.index() >= self.log.start().index() || self.log.agrees_with(at);
+        check_snapshot(at, fits, self.snapshot.as_ref())?;
+        self.snapshot = Some(snapshot.clone());
+        if !reset {
+            return Ok(Dropped::new());
+        }
+        let empty = Shape::new(snapshot.position, snapshot.position);
+        let dropped = std::mem::replace(&mut self.log, empty);
+        self.membership = snapshot.membership.clone();
+        self.memberships.clear();
+        self.membership_hint = Index(0);
+        // What this node has promised stays promised until the log reaches it again.
+        let over = |lost: Lost| !lost.suffix && !lost.vote && lost.floor <= snapshot.position.id;
+        if self.lost.is_some_and(over) {
+            self.lost = None;
+        }
+        Ok(dropped.into_entries())
+    }
+
     pub(crate) fn compact(&mut self, upto: &Position) -> Result<Dropped, WriteProblem> {
         let dropped = self.log.compact(upto)?;
         self.take_memberships_upto(upto.index());
+        if let Some(snapshot) = &self.snapshot
+            && snapshot.position == *upto
+        {
+            // The batch that set it may be among the missing ones.
+            self.membership = snapshot.membership.clone();
+        }
         Ok(dropped)
+    }
+
+    pub(crate) fn healed(&mut self, healed: Healed) {
+        match (healed, &mut self.lost) {
+            (Healed::All, lost) => *lost = None,
+            (Healed::Vote, Some(lost)) => lost.vote = false,
+            (Healed::Vote, None) => {}
+        }
+    }
+
+    pub(crate) fn repaired(&mut self, note: Repair) {
+        if self.repairs.len() == REPAIRS_MAX {
+            self.repairs.remove(0);
+        }
+        self.repairs.push(note);
     }
 
     pub(crate) fn take_memberships_upto(&mut self, upto: Index) {
@@ -120,6 +181,28 @@ impl GroupIndex {
                 self.membership = membership;
             }
         }
+    }
+}
+
+/// Where a snapshot ends; 0 where there is none.
+pub(crate) fn snapshot_index(snapshot: Option<&Snapshot>) -> Index {
+    snapshot.map_or(Index(0), |snapshot| snapshot.position.index())
+}
+
+/// May a snapshot follow on that one, and does it fit the log?
+pub(crate) fn check_snapshot(
+    at: &Position,
+    fits: bool,
+    before: Option<&Snapshot>,
+) -> Result<(), WriteProblem> {
+    let older = before.is_some_and(|before| {
+        before.position.index() > at.index()
+            || before.position.index() == at.index() && before.position != *at
+    });
+    if fits && !older {
+        Ok(())
+    } else {
+        Err(WriteProblem::Snapshot { at: *at })
     }
 }
 

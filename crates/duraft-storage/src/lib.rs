@@ -19,6 +19,7 @@ mod pool;
 mod preparer;
 mod reader;
 mod recovery;
+mod repair;
 mod segment;
 mod thread;
 mod wal;
@@ -29,7 +30,6 @@ pub use errors::{
 };
 pub use format::FormatError;
 pub use format::checksum::{BatchDamage, body_checksum, commands_body, verify};
-pub use format::payload::{decode_membership, encode_membership};
 pub use format::record::{
     DescriptorError, RecordError, decode_descriptor, descriptor_checksum, encode_descriptor,
 };
@@ -42,5 +42,6 @@ pub use pool::PoolStats;
 pub use preparer::Preparer;
 pub use reader::WalReader;
 pub use recovery::{Recovered, RecoveredGroup, RecoveryReport, open};
+pub use repair::{Repair, RepairKind};
 pub use thread::{PipelineThread, SubmitError};
 pub use wal::{Submission, Wal, WalStats};

@@ -54,6 +54,10 @@ impl<E: Headed> Shape<E> {
         &self.entries
     }
 
+    pub(crate) fn into_entries(self) -> VecDeque<E> {
+        self.entries
+    }
+
     pub(crate) fn entry_mut(&mut self, place: usize) -> Option<&mut E> {
         self.entries.get_mut(place)
     }
@@ -80,6 +84,13 @@ impl<E: Headed> Shape<E> {
             gaps.push((next, self.end.index()));
         }
         gaps
+    }
+
+    /// The end of the log, where it is known without the batches before it.
+    pub(crate) fn lost_end(&self) -> Option<Position> {
+        let last = self.entries.back().map(|entry| entry.header().last());
+        let held = last.unwrap_or_default().max(self.start.index());
+        (held < self.end.index()).then_some(self.end)
     }
 
     /// Place of the first entry that ends at or after `index`.

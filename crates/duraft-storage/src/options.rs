@@ -1,9 +1,10 @@
 //! Who a store is, how it behaves, and what its limits must satisfy together.
 
-use crate::format::payload::{CHECKPOINT_LEN_MAX, LOST_LEN_MAX, MEMBERSHIP_LEN_MAX};
+use crate::format::payload::{CHECKPOINT_LEN_MAX, LOST_LEN_MAX, SNAPSHOT_LEN_MAX};
 use crate::format::record::DESCRIPTOR_LEN;
 use crate::format::{BLOCK_BYTES, FIXED_BLOCKS, align8, block, block_offset};
-use duraft_core::{NodeId, mix64};
+use crate::repair::REPAIRS_MAX;
+use duraft_core::{MEMBERSHIP_BYTES_MAX, NodeId, mix64};
 use std::fmt;
 
 /// Identity of a cluster: blocks and messages of another one are refused.
@@ -141,9 +142,10 @@ const SLOT_BYTES_MIN: u64 = 16 << 10;
 const SLOT_BYTES_MAX: u64 = 1 << 30;
 const SLOTS_MIN: usize = 4;
 
-/// Room in a segment's first block that each group may need for its checkpoint and damage.
-const GROUP_RESERVE: u64 =
-    (2 * DESCRIPTOR_LEN + align8_const(CHECKPOINT_LEN_MAX) + align8_const(LOST_LEN_MAX)) as u64;
+/// Room in a segment's first block that each group may need: checkpoint, damage, and repairs.
+const GROUP_RESERVE: u64 = ((2 + REPAIRS_MAX) * DESCRIPTOR_LEN
+    + align8_const(CHECKPOINT_LEN_MAX)
+    + align8_const(LOST_LEN_MAX)) as u64;
 
 const fn align8_const(bytes: usize) -> usize {
     bytes.next_multiple_of(8)
@@ -157,11 +159,14 @@ pub(crate) fn records_bytes_max(slot_bytes: u64, groups: usize) -> u64 {
     usable.saturating_sub(fixed + groups as u64 * GROUP_RESERVE)
 }
 
-/// Bytes of records a write with one batch of this size may need: hard state, truncation, batch and
-/// compaction.
-fn one_batch_bytes(max_batch_bytes: u32) -> u64 {
-    let payloads = align8(max_batch_bytes as usize) + align8(MEMBERSHIP_LEN_MAX);
-    (4 * DESCRIPTOR_LEN + payloads) as u64
+/// Bytes of records that a write may need at least: hard state, truncation, one batch of this size
+/// and compaction; or hard state, snapshot and compaction. (A write with all of that in a store whose
+/// slots are the smallest possible, of a membership that is the largest possible, is not provided for.)
+fn one_write_bytes(max_batch_bytes: u32) -> u64 {
+    let membership = align8(MEMBERSHIP_BYTES_MAX);
+    let batch = 4 * DESCRIPTOR_LEN + align8(max_batch_bytes as usize) + membership;
+    let snapshot = 3 * DESCRIPTOR_LEN + align8(SNAPSHOT_LEN_MAX) + membership;
+    batch.max(snapshot) as u64
 }
 
 impl WalOptions {
@@ -207,7 +212,7 @@ impl WalOptions {
     /// Every problem of these options in a store of this identity and this many groups.
     pub fn validate_for(&self, identity: &StoreIdentity, groups: usize) -> Vec<OptionProblem> {
         let mut problems = self.validate();
-        if one_batch_bytes(identity.max_batch_bytes) > self.write_bytes_max(groups) {
+        if one_write_bytes(identity.max_batch_bytes) > self.write_bytes_max(groups) {
             problems.push(OptionProblem {
                 field: "slot_bytes",
                 rule: "large enough for one batch of max_batch_bytes next to the checkpoint of \

@@ -3,13 +3,14 @@
 
 use crate::encode::Measure;
 use crate::errors::{WalError, WriteProblem};
-use crate::format::payload::{MEMBERSHIP_LEN_MAX, encode_membership};
+use crate::format::payload::encode_snapshot;
 use crate::format::record::check_header;
-use crate::index::{GroupIndex, StoreIndex, membership_in};
+use crate::index::{GroupIndex, StoreIndex, check_snapshot, membership_in, snapshot_index};
 use crate::log::{Headed, Shape};
 use crate::wal::Submission;
 use duraft_core::{
-    Batch, BatchHeader, GroupId, HardState, Index, Membership, Position, Write, WriteSeq,
+    Batch, BatchHeader, GroupId, HardState, Healed, Index, MEMBERSHIP_BYTES_MAX, Membership,
+    Position, Snapshot, SnapshotWrite, Write, WriteSeq,
 };
 use std::collections::BTreeMap;
 
@@ -24,13 +25,16 @@ pub(crate) struct Planned {
 
 /// Most bytes and records of one write: how large the membership of a compaction is depends on the log.
 pub(crate) fn measure_max(write: &Write) -> Measure {
-    measure(write, MEMBERSHIP_LEN_MAX)
+    measure(write, MEMBERSHIP_BYTES_MAX)
 }
 
 fn measure(write: &Write, membership_len: usize) -> Measure {
     let mut measure = Measure::default();
     if write.hard_state.is_some() {
         measure.add(0);
+    }
+    if let Some(SnapshotWrite { snapshot, .. }) = &write.snapshot {
+        measure.add(encode_snapshot(snapshot).len());
     }
     if write.truncate.is_some() {
         measure.add(0);
@@ -40,6 +44,9 @@ fn measure(write: &Write, membership_len: usize) -> Measure {
     }
     if write.compact.is_some() {
         measure.add(membership_len);
+    }
+    if write.healed.is_some() {
+        measure.add(0);
     }
     measure
 }
@@ -73,7 +80,7 @@ pub(crate) fn check(
             .map_err(|problem| WalError::Invalid { group, problem })?;
         let mut membership_len = 0;
         if let Some(upto) = &write.compact {
-            let membership = encode_membership(layer.membership_at(upto.index()));
+            let membership = layer.membership_at(upto).encode();
             membership_len = membership.len();
             planned.memberships.push(membership);
         }
@@ -95,6 +102,9 @@ struct Layer<'a> {
     kept: Index,
     added: Vec<BatchHeader>,
     memberships: Vec<(Index, Membership)>,
+    snapshot: Option<Snapshot>,
+    /// A snapshot took the place of the whole log; this is the membership there.
+    reset: Option<Membership>,
     /// A damaged log is rare: it is copied and changed for real.
     gapped: Option<Shape<BatchHeader>>,
 }
@@ -113,6 +123,8 @@ impl<'a> Layer<'a> {
             kept: log.end().index(),
             added: Vec::new(),
             memberships: Vec::new(),
+            snapshot: base.snapshot.clone(),
+            reset: None,
             gapped,
         }
     }
@@ -130,6 +142,9 @@ impl<'a> Layer<'a> {
             check_hard_state(self.hard_state, found)?;
             self.hard_state = found;
         }
+        if let Some(write) = &write.snapshot {
+            self.snapshot(write)?;
+        }
         if let Some(keep) = &write.truncate {
             self.truncate(keep)?;
         }
@@ -139,20 +154,66 @@ impl<'a> Layer<'a> {
         if let Some(upto) = &write.compact {
             self.compact(upto)?;
         }
+        if write.healed == Some(Healed::All) && !self.is_whole() {
+            return Err(WriteProblem::NotHealed);
+        }
         check_term(self.end, self.hard_state)
     }
 
     /// The membership in force at `upto`, a boundary of the log as it would be.
-    fn membership_at(&self, upto: Index) -> &Membership {
+    fn membership_at(&self, upto: &Position) -> &Membership {
+        if let Some(snapshot) = &self.snapshot
+            && snapshot.position == *upto
+        {
+            return &snapshot.membership;
+        }
+        let upto = upto.index();
         let added = self.memberships.iter().rev().find(|(at, _)| *at <= upto);
-        let held = self.base.memberships.iter().rev();
-        let held = || held.clone().find(|(at, _)| *at <= upto.min(self.kept));
-        added
-            .or_else(held)
-            .map_or(&self.base.membership, |(_, membership)| membership)
+        if let Some((_, membership)) = added {
+            return membership;
+        }
+        if let Some(membership) = &self.reset {
+            return membership;
+        }
+        let mut held = self.base.memberships.iter().rev();
+        let held = held.find(|(at, _)| *at <= upto.min(self.kept));
+        held.map_or(&self.base.membership, |(_, membership)| membership)
+    }
+
+    fn is_whole(&self) -> bool {
+        let covered = self.start.index() <= snapshot_index(self.snapshot.as_ref());
+        covered && self.gapped.as_ref().is_none_or(Shape::is_whole)
+    }
+
+    fn snapshot(&mut self, write: &SnapshotWrite) -> Result<(), WriteProblem> {
+        let SnapshotWrite { snapshot, reset } = write;
+        let at = &snapshot.position;
+        let fits = if *reset {
+            at.index() >= self.start.index()
+        } else {
+            match &self.gapped {
+                Some(shape) => shape.agrees_with(at),
+                None => self.has_boundary(at),
+            }
+        };
+        check_snapshot(at, fits, self.snapshot.as_ref())?;
+        self.snapshot = Some(snapshot.clone());
+        if *reset {
+            (self.start, self.end) = (*at, *at);
+            // Nothing of the base is part of the log any more.
+            self.kept = Index(0);
+            self.added.clear();
+            self.memberships.clear();
+            self.reset = Some(snapshot.membership.clone());
+            self.gapped = None;
+        }
+        Ok(())
     }
 
     fn truncate(&mut self, keep: &Position) -> Result<(), WriteProblem> {
+        if keep.index() < snapshot_index(self.snapshot.as_ref()) {
+            return Err(WriteProblem::Truncate { keep: *keep });
+        }
         self.memberships.retain(|(at, _)| *at <= keep.index());
         self.kept = self.kept.min(keep.index());
         if let Some(shape) = &mut self.gapped {
@@ -160,7 +221,7 @@ impl<'a> Layer<'a> {
             self.end = shape.end();
             return Ok(());
         }
-        if keep.index() < self.start.index() || self.boundary(keep.index()) != Some(*keep) {
+        if !self.has_boundary(keep) {
             return Err(WriteProblem::Truncate { keep: *keep });
         }
         if keep.index() <= self.kept {
@@ -208,16 +269,33 @@ impl<'a> Layer<'a> {
     }
 
     fn compact(&mut self, upto: &Position) -> Result<(), WriteProblem> {
+        let snapshot = snapshot_index(self.snapshot.as_ref());
+        if upto.index() > snapshot {
+            return Err(WriteProblem::Uncovered {
+                upto: upto.index(),
+                snapshot,
+            });
+        }
         if let Some(shape) = &mut self.gapped {
+            // A missing range may hold a membership: behind it, only a snapshot knows the one in force.
+            let knows = upto.index() == snapshot;
+            let gap = shape.gaps().first().map(|(first, _)| *first);
+            if !knows && gap.is_some_and(|gap| gap <= upto.index()) {
+                return Err(WriteProblem::Compact { upto: *upto });
+            }
             shape.compact(upto)?;
             self.start = shape.start();
             return Ok(());
         }
-        if upto.index() < self.start.index() || self.boundary(upto.index()) != Some(*upto) {
+        if !self.has_boundary(upto) {
             return Err(WriteProblem::Compact { upto: *upto });
         }
         self.start = *upto;
         Ok(())
+    }
+
+    fn has_boundary(&self, at: &Position) -> bool {
+        at.index() >= self.start.index() && self.boundary(at.index()) == Some(*at)
     }
 
     /// The boundary at `index` in the log as it would be, if there is one.

@@ -19,10 +19,11 @@ mod blocks;
 mod segments;
 
 use crate::encode::{Buffer, Measure, Place};
-use crate::errors::{Poison, WalError, WriteProblem};
+use crate::errors::{Poison, WalError};
 use crate::format::block::Flags;
 use crate::format::checksum::Seed;
 use crate::format::header::SegmentEnd;
+use crate::format::payload::encode_snapshot;
 use crate::format::record::Frame;
 use crate::index::{GroupIndex, StoreIndex, membership_in};
 use crate::options::{Entropy, WalOptions, records_bytes_max};
@@ -32,7 +33,7 @@ use crate::pool::{Need, Pool, PoolStats};
 use crate::preparer::Preparer;
 use crate::reader::{Shared, WalReader};
 use crate::segment::{Entry, Segment};
-use duraft_core::{GroupId, Index, Write, WriteSeq};
+use duraft_core::{GroupId, Index, SnapshotWrite, Write, WriteSeq};
 use duraft_disk::{DiskError, DiskLock};
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, BTreeSet};
@@ -328,42 +329,6 @@ impl Wal {
         admitted
     }
 
-    /// Declares a damaged group whole again: allowed when no index is missing. Durable when this
-    /// returns; the caller has satisfied itself that nothing else is lost.
-    pub fn heal(&mut self, group: GroupId) -> Result<(), WalError> {
-        self.check_alive()?;
-        let ready = {
-            let index = self.shared.index.read();
-            let state = index
-                .groups
-                .get(&group)
-                .ok_or(WalError::UnknownGroup(group))?;
-            state.lost.is_some() && state.log.is_whole()
-        };
-        if !ready {
-            return Err(WalError::Invalid {
-                group,
-                problem: WriteProblem::NotHealed,
-            });
-        }
-        let mut measure = Measure::default();
-        measure.add(0);
-        self.write_block(Content {
-            flags: Flags::NONE,
-            measure,
-            need: Need::Control,
-            dead: &BTreeMap::new(),
-            each: &|push| push(Frame::of_repair(group), &[]),
-        })?;
-        let mut index = self.shared.index.write();
-        if let Some(state) = index.groups.get_mut(&group) {
-            state.lost = None;
-        }
-        drop(index);
-        self.touched.insert(group);
-        Ok(())
-    }
-
     fn check_alive(&self) -> Result<(), WalError> {
         match &self.poison {
             Some(poison) => Err(WalError::Poisoned(poison.clone())),
@@ -402,6 +367,13 @@ impl Wal {
                 state.hard_state = hard_state;
                 self.echo.insert(*group);
             }
+            if let Some(snapshot) = &write.snapshot {
+                places.next();
+                let dropped = state
+                    .snapshot(snapshot)
+                    .expect("the plan checked the snapshot");
+                forget(&mut self.chain, &dropped);
+            }
             if let Some(keep) = &write.truncate {
                 places.next();
                 let dropped = state
@@ -436,6 +408,10 @@ impl Wal {
                     .compact(upto)
                     .expect("the plan checked the compaction");
                 forget(&mut self.chain, &dropped);
+            }
+            if let Some(healed) = write.healed {
+                places.next();
+                state.healed(healed);
             }
             for batch in &write.append {
                 index.cached(*group, batch.header.first, self.last_commit, batch.cost());
@@ -480,6 +456,13 @@ fn records_of(
             .map_or(Index(0), GroupIndex::last_membership);
         push(Frame::of_hard_state(*group, state, membership), &[]);
     }
+    if let Some(SnapshotWrite { snapshot, reset }) = &write.snapshot {
+        let payload = encode_snapshot(snapshot);
+        push(
+            Frame::of_snapshot(*group, &snapshot.position, *reset, &payload),
+            &payload,
+        );
+    }
     if let Some(keep) = &write.truncate {
         push(Frame::of_truncate(*group, keep), &[]);
     }
@@ -491,5 +474,8 @@ fn records_of(
             .next()
             .expect("the plan found one per compaction");
         push(Frame::of_compact(*group, upto, membership), membership);
+    }
+    if let Some(healed) = write.healed {
+        push(Frame::of_healed(*group, healed), &[]);
     }
 }

@@ -4,7 +4,9 @@
 use super::damage::{GroupReport, Report};
 use super::model::{GroupState, State};
 use bytes::Bytes;
-use duraft_core::{GroupId, HardState, Index, Membership, NodeId, Write, WriteSeq};
+use duraft_core::{
+    GroupId, HardState, Index, MEMBERSHIP_BYTES_MAX, Membership, NodeId, Snapshot, Write, WriteSeq,
+};
 use duraft_disk::{Disk, FaultDisk};
 use duraft_storage::{
     Ablation, ClusterId, Entropy, OnDamage, OpenError, ReadError, Recovered, RecoveredGroup,
@@ -110,7 +112,7 @@ pub(super) struct Store {
     wal: Option<Wal>,
     /// Hard states and memberships are not read back from an open log: these are what recovery
     /// told.
-    told: BTreeMap<GroupId, (HardState, Bytes)>,
+    told: BTreeMap<GroupId, (HardState, Bytes, Option<Snapshot>)>,
     written: BTreeMap<GroupId, WriteSeq>,
 }
 
@@ -186,20 +188,25 @@ pub(super) fn open_for_repair(
     ))
 }
 
-fn told(group: &RecoveredGroup) -> (HardState, Bytes) {
+fn told(group: &RecoveredGroup) -> (HardState, Bytes, Option<Snapshot>) {
     (
         group.hard_state,
-        Bytes::from(duraft_storage::encode_membership(&group.membership)),
+        Bytes::from(group.membership.encode()),
+        group.snapshot.clone(),
     )
 }
 
-/// Bytes that a write takes in a commit.
+/// Bytes that a write takes in a commit. The log counts a compaction with the largest membership there
+/// can be; here none has more than two members.
 pub(super) fn cost(group: GroupId, write: &Write) -> u64 {
-    Submission {
+    let most = Submission {
         group,
         write: write.clone(),
-    }
-    .cost()
+    };
+    let spared = write
+        .compact
+        .map_or(0, |_| MEMBERSHIP_BYTES_MAX as u64 - 32);
+    most.cost() - spared
 }
 
 impl Store {
@@ -271,11 +278,12 @@ impl Store {
         let reader = self.wal().reader();
         let other = || Refusal::Other(format!("group {group} is not there"));
         let (start, end) = reader.bounds(group).ok_or_else(other)?;
-        let (hard, membership) = self.told.get(&group).cloned().ok_or_else(other)?;
+        let (hard, membership, snapshot) = self.told.get(&group).cloned().ok_or_else(other)?;
         let mut state = GroupState {
             hard,
             start,
             membership,
+            snapshot,
             batches: Vec::new(),
         };
         while state.end().index() < end.index() {

@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 use duraft_core::{
-    Batch, BatchKind, Body, GroupId, HardState, NodeId, Position, Term, Write, WriteSeq,
+    Batch, BatchKind, Body, Digest, GroupId, HardState, Index, LogId, Membership, NodeId, Position,
+    Snapshot, SnapshotFile, SnapshotWrite, Term, Write, WriteSeq,
 };
 use duraft_disk::SplitMix64;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,11 +19,14 @@ pub(super) struct GroupState {
     /// The membership at `start`, as the body of the batch that carried it.
     pub(super) membership: Bytes,
     pub(super) batches: Vec<Batch>,
+    /// The latest snapshot, from which the state before `start` comes.
+    pub(super) snapshot: Option<Snapshot>,
 }
 
 impl GroupState {
     fn empty() -> GroupState {
         GroupState {
+            snapshot: None,
             membership: membership_body(None),
             hard: HardState::default(),
             start: Position::START,
@@ -41,10 +45,46 @@ impl GroupState {
         std::iter::once(self.start).chain(ends).collect()
     }
 
+    /// Index up to which the latest snapshot holds the state.
+    fn covered(&self) -> Index {
+        let snapshot = self.snapshot.as_ref();
+        snapshot.map_or(Index(0), |snapshot| snapshot.position.index())
+    }
+
+    /// How many boundaries from the log's start on nothing is ever cut off at or before: those that
+    /// the latest snapshot covers, which are committed. At least one.
+    fn uncut(&self) -> usize {
+        let covered = self.covered();
+        let boundaries = self.boundaries();
+        boundaries
+            .partition_point(|at| at.index() <= covered)
+            .max(1)
+    }
+
+    /// The membership at a boundary of the log.
+    fn membership_at(&self, at: Index) -> Membership {
+        let batches = self.batches.iter().filter(|batch| batch.header.first <= at);
+        let changes = batches.filter(|batch| batch.header.kind == BatchKind::Membership);
+        let body = changes.last().map_or(&self.membership, |batch| &batch.body);
+        Membership::decode(body).expect("the workload's own")
+    }
+
     /// The parts of a write take effect in the order of its fields.
     fn apply(&mut self, write: &Write) {
         if let Some(hard) = write.hard_state {
             self.hard = hard;
+        }
+        if let Some(SnapshotWrite { snapshot, reset }) = &write.snapshot {
+            if *reset {
+                self.start = snapshot.position;
+                self.membership = Bytes::from(snapshot.membership.encode());
+                self.batches.clear();
+            }
+            assert!(
+                self.boundaries().contains(&snapshot.position),
+                "the workload's snapshots are at boundaries"
+            );
+            self.snapshot = Some(snapshot.clone());
         }
         if let Some(keep) = write.truncate {
             self.batches
@@ -59,6 +99,7 @@ impl GroupState {
             self.batches.push(batch.clone());
         }
         if let Some(upto) = write.compact {
+            assert!(upto.index() <= self.covered(), "a snapshot holds what goes");
             let gone = self
                 .batches
                 .iter()
@@ -73,7 +114,8 @@ impl GroupState {
     }
 
     /// Does this hold all of `truth` and at most what a compaction would have dropped? A compaction
-    /// that is forgotten loses nothing.
+    /// that is forgotten loses nothing, nor does a snapshot, as long as the log goes on from the one
+    /// before.
     pub(super) fn covers(&self, truth: &GroupState) -> bool {
         let Some(more) = self.batches.len().checked_sub(truth.batches.len()) else {
             return false;
@@ -88,7 +130,9 @@ impl GroupState {
         let membership = memberships
             .last()
             .map_or(&self.membership, |batch| &batch.body);
+        let covered = self.start.index() <= self.covered() && self.covered() <= truth.covered();
         self.hard == truth.hard
+            && (self.snapshot == truth.snapshot || covered)
             && joint == truth.start
             && rest == truth.batches
             && *membership == truth.membership
@@ -101,9 +145,11 @@ impl GroupState {
             .map(|batch| batch.header.position().to_string())
             .collect();
         let (hard, start) = (self.hard, self.start);
+        let snapshot = self.snapshot.as_ref();
+        let snapshot = snapshot.map(|s| format!("{} file {:x}", s.position, s.file.nonce));
         format!(
-            "{hard:?} after {start} m{:x?} [{}]",
-            &self.membership[4..],
+            "{hard:?} after {start} m{:x?} s{snapshot:?} [{}]",
+            &self.membership[10..],
             batches.join(" ")
         )
     }
@@ -239,21 +285,31 @@ pub(super) fn draw_write(
             return write;
         }
         // A suffix is replaced by batches of a new term, or in a new term by nothing yet.
-        2..=4 if !state.batches.is_empty() => {
+        2..=4 if state.boundaries().len() > state.uncut() => {
             hard = later_term(rng, hard);
             write.hard_state = Some(hard);
             let boundaries = state.boundaries();
-            let keep = rng.below(boundaries.len() as u64 - 1);
+            let first = state.uncut() as u64 - 1;
+            let keep = first + rng.below(boundaries.len() as u64 - 1 - first);
             end = boundaries[usize::try_from(keep).expect("a few boundaries")];
             write.truncate = Some(end);
             if rng.below(3) == 0 {
                 return write;
             }
         }
-        // The log is compacted, with nothing else.
+        // A snapshot is taken, and perhaps the log compacted.
         5 if !state.batches.is_empty() => {
-            write.compact = Some(draw_boundary(rng, state));
+            take(rng, state, &mut write, false);
             return write;
+        }
+        // A snapshot from elsewhere takes the place of the log.
+        8 => {
+            hard = later_term(rng, hard);
+            write.hard_state = Some(hard);
+            end = install(rng, state, hard.term, &mut write);
+            if rng.below(2) == 0 {
+                return write;
+            }
         }
         6..=7 => {
             hard = later_term(rng, hard);
@@ -272,15 +328,69 @@ pub(super) fn draw_write(
         end = batch.header.position();
         write.append.push(batch);
     }
-    if full && write.truncate.is_none() {
-        write.compact = Some(draw_boundary(rng, state));
+    if full && write.truncate.is_none() && write.snapshot.is_none() {
+        take(rng, state, &mut write, true);
     }
     write
 }
 
-fn draw_boundary(rng: &mut SplitMix64, state: &GroupState) -> Position {
-    let place = 1 + rng.below(state.batches.len() as u64);
-    state.boundaries()[usize::try_from(place).expect("a few boundaries")]
+/// A snapshot at a boundary of the log, newer than the one before where there is a newer boundary; and
+/// a compaction up to it, or to some boundary before, or none.
+fn take(rng: &mut SplitMix64, state: &GroupState, write: &mut Write, compact: bool) {
+    let boundaries = state.boundaries();
+    let first = state.uncut();
+    if first < boundaries.len() {
+        let at = pick(rng, &boundaries[first..]);
+        let membership = state.membership_at(at.index());
+        write.snapshot = Some(snapshot(rng, at, membership, false));
+    }
+    if compact || rng.below(3) > 0 {
+        let covered = write.snapshot.as_ref();
+        let covered = covered.map_or(state.covered(), |write| write.snapshot.position.index());
+        let end = boundaries.partition_point(|at| at.index() <= covered);
+        // Where there is too much, at least half of what may go.
+        let first = if compact { end / 2 } else { 0 };
+        write.compact = Some(pick(rng, &boundaries[first..end]));
+    }
+}
+
+/// A snapshot at a boundary that this log never had.
+fn install(rng: &mut SplitMix64, state: &GroupState, term: Term, write: &mut Write) -> Position {
+    let before = state.end().id;
+    let at = Position {
+        id: LogId {
+            index: Index(before.index.0.max(state.covered().0) + 1 + rng.below(4)),
+            term: Term(before.term.0.max(rng.below(term.0 + 1))),
+        },
+        digest: Digest(rng.next()),
+    };
+    let body = membership_body(Some(rng.next()));
+    let membership = Membership::decode(&body).expect("one or two voters");
+    write.snapshot = Some(snapshot(rng, at, membership, true));
+    at
+}
+
+fn snapshot(
+    rng: &mut SplitMix64,
+    position: Position,
+    membership: Membership,
+    reset: bool,
+) -> SnapshotWrite {
+    let file = SnapshotFile {
+        nonce: rng.next(),
+        bytes: 1 + rng.below(700),
+        digest: rng.next(),
+    };
+    let snapshot = Snapshot {
+        position,
+        membership,
+        file,
+    };
+    SnapshotWrite { snapshot, reset }
+}
+
+fn pick(rng: &mut SplitMix64, places: &[Position]) -> Position {
+    places[usize::try_from(rng.below(places.len() as u64)).expect("a few boundaries")]
 }
 
 fn later_term(rng: &mut SplitMix64, hard: HardState) -> HardState {
@@ -340,10 +450,11 @@ fn draw_body(rng: &mut SplitMix64, shape: &Shape) -> Body {
     }
 }
 
-/// The body of a membership batch: node 1, and another voter; counts of voters and learners first.
+/// The body of a membership batch: node 1, and another voter; version and counts first.
 pub(super) fn membership_body(other: Option<u64>) -> Bytes {
     let voters = BTreeSet::from_iter([1].into_iter().chain(other));
-    let mut bytes = vec![u8::try_from(voters.len()).expect("one or two"), 0, 0, 0];
+    let count = u8::try_from(voters.len()).expect("one or two");
+    let mut bytes = vec![1, 0, count, 0, 0, 0, 0, 0, 0, 0];
     voters
         .iter()
         .for_each(|voter| bytes.extend_from_slice(&voter.to_le_bytes()));
@@ -385,16 +496,21 @@ mod tests {
         let mut expected = Expected::exactly(Arc::new(State::empty(1)));
         let group = GroupId(0);
         let (mut cuts, mut compactions, mut votes, mut both) = (0, 0, 0, 0);
+        let (mut taken, mut installed) = (0, 0);
         for _ in 0..1000 {
             let write = draw_write(&mut rng, &shape, group, &expected.newest().0[&group]);
             cuts += u32::from(write.truncate.is_some());
             compactions += u32::from(write.compact.is_some());
             votes += u32::from(write.append.is_empty() && write.hard_state.is_some());
             both += u32::from(write.truncate.is_some() && !write.append.is_empty());
+            let reset = write.snapshot.as_ref().map(|snapshot| snapshot.reset);
+            taken += u32::from(reset == Some(false));
+            installed += u32::from(reset == Some(true));
             expected.submit(group, &write);
             assert!(expected.newest().0[&group].batches.len() <= 12);
             expected.acknowledge();
         }
         assert!(cuts > 50 && compactions > 50 && votes > 50 && both > 30);
+        assert!(taken > 50 && installed > 30);
     }
 }

@@ -1,9 +1,10 @@
-//! Payloads of records other than batches: group checkpoints, damage, group tables, memberships.
+//! Payloads of records other than batches: group checkpoints, snapshots, damage, group tables.
 
 use super::FormatError;
 use byteorder::{ByteOrder, LittleEndian as LE};
 use duraft_core::{
-    Digest, GroupId, HardState, Index, LogId, MEMBERS_MAX, Membership, NodeId, Position, Term,
+    Digest, GroupId, HardState, Index, LogId, MEMBERSHIP_BYTES_MAX, Membership, NodeId, Position,
+    Snapshot, SnapshotFile, Term,
 };
 
 /// Everything about a group but its batches: what a segment begins with.
@@ -18,6 +19,8 @@ pub(crate) struct GroupCheckpoint {
     pub(crate) last_membership: Index,
     /// The membership at `start`.
     pub(crate) membership: Membership,
+    /// The latest snapshot.
+    pub(crate) snapshot: Option<Snapshot>,
 }
 
 /// What is known of a damaged log beyond its gaps.
@@ -42,11 +45,12 @@ pub(crate) struct GroupFact {
 }
 
 /// Largest encoded checkpoint.
-pub(crate) const CHECKPOINT_LEN_MAX: usize = CHECKPOINT_LEN + 8 * MEMBERS_MAX;
-/// Largest encoded membership.
-pub(crate) const MEMBERSHIP_LEN_MAX: usize = MEMBERSHIP_LEN + 8 * MEMBERS_MAX;
+pub(crate) const CHECKPOINT_LEN_MAX: usize =
+    CHECKPOINT_LEN + MEMBERSHIP_BYTES_MAX + POSITION_LEN + SNAPSHOT_LEN_MAX;
+/// Largest payload of a SNAPSHOT record.
+pub(crate) const SNAPSHOT_LEN_MAX: usize = SNAPSHOT_LEN + MEMBERSHIP_BYTES_MAX;
 /// Most missing ranges kept apart; more are merged from the end.
-pub(crate) const RANGES_MAX: usize = 16;
+pub(crate) const RANGES_MAX: usize = 8;
 /// Largest encoded damage.
 pub(crate) const LOST_LEN_MAX: usize = LOST_LEN + 16 * RANGES_MAX;
 /// Bytes of one group in a table.
@@ -54,9 +58,11 @@ pub(crate) const FACT_LEN: usize = 56;
 
 const CHECKPOINT_LEN: usize = 80;
 const LOST_LEN: usize = 24;
-const MEMBERSHIP_LEN: usize = 4;
+const POSITION_LEN: usize = 24;
+const SNAPSHOT_LEN: usize = 24;
 const NO_VOTE: u32 = 0;
 const VOTED: u32 = 1;
+const HAS_SNAPSHOT: u32 = 2;
 
 fn need(bytes: &[u8], needed: usize) -> Result<(), FormatError> {
     if bytes.len() == needed {
@@ -88,82 +94,85 @@ fn vote_at(b: &[u8], voted: bool) -> Option<NodeId> {
     voted.then(|| NodeId(LE::read_u64(b)))
 }
 
-/// Membership as counts and ids, voters first: the body of a membership batch, and the tail of a
-/// checkpoint.
-#[must_use]
-pub fn encode_membership(membership: &Membership) -> Vec<u8> {
-    let members = membership.members().count();
-    let mut b = vec![0; MEMBERSHIP_LEN + 8 * members];
-    LE::write_u16(&mut b[0..], small(membership.voters().count()));
-    LE::write_u16(&mut b[2..], small(membership.learners().count()));
-    for (i, id) in membership.members().enumerate() {
-        LE::write_u64(&mut b[MEMBERSHIP_LEN + 8 * i..], id.0);
-    }
-    b
-}
-
-/// Reads what [`encode_membership`] wrote.
-pub fn decode_membership(b: &[u8]) -> Result<Membership, FormatError> {
-    if b.len() < MEMBERSHIP_LEN {
-        return Err(FormatError::Short {
-            needed: MEMBERSHIP_LEN as u64,
-            found: b.len() as u64,
-        });
-    }
-    membership_of(
-        LE::read_u16(&b[0..]),
-        LE::read_u16(&b[2..]),
-        &b[MEMBERSHIP_LEN..],
-    )
-}
-
-fn membership_of(voters: u16, learners: u16, ids: &[u8]) -> Result<Membership, FormatError> {
-    let (voters, learners) = (usize::from(voters), usize::from(learners));
-    need(ids, 8 * (voters + learners))?;
-    let id = |i: usize| NodeId(LE::read_u64(&ids[8 * i..]));
-    let members = voters + learners;
-    Membership::new((0..voters).map(id), (voters..members).map(id)).map_err(|_| {
-        FormatError::Field {
-            field: "membership",
-            value: members as u64,
-        }
+/// The membership that these bytes encode. Its codec is the core's: a membership batch's body is the
+/// same bytes.
+pub(crate) fn decode_membership(b: &[u8]) -> Result<Membership, FormatError> {
+    Membership::decode(b).map_err(|_| FormatError::Field {
+        field: "membership",
+        value: b.len() as u64,
     })
 }
 
-fn small(members: usize) -> u16 {
-    u16::try_from(members).expect("a membership holds at most MEMBERS_MAX members")
+/// What stands behind the position of a snapshot: which file, and the membership there.
+pub(crate) fn encode_snapshot(snapshot: &Snapshot) -> Vec<u8> {
+    let mut b = vec![0; SNAPSHOT_LEN];
+    LE::write_u64(&mut b[0..], snapshot.file.nonce);
+    LE::write_u64(&mut b[8..], snapshot.file.bytes);
+    LE::write_u64(&mut b[16..], snapshot.file.digest);
+    b.extend(snapshot.membership.encode());
+    b
+}
+
+pub(crate) fn decode_snapshot(position: Position, b: &[u8]) -> Result<Snapshot, FormatError> {
+    let Some((file, membership)) = b.split_at_checked(SNAPSHOT_LEN) else {
+        return Err(FormatError::Short {
+            needed: SNAPSHOT_LEN as u64,
+            found: b.len() as u64,
+        });
+    };
+    Ok(Snapshot {
+        position,
+        membership: decode_membership(membership)?,
+        file: SnapshotFile {
+            nonce: LE::read_u64(file),
+            bytes: LE::read_u64(&file[8..]),
+            digest: LE::read_u64(&file[16..]),
+        },
+    })
 }
 
 pub(crate) fn encode_checkpoint(c: &GroupCheckpoint) -> Vec<u8> {
-    let members = c.membership.members().count();
-    let mut b = vec![0; CHECKPOINT_LEN + 8 * members];
+    let mut b = vec![0; CHECKPOINT_LEN];
+    let membership = c.membership.encode();
+    let snapshot = c.snapshot.as_ref().map(encode_snapshot);
     LE::write_u64(&mut b[0..], c.hard_state.term.0);
     LE::write_u64(&mut b[8..], c.hard_state.vote.map_or(0, |vote| vote.0));
     put_position(&mut b[16..], &c.start);
     put_position(&mut b[40..], &c.end);
     LE::write_u64(&mut b[64..], c.last_membership.0);
-    LE::write_u16(&mut b[72..], small(c.membership.voters().count()));
-    LE::write_u16(&mut b[74..], small(c.membership.learners().count()));
+    LE::write_u32(&mut b[72..], super::disk_length(membership.len()));
     let voted = if c.hard_state.vote.is_some() {
         VOTED
     } else {
         NO_VOTE
     };
-    LE::write_u32(&mut b[76..], voted);
-    for (i, id) in c.membership.members().enumerate() {
-        LE::write_u64(&mut b[CHECKPOINT_LEN + 8 * i..], id.0);
+    let has_snapshot = if snapshot.is_some() { HAS_SNAPSHOT } else { 0 };
+    LE::write_u32(&mut b[76..], voted | has_snapshot);
+    b.extend(membership);
+    if let (Some(snapshot), Some(bytes)) = (&c.snapshot, snapshot) {
+        let at = b.len();
+        b.resize(at + POSITION_LEN, 0);
+        put_position(&mut b[at..], &snapshot.position);
+        b.extend(bytes);
     }
     b
 }
 
 pub(crate) fn decode_checkpoint(b: &[u8]) -> Result<GroupCheckpoint, FormatError> {
+    let short = |needed: usize| FormatError::Short {
+        needed: needed as u64,
+        found: b.len() as u64,
+    };
     if b.len() < CHECKPOINT_LEN {
-        return Err(FormatError::Short {
-            needed: CHECKPOINT_LEN as u64,
-            found: b.len() as u64,
+        return Err(short(CHECKPOINT_LEN));
+    }
+    let flags = LE::read_u32(&b[76..]);
+    if flags & !(VOTED | HAS_SNAPSHOT) != 0 {
+        return Err(FormatError::Field {
+            field: "checkpoint flags",
+            value: flags.into(),
         });
     }
-    let voted = LE::read_u32(&b[76..]) & VOTED != 0;
     let (start, end) = (position_at(&b[16..]), position_at(&b[40..]));
     if start.index() > end.index() {
         return Err(FormatError::Field {
@@ -171,19 +180,29 @@ pub(crate) fn decode_checkpoint(b: &[u8]) -> Result<GroupCheckpoint, FormatError
             value: end.index().0,
         });
     }
+    let membership_len = LE::read_u32(&b[72..]) as usize;
+    let (membership, rest) = b[CHECKPOINT_LEN..]
+        .split_at_checked(membership_len)
+        .ok_or_else(|| short(CHECKPOINT_LEN.saturating_add(membership_len)))?;
+    let snapshot = if flags & HAS_SNAPSHOT != 0 {
+        let (position, rest) = rest
+            .split_at_checked(POSITION_LEN)
+            .ok_or_else(|| short(CHECKPOINT_LEN + membership_len + POSITION_LEN))?;
+        Some(decode_snapshot(position_at(position), rest)?)
+    } else {
+        need(rest, 0)?;
+        None
+    };
     Ok(GroupCheckpoint {
         hard_state: HardState {
             term: Term(LE::read_u64(b)),
-            vote: vote_at(&b[8..], voted),
+            vote: vote_at(&b[8..], flags & VOTED != 0),
         },
         start,
         end,
         last_membership: Index(LE::read_u64(&b[64..])),
-        membership: membership_of(
-            LE::read_u16(&b[72..]),
-            LE::read_u16(&b[74..]),
-            &b[CHECKPOINT_LEN..],
-        )?,
+        membership: decode_membership(membership)?,
+        snapshot,
     })
 }
 

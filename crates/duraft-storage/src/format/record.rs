@@ -3,10 +3,11 @@
 
 use super::FormatError;
 use super::payload::{self, GroupCheckpoint, GroupFact, LostLog};
+use crate::repair::{Repair, RepairKind};
 use byteorder::{ByteOrder, LittleEndian as LE};
 use duraft_core::{
-    BatchHeader, BatchKind, Digest, GroupId, HardState, Index, LogId, Membership, NodeId, Position,
-    Term,
+    BatchHeader, BatchKind, Digest, GroupId, HardState, Healed, Index, LogId, Membership, NodeId,
+    Position, Snapshot, Term,
 };
 
 /// Bytes of a descriptor.
@@ -15,12 +16,13 @@ const CHECKSUM_AT: usize = 60;
 /// The descriptor checksum covers the bytes before the position: a batch keeps it wherever it moves.
 const CHECKED_LEN: usize = 56;
 
-/// Record types. Numbers are never reused; 5 (SNAPSHOT) and 7 (GROUP_DESTROY) are reserved.
+/// Record types. Numbers are never reused; 7 (GROUP_DESTROY) is reserved.
 mod number {
     pub(super) const BATCH: u8 = 1;
     pub(super) const HARD_STATE: u8 = 2;
     pub(super) const TRUNCATE: u8 = 3;
     pub(super) const COMPACT: u8 = 4;
+    pub(super) const SNAPSHOT: u8 = 5;
     pub(super) const GROUP_STATE: u8 = 6;
     pub(super) const CHECKPOINT_END: u8 = 8;
     pub(super) const ECHO: u8 = 9;
@@ -33,8 +35,20 @@ mod number {
 const VOTED: u16 = 1;
 /// Flag of TABLE: groups were left out for want of room.
 const PARTIAL: u16 = 1;
-/// Kind of REPAIR: the group is whole again.
-const REPAIR_HEALED: u8 = 1;
+/// Flag of SNAPSHOT: the log begins and ends there, whatever it held.
+const RESET_LOG: u16 = 1;
+
+/// Kinds of REPAIR.
+mod repair {
+    /// The group is whole again.
+    pub(super) const HEALED: u8 = 1;
+    /// Term and vote are certain again.
+    pub(super) const VOTE_CERTAIN: u8 = 2;
+    /// Somebody accepted the loss of a part of the log.
+    pub(super) const LOSS_ACCEPTED: u8 = 3;
+    /// Somebody replaced the membership by force.
+    pub(super) const FORCED: u8 = 4;
+}
 
 /// Why a descriptor cannot be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -218,11 +232,45 @@ impl Frame {
         Frame::with_payload(number::DAMAGE, group, payload)
     }
 
-    pub(crate) fn of_repair(group: GroupId) -> Frame {
+    /// `payload` holds the file and the membership.
+    pub(crate) fn of_snapshot(
+        group: GroupId,
+        position: &Position,
+        reset: bool,
+        payload: &[u8],
+    ) -> Frame {
+        Frame {
+            flags: if reset { RESET_LOG } else { 0 },
+            payload_len: super::disk_length(payload.len()),
+            payload_sum: crc32fast::hash(payload),
+            ..Frame::with_position(number::SNAPSHOT, group, position)
+        }
+    }
+
+    pub(crate) fn of_healed(group: GroupId, healed: Healed) -> Frame {
         Frame {
             kind: number::REPAIR,
-            sub: REPAIR_HEALED,
+            sub: match healed {
+                Healed::Vote => repair::VOTE_CERTAIN,
+                Healed::All => repair::HEALED,
+            },
             group: group.0,
+            ..Frame::default()
+        }
+    }
+
+    pub(crate) fn of_repair(group: GroupId, note: &Repair) -> Frame {
+        Frame {
+            kind: number::REPAIR,
+            sub: match note.kind {
+                RepairKind::LossAccepted => repair::LOSS_ACCEPTED,
+                RepairKind::ConfigurationForced => repair::FORCED,
+            },
+            group: group.0,
+            count: note.generation,
+            index: note.first.0,
+            term: note.wallclock_ns,
+            digest: note.last.0,
             ..Frame::default()
         }
     }
@@ -258,6 +306,32 @@ impl Frame {
         HardState {
             term: Term(self.term),
             vote: (self.flags & VOTED != 0).then_some(NodeId(self.index)),
+        }
+    }
+
+    fn repaired(&self, group: GroupId) -> Result<Record, DescriptorError> {
+        let note = |kind| Record::Repair {
+            group,
+            note: Repair {
+                kind,
+                first: Index(self.index),
+                last: Index(self.digest),
+                generation: self.count,
+                wallclock_ns: self.term,
+            },
+        };
+        match self.sub {
+            repair::HEALED => Ok(Record::Healed {
+                group,
+                healed: Healed::All,
+            }),
+            repair::VOTE_CERTAIN => Ok(Record::Healed {
+                group,
+                healed: Healed::Vote,
+            }),
+            repair::LOSS_ACCEPTED => Ok(note(RepairKind::LossAccepted)),
+            repair::FORCED => Ok(note(RepairKind::ConfigurationForced)),
+            other => Err(DescriptorError::Kind(other)),
         }
     }
 
@@ -370,6 +444,11 @@ pub(crate) enum Record {
         upto: Position,
         membership: Membership,
     },
+    Snapshot {
+        group: GroupId,
+        snapshot: Snapshot,
+        reset: bool,
+    },
     GroupState {
         group: GroupId,
         checkpoint: GroupCheckpoint,
@@ -383,6 +462,11 @@ pub(crate) enum Record {
     },
     Healed {
         group: GroupId,
+        healed: Healed,
+    },
+    Repair {
+        group: GroupId,
+        note: Repair,
     },
     Table {
         since: u64,
@@ -449,6 +533,14 @@ impl Record {
                     membership: payload::decode_membership(payload)?,
                 }
             }
+            number::SNAPSHOT => {
+                let payload = checked_payload(&frame, payloads, payloads_at)?;
+                Record::Snapshot {
+                    group,
+                    snapshot: payload::decode_snapshot(frame.place(), payload)?,
+                    reset: frame.flags & RESET_LOG != 0,
+                }
+            }
             number::GROUP_STATE => {
                 let payload = checked_payload(&frame, payloads, payloads_at)?;
                 Record::GroupState {
@@ -464,7 +556,7 @@ impl Record {
                     lost: payload::decode_lost(payload)?,
                 }
             }
-            number::REPAIR if frame.sub == REPAIR_HEALED => Record::Healed { group },
+            number::REPAIR => frame.repaired(group)?,
             number::TABLE => {
                 let payload = checked_payload(&frame, payloads, payloads_at)?;
                 Record::Table {

@@ -9,9 +9,10 @@ use super::payload::*;
 use super::record::{DescriptorError, Frame, Record, decode_descriptor, encode_descriptor};
 use super::{BLOCK_BYTES, FormatError};
 use crate::encode::BlockBuilder;
+use crate::repair::{Repair, RepairKind};
 use duraft_core::{
-    Batch, BatchHeader, BatchKind, Body, Digest, GroupId, HardState, Index, LogId, Membership,
-    NodeId, Position, Term,
+    Batch, BatchHeader, BatchKind, Body, Digest, GroupId, HardState, Healed, Index, Leave, LogId,
+    MemberChange, Membership, NodeId, Position, Snapshot, SnapshotFile, Term,
 };
 
 const STORE: [u8; 16] = *b"sixteen bytes id";
@@ -106,6 +107,39 @@ fn checkpoint() -> GroupCheckpoint {
         end: position(20, 6, 0xD2),
         last_membership: Index(4),
         membership: membership(),
+        snapshot: None,
+    }
+}
+
+fn snapshot() -> Snapshot {
+    let membership = membership()
+        .change(&[MemberChange::Remove(NodeId(2))], Leave::Explicit)
+        .expect("one voter less");
+    Snapshot {
+        position: position(15, 5, 0xD3),
+        membership,
+        file: SnapshotFile {
+            nonce: 0xA1,
+            bytes: 0xA2,
+            digest: 0xA3,
+        },
+    }
+}
+
+fn covered() -> GroupCheckpoint {
+    GroupCheckpoint {
+        snapshot: Some(snapshot()),
+        ..checkpoint()
+    }
+}
+
+fn note(kind: RepairKind) -> Repair {
+    Repair {
+        kind,
+        first: Index(0x21),
+        last: Index(0x22),
+        generation: 4,
+        wallclock_ns: 0xAA,
     }
 }
 
@@ -211,7 +245,7 @@ fn block_header_bytes() {
     let (header, bytes) = written_block();
     assert_eq!(
         hex(&bytes[..64]),
-        "4443423101020304 1800000000000000 6800000000000000 6700000000000000 0300000080000000 0200010004000000 443322110502c53d 6cc2cb376fb2bf66"
+        "4443423101020304 1800000000000000 6800000000000000 6700000000000000 0300000090000000 0200010004000000 443322117e60ac46 8d102d2b325dd5a9"
     );
     assert_eq!(BlockHeader::decode(&bytes, seed()), Ok(header));
     assert_eq!(block::check_content(&header, seed(), &bytes, true), Ok(()));
@@ -219,13 +253,13 @@ fn block_header_bytes() {
     // Directory, then payloads, each at a multiple of 8.
     assert_eq!(
         hex(&bytes[64..192]),
-        "0600000000000000 0000000068000000 0100000000000000 0000000000000000 0000000000000000 0000000000000000 e378161a00000000 180600004f683559 0101090000000000 0300000011000000 0100000000000000 0100000000000000 0100000000000000 ff62fee2d1bca657 06bebd7400000000 2506000017a4d22b"
+        "0600000000000000 0000000072000000 0100000000000000 0000000000000000 0000000000000000 0000000000000000 f3f2cde600000000 180600001e84a5ed 0101090000000000 0300000011000000 0100000000000000 0100000000000000 0100000000000000 ff62fee2d1bca657 06bebd7400000000 2706000017a4d22b"
     );
     assert_eq!(
-        hex(&bytes[192..320]),
-        "0700000000000000 0200000000000000 0a00000000000000 0300000000000000 d100000000000000 1400000000000000 0600000000000000 d200000000000000 0400000000000000 0200010001000000 0100000000000000 0200000000000000 9900000000000000 0200000002000000 0500000061626364 6500000000000000"
+        hex(&bytes[192..336]),
+        "0700000000000000 0200000000000000 0a00000000000000 0300000000000000 d100000000000000 1400000000000000 0600000000000000 d200000000000000 0400000000000000 2200000001000000 0100020000000100 0000010000000000 0000020000000000 0000990000000000 0000000000000000 0200000002000000 0500000061626364 6500000000000000"
     );
-    assert!(bytes[320..].iter().all(|byte| *byte == 0));
+    assert!(bytes[336..].iter().all(|byte| *byte == 0));
 }
 
 #[test]
@@ -272,19 +306,35 @@ fn descriptors_of_the_other_records() {
             "0300000000000000 0000000000000000 0300000000000000 1400000000000000 0600000000000000 d200000000000000 0000000000000000 00000000d8072110",
         ),
         (
-            Frame::of_compact(group, &at, &encode_membership(&membership())),
-            "0400000000000000 000000001c000000 0300000000000000 1400000000000000 0600000000000000 d200000000000000 dac44c5200000000 0000000037538c38",
+            Frame::of_compact(group, &at, &membership().encode()),
+            "0400000000000000 0000000022000000 0300000000000000 1400000000000000 0600000000000000 d200000000000000 8a22c96a00000000 000000008982762e",
         ),
         (
             Frame::of_group_state(group, &encode_checkpoint(&checkpoint())),
-            "0600000000000000 0000000068000000 0300000000000000 0000000000000000 0000000000000000 0000000000000000 e378161a00000000 00000000804acddc",
+            "0600000000000000 0000000072000000 0300000000000000 0000000000000000 0000000000000000 0000000000000000 f3f2cde600000000 00000000d1a65d68",
         ),
         (
             Frame::of_checkpoint_end(2),
             "0800000000000000 0200000000000000 0000000000000000 0000000000000000 0000000000000000 0000000000000000 0000000000000000 0000000049e20344",
         ),
         (
-            Frame::of_repair(group),
+            Frame::of_snapshot(group, &at, true, &encode_snapshot(&snapshot())),
+            "0500000001000000 0000000042000000 0300000000000000 1400000000000000 0600000000000000 d200000000000000 d24b21df00000000 0000000014b2022f",
+        ),
+        (
+            Frame::of_healed(group, Healed::Vote),
+            "0a02000000000000 0000000000000000 0300000000000000 0000000000000000 0000000000000000 0000000000000000 0000000000000000 00000000f7caf16a",
+        ),
+        (
+            Frame::of_repair(group, &note(RepairKind::LossAccepted)),
+            "0a03000000000000 0400000000000000 0300000000000000 2100000000000000 aa00000000000000 2200000000000000 0000000000000000 0000000050b79b5d",
+        ),
+        (
+            Frame::of_repair(group, &note(RepairKind::ConfigurationForced)),
+            "0a04000000000000 0400000000000000 0300000000000000 2100000000000000 aa00000000000000 2200000000000000 0000000000000000 0000000020ae91b3",
+        ),
+        (
+            Frame::of_healed(group, Healed::All),
             "0a01000000000000 0000000000000000 0300000000000000 0000000000000000 0000000000000000 0000000000000000 0000000000000000 00000000c71ff50c",
         ),
         (
@@ -304,18 +354,31 @@ fn descriptors_of_the_other_records() {
 
 #[test]
 fn payload_bytes() {
-    let bytes = encode_membership(&membership());
+    let bytes = membership().encode();
     assert_eq!(
         hex(&bytes),
-        "0200010001000000 0000000002000000 0000000099000000 00000000"
+        "0100020000000100 0000010000000000 0000020000000000 0000990000000000 0000"
     );
     assert_eq!(decode_membership(&bytes), Ok(membership()));
     let bytes = encode_checkpoint(&checkpoint());
     assert_eq!(
         hex(&bytes),
-        "0700000000000000 0200000000000000 0a00000000000000 0300000000000000 d100000000000000 1400000000000000 0600000000000000 d200000000000000 0400000000000000 0200010001000000 0100000000000000 0200000000000000 9900000000000000"
+        "0700000000000000 0200000000000000 0a00000000000000 0300000000000000 d100000000000000 1400000000000000 0600000000000000 d200000000000000 0400000000000000 2200000001000000 0100020000000100 0000010000000000 0000020000000000 0000990000000000 0000"
     );
     assert_eq!(decode_checkpoint(&bytes), Ok(checkpoint()));
+    let bytes = encode_checkpoint(&covered());
+    assert_eq!(
+        hex(&bytes[80 + 34..]),
+        "0f00000000000000 0500000000000000 d300000000000000 a100000000000000 a200000000000000 a300000000000000 0102010002000100 0000010000000000 0000010000000000 0000020000000000 0000990000000000 0000"
+    );
+    assert_eq!(bytes[72..80], [34, 0, 0, 0, 3, 0, 0, 0]);
+    assert_eq!(decode_checkpoint(&bytes), Ok(covered()));
+    let bytes = encode_snapshot(&snapshot());
+    assert_eq!(
+        hex(&bytes),
+        "a100000000000000 a200000000000000 a300000000000000 0102010002000100 0000010000000000 0000010000000000 0000020000000000 0000990000000000 0000"
+    );
+    assert_eq!(decode_snapshot(snapshot().position, &bytes), Ok(snapshot()));
     let bytes = encode_lost(&lost());
     assert_eq!(
         hex(&bytes),

@@ -400,6 +400,9 @@ fn recovered(wal: &Wal, damage: crate::errors::Damage, report: super::RecoveryRe
                 .take_while(|header| gap.is_none_or(|gap| header.first < gap))
                 .collect(),
             membership: group.membership.clone(),
+            memberships: group.memberships.iter().cloned().collect(),
+            snapshot: group.snapshot.clone(),
+            repairs: group.repairs.clone(),
             damage: group.lost.map(|lost| damage_of(group, lost)),
         };
         (*id, recovered)

@@ -24,10 +24,11 @@ use crate::format::header::{SegmentEnd, StoreFile};
 use crate::format::{BLOCK_BYTES, FormatError};
 use crate::index::GroupIndex;
 use crate::options::{Ablation, ClusterId, Entropy, OnDamage, StoreIdentity, WalOptions};
+use crate::repair::Repair;
 use crate::segment::Segment;
 use crate::wal::Wal;
 use decide::{Layout, Part};
-use duraft_core::{BatchHeader, GroupId, HardState, Membership, NodeId, Position};
+use duraft_core::{BatchHeader, GroupId, HardState, Index, Membership, NodeId, Position, Snapshot};
 use duraft_disk::{Disk, DiskLock};
 use replay::Replay;
 use scan::{Item, Lens, Seen};
@@ -60,8 +61,33 @@ pub struct RecoveredGroup {
     pub batches: Vec<BatchHeader>,
     /// The membership at `start`.
     pub membership: Membership,
+    /// The memberships of the membership batches in the log, by the index of their batch: those in
+    /// `batches`, and those among the damage's survivors.
+    pub memberships: Vec<(Index, Membership)>,
+    /// The latest snapshot. Its file was durable before the log named it; whether it still stands and
+    /// is whole, the one who keeps the files finds out.
+    pub snapshot: Option<Snapshot>,
     /// What this group lost, if anything.
     pub damage: Option<GroupDamage>,
+    /// What people decided about this group, the latest last; of many, the latest few.
+    pub repairs: Vec<Repair>,
+}
+
+impl RecoveredGroup {
+    /// What is lost, in the words of the core.
+    pub fn boot_damage(&self) -> Option<duraft_core::Damage> {
+        let damage = self.damage.as_ref()?;
+        Some(duraft_core::Damage {
+            missing: damage.missing.clone(),
+            survivors: damage.survivors.clone(),
+            end: damage.end,
+            lost_suffix: damage.lost_suffix,
+            vote_uncertain: damage.vote_uncertain,
+            floor: damage.floor,
+            last_membership: damage.last_membership,
+            snapshot_lost: damage.snapshot_lost,
+        })
+    }
 }
 
 /// What recovery did and why.

@@ -15,10 +15,10 @@ use crate::format::block::{BlockHeader, Flags, HEADER_LEN};
 use crate::format::payload::{GroupCheckpoint, GroupFact, LostLog};
 use crate::format::record::{DESCRIPTOR_LEN, DescriptorError, Record};
 use crate::format::{FIRST_COMMIT_BLOCK, block_offset, memory_index};
-use crate::index::{GroupIndex, Lost, membership_in};
+use crate::index::{GroupIndex, Lost, membership_in, snapshot_index};
 use crate::plan::{check_hard_state, check_term};
 use crate::segment::{Entry, Segment};
-use duraft_core::{BatchHeader, GroupId, HardState, Membership, Position};
+use duraft_core::{BatchHeader, GroupId, HardState, Membership, Position, SnapshotWrite};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -141,6 +141,7 @@ impl Replay {
         let payload_at = site.header.payload_at();
         let payloads = &block[payload_at..payload_at + site.header.payload_len as usize];
         let mut in_set = 0;
+        let mut set_over = false;
         for descriptor in block[HEADER_LEN..payload_at].chunks_exact(DESCRIPTOR_LEN) {
             let position = at + payload_at as u64;
             let record = Record::decode(descriptor, payloads, position, self.check_bodies);
@@ -162,13 +163,17 @@ impl Replay {
                         .into(),
                     });
                 }
-                Record::CheckpointEnd { .. }
-                | Record::Batch { .. }
+                // In a set they repeat what was decided before.
+                Record::Repair { .. } if !set_over => in_set += 1,
+                Record::CheckpointEnd { .. } => set_over = true,
+                Record::Batch { .. }
                 | Record::HardState { .. }
                 | Record::Echo { .. }
                 | Record::Truncate { .. }
                 | Record::Compact { .. }
+                | Record::Snapshot { .. }
                 | Record::Healed { .. }
+                | Record::Repair { .. }
                 | Record::Table { .. } => {}
             }
             let descriptor_at = at
@@ -225,8 +230,19 @@ impl Replay {
                 group.damaged(&lost);
                 Ok(())
             }),
-            Record::Healed { group } => self.with(site, group, |group| {
-                group.index.lost = None;
+            Record::Snapshot {
+                group,
+                snapshot,
+                reset,
+            } => self.with(site, group, |group| {
+                group.snapshot(&SnapshotWrite { snapshot, reset })
+            }),
+            Record::Healed { group, healed } => self.with(site, group, |group| {
+                group.index.healed(healed);
+                Ok(())
+            }),
+            Record::Repair { group, note } => self.with(site, group, |group| {
+                group.index.repaired(note);
                 Ok(())
             }),
             Record::Table {
@@ -304,10 +320,13 @@ impl Replay {
             return;
         };
         let known = &group.index;
-        let same = known.log.end() == checkpoint.end
-            && known.log.start() == checkpoint.start
-            && known.hard_state == checkpoint.hard_state;
-        if !same && !group.pending.log && !site.header.flags.has(Flags::FENCE) {
+        let same_end =
+            known.log.end() == checkpoint.end && known.hard_state == checkpoint.hard_state;
+        // A hole may have taken these without taking anything else: who goes on does not show it.
+        let same_start =
+            known.log.start() == checkpoint.start && known.snapshot == checkpoint.snapshot;
+        let contradicts = !same_end && !group.pending.log || !same_start && self.holes.is_empty();
+        if contradicts && !site.header.flags.has(Flags::FENCE) {
             self.contradictions.push(Contradiction {
                 segment: site.segment.seq,
                 commit: site.header.commit,
@@ -321,7 +340,9 @@ impl Replay {
         group.settle(checkpoint.start, checkpoint.end, checkpoint.hard_state);
         group.index.membership = checkpoint.membership.clone();
         group.index.membership_hint = checkpoint.last_membership;
+        group.index.snapshot = checkpoint.snapshot.clone();
         group.index.lost = None;
+        group.index.repairs.clear();
     }
 
     fn table(&mut self, site: &Site<'_>, since: u64, partial: bool, facts: &[GroupFact]) {
@@ -364,14 +385,15 @@ impl Replay {
             if holes {
                 group.index.log.drop_contradicted();
             }
-            group.note_loss();
+            group.note_loss(holes);
             let state = &group.index;
             match state.lost {
                 Some(lost) => {
                     damage.groups.insert(id, damage_of(state, lost));
                 }
                 None => {
-                    if let Err(problem) = check_term(state.log.end(), state.hard_state) {
+                    let problem = check_term(state.log.end(), state.hard_state);
+                    if let Err(problem) = problem.and_then(|()| covered(state)) {
                         self.contradictions.push(Contradiction {
                             segment: 0,
                             commit: self.last_commit,
@@ -415,6 +437,24 @@ impl Group {
         Ok(())
     }
 
+    fn snapshot(&mut self, write: &SnapshotWrite) -> Result<(), WriteProblem> {
+        let at = write.snapshot.position;
+        let log = &self.index.log;
+        let misfit = at.index() >= log.start().index() && !log.agrees_with(&at);
+        if self.pending.log && misfit && !write.reset {
+            // The log had this boundary, so what is known of it was cut in the hole.
+            let start = self.index.log.start();
+            self.index.log.settle(start, at);
+            self.index.forget_memberships_after(at.index());
+        }
+        self.index.snapshot(write)?;
+        if write.reset {
+            // Whatever the hole took of the log, it is empty now.
+            self.pending.log = false;
+        }
+        Ok(())
+    }
+
     fn compact(&mut self, upto: &Position, membership: Membership) -> Result<(), WriteProblem> {
         let compacted = match self.index.compact(upto) {
             Ok(_) => Ok(()),
@@ -447,8 +487,9 @@ impl Group {
     }
 
     /// Writes down as loss what nothing has resolved.
-    fn note_loss(&mut self) {
-        let unresolved = self.pending.log || self.pending.vote;
+    fn note_loss(&mut self, holes: bool) {
+        let snapshot = holes && self.index.is_uncovered();
+        let unresolved = self.pending.log || self.pending.vote || snapshot;
         if self.index.lost.is_none() && !unresolved && self.index.log.is_whole() {
             return;
         }
@@ -460,6 +501,17 @@ impl Group {
             floor: before.map_or(end, |lost| lost.floor.max(end)),
         });
     }
+}
+
+/// What a log leaves out, a snapshot holds.
+fn covered(state: &GroupIndex) -> Result<(), WriteProblem> {
+    if !state.is_uncovered() {
+        return Ok(());
+    }
+    Err(WriteProblem::Uncovered {
+        upto: state.log.start().index(),
+        snapshot: snapshot_index(state.snapshot.as_ref()),
+    })
 }
 
 /// The report on a damaged group.
@@ -479,5 +531,7 @@ pub(crate) fn damage_of(state: &GroupIndex, lost: Lost) -> GroupDamage {
         vote_uncertain: lost.vote,
         floor: lost.floor,
         last_membership: state.last_membership(),
+        end: state.log.lost_end(),
+        snapshot_lost: state.is_uncovered(),
     }
 }

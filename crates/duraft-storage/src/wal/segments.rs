@@ -50,9 +50,14 @@ impl Wal {
         let mut dead = BTreeMap::new();
         let index = self.shared.index.read();
         let mut last: BTreeMap<GroupId, Index> = BTreeMap::new();
-        for submission in submissions {
-            if let Some(upto) = &submission.write.compact {
-                last.insert(submission.group, upto.index());
+        for Submission { group, write } in submissions {
+            // A reset drops all of the log as it was.
+            if write.snapshot.as_ref().is_some_and(|write| write.reset) {
+                last.insert(*group, Index(u64::MAX));
+            }
+            if let Some(upto) = &write.compact {
+                let last = last.entry(*group).or_default();
+                *last = (*last).max(upto.index());
             }
         }
         for (group, upto) in last {
@@ -248,6 +253,9 @@ pub(crate) fn checkpoint_of(index: &StoreIndex, end: impl Fn(GroupId) -> Positio
         if let Some(lost) = state.lost_log() {
             let payload = encode_lost(&lost);
             records.push((Frame::of_damage(*group, &payload), payload));
+        }
+        for note in &state.repairs {
+            records.push((Frame::of_repair(*group, note), Vec::new()));
         }
     }
     records

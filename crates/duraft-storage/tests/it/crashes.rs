@@ -3,7 +3,7 @@
 //! The exhaustive enumeration is a test of its own in the workspace's `tests`; this one walks long
 //! random histories, so that slots are recycled many times between crashes.
 
-use crate::model::{Model, draw, fresh_model};
+use crate::model::{Model, draw_commit, fresh_model};
 use crate::support::*;
 use duraft_core::GroupId;
 use duraft_disk::{FaultDisk, FaultOptions, SplitMix64, Survival};
@@ -26,11 +26,9 @@ fn survive(disk: &mut FaultDisk, options: &WalOptions, rng: &mut SplitMix64) -> 
 }
 
 fn matches(recovered: &Recovered, model: &Model) -> bool {
-    model.iter().all(|(id, group)| {
-        let found = &recovered.groups[id];
-        let headers: Vec<_> = group.batches.iter().map(|batch| batch.header).collect();
-        (found.hard_state, found.start, &found.batches) == (group.hard_state, group.start, &headers)
-    })
+    model
+        .iter()
+        .all(|(id, group)| group.is(&recovered.groups[id]))
 }
 
 fn run(seed: u64, sector_bytes: usize, options: &WalOptions, groups: &[GroupId], lives: usize) {
@@ -58,15 +56,8 @@ fn run(seed: u64, sector_bytes: usize, options: &WalOptions, groups: &[GroupId],
                 let _ = wal.receipt();
                 continue;
             }
-            let mut submissions = Vec::new();
-            for _ in 0..1 + rng.below(3) {
-                let writer = &mut writers[rng.below(groups.len() as u64) as usize];
-                let submission = draw(&mut rng, writer, &next[&writer.group]);
-                next.get_mut(&submission.group)
-                    .unwrap()
-                    .apply(&submission.write);
-                submissions.push(submission);
-            }
+            let (submissions, after) = draw_commit(&mut rng, &wal, &mut writers, &next);
+            next = after;
             if wal.commit(&submissions).is_ok() {
                 model = next.clone();
             }

@@ -197,13 +197,11 @@ fn options_that_do_not_fit_are_all_named() {
     let refused = bootstrap(&shared(&disk()), &large, &options(), entropy(1), &groups);
     assert!(matches!(refused, Err(OpenError::Options(_))), "{refused:?}");
     let twice = [(GROUP, membership()), (GROUP, membership())];
-    let refused = bootstrap(
-        &shared(&disk()),
-        &identity(),
-        &options(),
-        entropy(1),
-        &twice,
-    );
+    let roomy = WalOptions {
+        slot_bytes: 64 << 10,
+        ..options()
+    };
+    let refused = bootstrap(&shared(&disk()), &identity(), &roomy, entropy(1), &twice);
     assert!(
         matches!(refused, Err(OpenError::Group(GROUP))),
         "{refused:?}"

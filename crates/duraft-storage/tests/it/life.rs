@@ -376,8 +376,44 @@ fn writes_that_break_the_rules_are_refused_with_nothing_written() {
         ),
         (
             "compact inside a batch",
-            writer.clone().compact(inside),
+            {
+                let mut submission = writer.clone().compact(end);
+                submission.write.compact = Some(inside);
+                submission
+            },
             |p| matches!(p, WriteProblem::Compact { .. }),
+        ),
+        (
+            "snapshot inside a batch",
+            writer.clone().compact(inside),
+            |p| matches!(p, WriteProblem::Snapshot { .. }),
+        ),
+        (
+            "compact without a snapshot",
+            {
+                let mut submission = writer.clone().compact(end);
+                submission.write.snapshot = None;
+                submission
+            },
+            |p| matches!(p, WriteProblem::Uncovered { .. }),
+        ),
+        (
+            "compact past the snapshot",
+            {
+                let mut submission = writer.clone().compact(end);
+                submission.write.snapshot = Some(taken(start));
+                submission
+            },
+            |p| matches!(p, WriteProblem::Uncovered { .. }),
+        ),
+        (
+            "cut behind the snapshot",
+            {
+                let mut submission = writer.clone().truncate(start);
+                submission.write.snapshot = Some(taken(end));
+                submission
+            },
+            |p| matches!(p, WriteProblem::Truncate { .. }),
         ),
         (
             "batch does not follow",
@@ -643,6 +679,7 @@ fn a_slot_rests_until_what_freed_it_is_proven() {
         let compact = (before.index() > Index(0)).then_some(before);
         let submission = writer.submit(duraft_core::Write {
             append: vec![next],
+            snapshot: compact.map(taken),
             compact,
             ..write
         });

@@ -1,12 +1,13 @@
 //! What the tests share: small stores on simulated disks, and writes that follow each other.
 
 use duraft_core::{
-    Batch, Body, GroupId, HardState, Index, Membership, NodeId, Position, Term, Write, WriteSeq,
+    Batch, BatchKind, Body, GroupId, HardState, Healed, Index, Membership, NodeId, Position,
+    Snapshot, SnapshotFile, SnapshotWrite, Term, Write, WriteSeq,
 };
 use duraft_disk::{Disk, FaultDisk, FaultOptions};
 use duraft_storage::{
     ClusterId, Entropy, OpenError, Recovered, StoreIdentity, Submission, Wal, WalOptions,
-    bootstrap, commands_body, open,
+    body_checksum, bootstrap, commands_body, open,
 };
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ pub(crate) fn identity() -> StoreIdentity {
     StoreIdentity {
         cluster: ClusterId([3; 16]),
         node: NodeId(1),
-        max_batch_bytes: 1024,
+        max_batch_bytes: 512,
     }
 }
 
@@ -93,6 +94,24 @@ pub(crate) fn noop(group: GroupId, previous: &Position, term: u64) -> Batch {
         .expect("a place in the log")
 }
 
+pub(crate) fn membership_batch(
+    group: GroupId,
+    previous: &Position,
+    term: u64,
+    membership: &Membership,
+) -> Batch {
+    let bytes = membership.encode();
+    let body = Body {
+        kind: BatchKind::Membership,
+        codec: 0,
+        count: 1,
+        checksum: body_checksum(&bytes),
+        bytes: bytes.into(),
+    };
+    body.seal(group, previous, Term(term))
+        .expect("a place in the log")
+}
+
 /// Writes of one group, numbered.
 #[derive(Clone)]
 pub(crate) struct Writer {
@@ -143,7 +162,14 @@ impl Writer {
         };
         let write = Write {
             hard_state: Some(hard_state),
-            snapshot: None,
+            ..self.write()
+        };
+        self.submit(write)
+    }
+
+    pub(crate) fn heal(&mut self, healed: Healed) -> Submission {
+        let write = Write {
+            healed: Some(healed),
             ..self.write()
         };
         self.submit(write)
@@ -157,12 +183,30 @@ impl Writer {
         self.submit(write)
     }
 
+    /// A snapshot of everything up to here, and the log before it goes.
     pub(crate) fn compact(&mut self, upto: Position) -> Submission {
         let write = Write {
+            snapshot: Some(taken(upto)),
             compact: Some(upto),
             ..self.write()
         };
         self.submit(write)
+    }
+}
+
+/// A snapshot at this boundary, of this node's state machine.
+pub(crate) fn taken(position: Position) -> SnapshotWrite {
+    SnapshotWrite {
+        snapshot: Snapshot {
+            position,
+            membership: membership(),
+            file: SnapshotFile {
+                nonce: position.index().0,
+                bytes: 1 << 20,
+                digest: position.digest.0,
+            },
+        },
+        reset: false,
     }
 }
 
