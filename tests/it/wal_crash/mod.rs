@@ -166,7 +166,7 @@ fn every_outcome_of_halved_blocks() {
 
 #[test]
 fn torn_blocks() {
-    let counts = search("1 KiB sectors", plans(6, 1024, &[16, 24, 32]));
+    let counts = search("1 KiB sectors", plans(9, 1024, &[16, 24, 32]));
     assert_states(&counts, [15_000, 20_000, 25_000]);
 }
 
@@ -182,7 +182,7 @@ fn finely_torn_blocks() {
 #[test]
 fn two_opens_cut_off_in_one_slot_do_not_make_the_first_whole() {
     let counts = search("opens cut off in one slot", [plan(160, 4096, 32)]);
-    assert!(counts.total() >= 2_000, "{counts:?}");
+    assert!(counts.total() >= 1_500, "{counts:?}");
 }
 
 #[test]
