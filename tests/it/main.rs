@@ -9,6 +9,7 @@ mod quorum;
 mod rules;
 mod scenarios;
 mod scenarios_flow;
+mod scenarios_members;
 mod schedules;
 mod seed_chaos;
 mod seed_isserge;

@@ -69,6 +69,12 @@ impl Storm {
         let mut term = chain.last().term().0.max(1) + self.rng.below(3);
         for _ in 0..self.rng.below(4) {
             term += self.rng.below(2);
+            if self.rng.permille(60) {
+                let voters = self.rng.between(1, 4);
+                let members = Membership::new((1..=voters).map(NodeId), []).expect("usable");
+                chain = chain.and_membership(term, &members);
+                continue;
+            }
             let command = format!("{}@{term}", chain.batches.len());
             chain = chain.and(term, &command);
         }
@@ -375,7 +381,7 @@ fn begin(voters: u64, seed: u64, chain: &Chain, life: u64) -> Raft {
         start: chain.start,
         batches: chain.batches.iter().map(|batch| batch.header).collect(),
         membership: Membership::new((1..=voters).map(NodeId), []).expect("usable"),
-        memberships: Vec::new(),
+        memberships: chain.memberships(),
         snapshot: None,
         applied: None,
         damage: None,

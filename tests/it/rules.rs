@@ -3,8 +3,8 @@
 
 use crate::common::{acceptance, led, settle};
 use duraft_core::{
-    AppendReply, Completion, Envelope, Fault, Incarnation, Index, Input, Leave, LoadError, LogId,
-    MemberChange, Message, Phase, Reject, RoleKind, Term,
+    AppendReply, Completion, Envelope, Fault, Incarnation, Index, Input, LoadError, LogId, Message,
+    Phase, Reject, RoleKind, Term,
 };
 use duraft_tests::puppet::says;
 use duraft_tests::{Chain, Cluster, Kind, N1, N2, N3, Options, Outcome, any, commands_body};
@@ -510,43 +510,6 @@ fn rule_16_a_node_that_cannot_read_what_is_committed_halts() {
     };
     assert_eq!(c.halted(N1), Some(fault));
     assert_eq!(c.applied(N1), 0);
-}
-
-#[test]
-fn rule_32_what_is_not_offered_yet_is_refused_in_every_role() {
-    // Could go wrong: an input that is ignored leaves its client waiting.
-    let mut c = Cluster::new(3);
-    for round in 0..3 {
-        if round == 1 {
-            c.campaign(N1);
-        }
-        if round == 2 {
-            c.deliver_all();
-        }
-        let (a, b, d) = (c.new_proposal(), c.new_proposal(), c.new_proposal());
-        c.step(
-            N1,
-            Input::Read {
-                id: a,
-                basis: duraft_core::ReadBasis::Quorum,
-            },
-        );
-        c.step(
-            N1,
-            Input::ChangeMembership {
-                id: b,
-                changes: vec![MemberChange::Remove(N3)],
-                leave: Leave::Automatic,
-            },
-        );
-        c.step(N1, Input::TransferLeadership { id: d, to: N2 });
-        for id in [a, b, d] {
-            assert!(matches!(
-                c.outcome(id),
-                Some(Outcome::Rejected(Reject::Unsupported, _))
-            ));
-        }
-    }
 }
 
 #[test]

@@ -343,6 +343,8 @@ fn tests_named_in(text: &str) -> BTreeSet<String> {
         "crash_",
         "rule_",
         "quorum_",
+        "liveness_",
+        "damage_",
         "golden_",
         "checks_",
         "tidy_",

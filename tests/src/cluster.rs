@@ -41,6 +41,8 @@ pub(crate) struct Node {
     /// The term named with the role.
     pub(crate) told_term: Term,
     pub(crate) leader: Option<NodeId>,
+    /// The term it led before the present step: a leader may stop in the step in which it commits.
+    pub(crate) led: Option<Term>,
     pub(crate) halted: Option<Fault>,
     /// The state machine. It lives in memory unless the options say that it has a disk of its own.
     pub(crate) machine: Machine,
@@ -203,6 +205,7 @@ impl Cluster {
             incarnation: Incarnation(0),
             role: RoleKind::Follower,
             leader: None,
+            led: None,
             halted: None,
             machine,
             reads: Vec::new(),
@@ -305,6 +308,7 @@ impl Cluster {
         let node = self.node_mut(id);
         let (role, term) = (node.role, node.disk.issued.hard_state.term);
         let in_use = node.disk.issued.in_use();
+        node.led = (role == RoleKind::Leader).then_some(term);
         if input == Input::Tick {
             node.clock += 1;
         }
@@ -381,7 +385,8 @@ impl Cluster {
         };
         let (commit, log) = (raft.commit(), &node.disk.issued);
         let known = self.history.commit();
-        if commit > known.index() && raft.role() == RoleKind::Leader {
+        let leads = raft.role() == RoleKind::Leader || node.led == Some(raft.term());
+        if commit > known.index() && leads {
             let committed = self.history.leader_committed(id, raft.term(), log, commit);
             self.claim(committed);
             self.check_durable();

@@ -3,7 +3,7 @@
 use crate::cluster::{Cluster, Node};
 use crate::{Broken, Options, Store, show};
 use duraft_core::{
-    Fault, Incarnation, Load, NodeId, ProgressView, Raft, RoleKind, Write, WriteSeq,
+    Fault, Incarnation, Load, Membership, NodeId, ProgressView, Raft, RoleKind, Write, WriteSeq,
 };
 
 /// Lines of the trace shown with a failure.
@@ -147,6 +147,11 @@ impl Cluster {
     /// The options this cluster was built with.
     pub fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// The membership that the cluster began with.
+    pub fn first_membership(&self) -> &Membership {
+        &self.membership
     }
 
     /// Rules found broken, where the options collect them.

@@ -1,8 +1,10 @@
 //! Logs made by hand, and peers without a core that send what the test wants.
 
-use crate::body::command_body;
+use crate::body::{command_body, crc32};
+use bytes::Bytes;
 use duraft_core::{
-    Batch, Body, Envelope, GroupId, Incarnation, Index, Message, NodeId, Position, Term,
+    Batch, BatchKind, Body, Envelope, GroupId, Incarnation, Index, Membership, Message, NodeId,
+    Position, Term,
 };
 
 /// A log made by hand: batches in order after a start.
@@ -40,6 +42,30 @@ impl Chain {
     /// This log and a no-op of `term`.
     pub fn and_noop(self, term: u64) -> Chain {
         self.and_body(term, Body::noop())
+    }
+
+    /// This log and one more membership of `term`.
+    pub fn and_membership(self, term: u64, membership: &Membership) -> Chain {
+        let bytes = Bytes::from(membership.encode());
+        let body = Body {
+            kind: BatchKind::Membership,
+            codec: 0,
+            count: 1,
+            checksum: crc32(&bytes),
+            bytes,
+        };
+        self.and_body(term, body)
+    }
+
+    /// The memberships that its batches set, by index.
+    pub fn memberships(&self) -> Vec<(Index, Membership)> {
+        let sets = |batch: &&Batch| batch.header.kind == BatchKind::Membership;
+        let sets = self.batches.iter().filter(sets);
+        sets.map(|batch| {
+            let decoded = Membership::decode(&batch.body).expect("made by `and_membership`");
+            (batch.header.last(), decoded)
+        })
+        .collect()
     }
 
     /// This log and one more batch of `term`.

@@ -144,7 +144,10 @@ impl Cluster {
 
     fn send_snapshot(&mut self, id: NodeId, to: NodeId, term: Term, snapshot: Snapshot) {
         let node = self.node(id);
-        let leads = node.role == RoleKind::Leader && node.disk.durable.hard_state.term >= term;
+        let raft = node.raft.as_ref().expect("it sends");
+        let leads = raft.role() == RoleKind::Leader
+            && raft.term() == term
+            && node.disk.durable.hard_state.term == term;
         let held = leads
             && node.files.contains(&snapshot.file)
             && node.disk.durable.snapshot.as_ref() == Some(&snapshot);

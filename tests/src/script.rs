@@ -4,7 +4,7 @@
 //! commands; all other lines are what the nodes put out, and are compared. Options come first:
 //!
 //! ```text
-//! > cluster 3 learners 1 plain window 2
+//! > cluster 3 learners 1 plain window 2 trailing 0 lease
 //! > log n1 1 1 2
 //! > term n1 3
 //! > start
@@ -13,6 +13,7 @@
 //! Commands after that, one per line; messages are meant by kind, sender and receiver:
 //!
 //! ```text
+//! lead n1                        n1 is elected and everybody follows it; nothing is told of that
 //! campaign n1                    ticks until n1 starts a campaign
 //! tick n1 5 | heartbeat n1       time passes for n1
 //! patience n2                    n2 no longer defends the leader it heard
@@ -21,13 +22,20 @@
 //! lose ... | duplicate ...       as above
 //! isolate n1 | heal
 //! hold n1 | complete n1 2 | free n1 | fail n1
-//! crash n1 [keeping 1] | restart n1
+//! crash n1 [keeping 1] | restart n1 | join n4
+//! change n1 add n4 remove n2 learner n5 promote n6 [for n3] [explicit]
+//! leave n1                       out of a joint membership
+//! read n1 | lease-read n1 | suspend n1 20
+//! transfer n1 n2 | step-down n1 | forget n1 | unreachable n1 n2
+//! snapshot n1                    the host of n1 takes one
+//! hold-snapshots | free-snapshots
+//! carry n3 | give-up n3 | move n3   the snapshot under way to n3
 //! state                          one line per node
 //! ```
 
 use crate::net::{Kind, Pick, any};
-use crate::{Chain, Cluster, Options, commands_body, show};
-use duraft_core::NodeId;
+use crate::{Chain, Cluster, Options, add, commands_body, learner, promoted, remove, show};
+use duraft_core::{Lease, Leave, MemberChange, NodeId, Position};
 
 /// Runs a script and returns it with the outputs as they are now.
 pub fn run(text: &str) -> Result<String, String> {
@@ -76,6 +84,14 @@ impl Player {
             return Ok(());
         }
         let cluster = self.cluster.as_mut().ok_or("not started")?;
+        if *verb == "lead" {
+            let id = node(rest.first().ok_or("who leads?")?)?;
+            cluster.elect(id);
+            cluster.heartbeat(id);
+            cluster.deliver_all();
+            self.told = cluster.trace().len();
+            return Ok(());
+        }
         act(cluster, verb, rest)?;
         let news: Vec<String> = cluster.trace()[self.told..].to_vec();
         self.told += news.len();
@@ -126,6 +142,13 @@ impl Player {
                     let count = number(more.next().ok_or("how many learners?")?)?;
                     self.options.learners = (voters + 1..=voters + count).map(NodeId).collect();
                 }
+                "trailing" => {
+                    let bytes = number(more.next().ok_or("how many bytes?")?)?;
+                    self.options.config.trailing_bytes_max = bytes;
+                }
+                "lease" => {
+                    self.options.config.lease = Some(Lease { drift_ppm: 100_000 });
+                }
                 "window" => {
                     let count = number(more.next().ok_or("how many messages?")?)?;
                     let count = usize::try_from(count).map_err(|_| "too many")?;
@@ -147,8 +170,17 @@ impl Player {
             }
             let durable = show::place(&c.durable(id).last());
             let log: Vec<String> = c.log(id);
+            let start = match c.issued(id).start {
+                Position::START => String::new(),
+                start => format!("from {}, ", show::place(&start)),
+            };
+            let members = match c.in_use(id) {
+                members if members == *c.first_membership() => String::new(),
+                members if members.is_unknown() => ", knows no members".into(),
+                members => format!(", {}", show::membership(&members)),
+            };
             format!(
-                "n{id} {:?} t{} commit {} applied {} durable {durable} log [{}]",
+                "n{id} {:?} t{} commit {} applied {} durable {durable} log {start}[{}]{members}",
                 c.role(id),
                 c.term(id),
                 c.commit(id),
@@ -173,6 +205,8 @@ fn act(c: &mut Cluster, verb: &str, rest: &[&str]) -> Result<(), String> {
             c.duplicate(pick(rest)?);
         }
         "heal" => c.heal(),
+        "hold-snapshots" => c.hold_snapshots(),
+        "free-snapshots" => c.free_snapshots(),
         _ => return act_on_node(c, verb, rest),
     }
     Ok(())
@@ -197,9 +231,74 @@ fn act_on_node(c: &mut Cluster, verb: &str, rest: &[&str]) -> Result<(), String>
         "fail" => c.fail_disk(id),
         "crash" => c.crash_keeping(id, usize::try_from(count(0)?).map_err(|_| "too many")?),
         "restart" => c.restart(id),
+        "join" => c.join(id),
+        _ => return ask(c, verb, id, rest),
+    }
+    Ok(())
+}
+
+/// What clients, operators and hosts ask for.
+fn ask(c: &mut Cluster, verb: &str, id: NodeId, rest: &[&str]) -> Result<(), String> {
+    let other = || node(rest.first().ok_or("and which other node?")?);
+    let found = |was: bool| {
+        let none = "no snapshot is under way to it";
+        was.then_some(()).ok_or_else(|| none.to_string())
+    };
+    match verb {
+        "change" => {
+            let (changes, leave) = changes(rest)?;
+            c.change_by(id, &changes, leave);
+        }
+        "leave" => {
+            c.leave_joint(id);
+        }
+        "read" => {
+            c.read(id);
+        }
+        "lease-read" => {
+            c.read_by_lease(id);
+        }
+        "suspend" => c.suspend(id, number(rest.first().ok_or("for how long?")?)?),
+        "transfer" => {
+            c.transfer(id, other()?);
+        }
+        "step-down" => {
+            c.step_down(id);
+        }
+        "forget" => c.forget_leader(id),
+        "unreachable" => c.unreachable(id, other()?),
+        "snapshot" => {
+            c.take_snapshot(id);
+        }
+        "carry" => return found(c.deliver_snapshot(id)),
+        "give-up" => return found(c.fail_snapshot(id)),
+        "move" => return found(c.move_snapshot(id)),
         _ => return Err("no such command".into()),
     }
     Ok(())
+}
+
+fn changes(words: &[&str]) -> Result<(Vec<MemberChange>, Leave), String> {
+    let (mut changes, mut leave) = (Vec::new(), Leave::Automatic);
+    let mut words = words.iter().peekable();
+    while let Some(word) = words.next() {
+        if *word == "explicit" {
+            leave = Leave::Explicit;
+            continue;
+        }
+        let id = node(words.next().ok_or("which node?")?)?;
+        changes.push(match *word {
+            "add" => add(id),
+            "remove" => remove(id),
+            "learner" => learner(id),
+            "promote" if words.next_if_eq(&&"for").is_some() => {
+                promoted(id, Some(node(words.next().ok_or("for whom?")?)?))
+            }
+            "promote" => promoted(id, None),
+            _ => return Err(format!("what change is {word}?")),
+        });
+    }
+    Ok((changes, leave))
 }
 
 fn pick(words: &[&str]) -> Result<Pick, String> {
@@ -217,6 +316,16 @@ fn pick(words: &[&str]) -> Result<Pick, String> {
             "append-reply" => pick.kind(Kind::AppendReply),
             "heartbeat" => pick.kind(Kind::Heartbeat),
             "heartbeat-reply" => pick.kind(Kind::HeartbeatReply),
+            "timeout-now" => pick.kind(Kind::TimeoutNow),
+            "read-index" => pick.kind(Kind::ReadIndex),
+            "read-index-reply" => pick.kind(Kind::ReadIndexReply),
+            "fetch" => pick.kind(Kind::Fetch),
+            "fetched" => pick.kind(Kind::Fetched),
+            "damage-report" => pick.kind(Kind::DamageReport),
+            "heal" => pick.kind(Kind::Heal),
+            "term-query" => pick.kind(Kind::TermQuery),
+            "term-reply" => pick.kind(Kind::TermReply),
+            "rolled-back" => pick.kind(Kind::RolledBack),
             _ => return Err(format!("which messages are {word}?")),
         };
     }

@@ -6,7 +6,7 @@
 
 use crate::net::any;
 use crate::{Cluster, Options, Rng};
-use duraft_core::{Body, Envelope, Incarnation, NodeId, ProposalId, RoleKind};
+use duraft_core::{Body, Envelope, Incarnation, MemberChange, NodeId, ProposalId, RoleKind};
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, BinaryHeap};
 
@@ -229,6 +229,21 @@ impl Sim {
         let proposal = self.c.propose_body(id, body);
         self.touched(id);
         Some(proposal)
+    }
+
+    /// An operator asks this node for another membership.
+    pub fn change(&mut self, id: NodeId, changes: &[MemberChange]) -> ProposalId {
+        let change = self.c.change(id, changes);
+        self.touched(id);
+        change
+    }
+
+    /// A new, empty node starts.
+    pub fn join(&mut self, id: NodeId) {
+        self.c.join(id);
+        self.c.hold_disk(id);
+        let phase = self.rng.below(self.world.tick);
+        self.schedule(phase, Event::Tick(id));
     }
 
     /// State machine and reads of `id` answer again.

@@ -187,7 +187,7 @@ impl Cluster {
         let to = envelope.to;
         if self.options.puppets.contains(&to) {
             self.mail.push(envelope);
-        } else if self.alive(to) {
+        } else if self.nodes.contains_key(&to) && self.alive(to) {
             self.step(to, Input::Received(envelope));
         }
     }
