@@ -21,6 +21,7 @@ mod reader;
 mod recovery;
 mod repair;
 mod segment;
+mod snapshot;
 mod thread;
 mod wal;
 
@@ -43,5 +44,13 @@ pub use preparer::Preparer;
 pub use reader::WalReader;
 pub use recovery::{Recovered, RecoveredGroup, RecoveryReport, open};
 pub use repair::{Repair, RepairKind};
+#[doc(hidden)]
+pub use snapshot::SnapshotAblation;
+pub use snapshot::{
+    Reconciled, SNAPSHOT_CHUNK_BYTES_MAX, SNAPSHOT_CHUNK_BYTES_MIN, SNAPSHOT_CHUNK_HEAD_BYTES,
+    SNAPSHOT_FOOTER_BYTES, SNAPSHOT_HEADER_BYTES, SNAPSHOT_PARTIALS_MAX, SnapshotError,
+    SnapshotFileKind, SnapshotInfo, SnapshotName, SnapshotOptions, SnapshotPart, SnapshotReader,
+    SnapshotReceiver, SnapshotSource, SnapshotStore, SnapshotWriter,
+};
 pub use thread::{PipelineThread, SubmitError};
 pub use wal::{Submission, Wal, WalStats};

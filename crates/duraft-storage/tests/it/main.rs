@@ -10,5 +10,6 @@ mod errors;
 mod group_log;
 mod life;
 mod model;
+mod snapshot;
 mod support;
 mod threads;
