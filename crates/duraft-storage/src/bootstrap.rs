@@ -8,12 +8,12 @@ use crate::format::block::Flags;
 use crate::format::checksum::Seed;
 use crate::format::header::{SlotHeader, StoreFile};
 use crate::format::payload::GroupCheckpoint;
-use crate::index::{GroupIndex, StoreIndex};
+use crate::index::{GroupIndex, Lost, StoreIndex};
 use crate::options::{Entropy, OptionProblem, StoreIdentity, WalOptions};
 use crate::pool::{Need, Pool, SLOT_DIR, slot_name, slot_of};
 use crate::recovery::take_lock;
 use crate::wal::{Content, Store, Wal, checkpoint_of};
-use duraft_core::{GroupId, HardState, Index, Membership, Position};
+use duraft_core::{GroupId, HardState, Index, LogId, Membership, Position};
 use duraft_disk::{Disk, DiskError, DiskLock};
 use std::collections::BTreeMap;
 use std::io;
@@ -37,6 +37,66 @@ pub fn bootstrap(
     entropy: Entropy,
     groups: &[(GroupId, Membership)],
 ) -> Result<(), OpenError> {
+    let mut states = BTreeMap::new();
+    for (group, membership) in groups {
+        if states.insert(*group, fresh(membership.clone())).is_some() {
+            return Err(OpenError::Group(*group));
+        }
+    }
+    make(disk, identity, options, entropy, states)
+}
+
+/// How a node comes to join a cluster that lives.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum JoinAs {
+    /// Under an id that was never a member of this cluster.
+    New,
+    /// As a member that has lost its disk. What it promised is unknown: it is damaged as a whole, and
+    /// can neither vote nor acknowledge before its peers have said what there is (RULES.md 14, 15).
+    /// Such a store opens under [`OnDamage::RepairFromPeers`](crate::OnDamage::RepairFromPeers).
+    Wiped,
+}
+
+/// Makes a store of a node that joins a cluster that lives already: its groups have empty logs and
+/// know no members. Fails where there is a store; may be called again after a crash.
+///
+/// To say `New` of a member that lost its disk breaks its promises: acknowledged commands can be lost.
+pub fn bootstrap_joining(
+    disk: &Arc<dyn Disk>,
+    identity: &StoreIdentity,
+    options: &WalOptions,
+    entropy: Entropy,
+    groups: &[GroupId],
+    join: JoinAs,
+) -> Result<(), OpenError> {
+    let lost = match join {
+        JoinAs::New => None,
+        JoinAs::Wiped => Some(Lost {
+            suffix: true,
+            vote: true,
+            floor: LogId::default(),
+        }),
+    };
+    let mut states = BTreeMap::new();
+    for group in groups {
+        let state = GroupIndex {
+            lost,
+            ..fresh(Membership::unknown())
+        };
+        if states.insert(*group, state).is_some() {
+            return Err(OpenError::Group(*group));
+        }
+    }
+    make(disk, identity, options, entropy, states)
+}
+
+fn make(
+    disk: &Arc<dyn Disk>,
+    identity: &StoreIdentity,
+    options: &WalOptions,
+    entropy: Entropy,
+    groups: BTreeMap<GroupId, GroupIndex>,
+) -> Result<(), OpenError> {
     let mut problems = options.validate_for(identity, groups.len());
     if groups.is_empty() {
         problems.push(OptionProblem {
@@ -47,7 +107,6 @@ pub fn bootstrap(
     if !problems.is_empty() {
         return Err(OpenError::Options(problems));
     }
-    let groups = first_states(groups)?;
     let lock = take_lock(&**disk)?;
     clear_leftovers(&**disk)?;
     disk.create_dir(SLOT_DIR)?;
@@ -72,24 +131,16 @@ fn store_id(entropy: &Entropy, words: &[u64]) -> [u8; 16] {
     (u128::from(high) << 64 | u128::from(low)).to_le_bytes()
 }
 
-fn first_states(
-    groups: &[(GroupId, Membership)],
-) -> Result<BTreeMap<GroupId, GroupIndex>, OpenError> {
-    let mut states = BTreeMap::new();
-    for (group, membership) in groups {
-        let state = GroupIndex::from_checkpoint(&GroupCheckpoint {
-            hard_state: HardState::default(),
-            start: Position::START,
-            end: Position::START,
-            last_membership: Index(0),
-            membership: membership.clone(),
-            snapshot: None,
-        });
-        if states.insert(*group, state).is_some() {
-            return Err(OpenError::Group(*group));
-        }
-    }
-    Ok(states)
+/// A group as it begins.
+fn fresh(membership: Membership) -> GroupIndex {
+    GroupIndex::from_checkpoint(&GroupCheckpoint {
+        hard_state: HardState::default(),
+        start: Position::START,
+        end: Position::START,
+        last_membership: Index(0),
+        membership,
+        snapshot: None,
+    })
 }
 
 /// Removes what an interrupted bootstrap left, and nothing else.

@@ -80,6 +80,17 @@ pub enum OpenError {
     /// Proven data cannot be read. Nothing was touched.
     #[error("{0}")]
     Damaged(Box<Damage>),
+    /// The loss that was accepted is not the one that there is. Nothing was touched. Accept what is
+    /// lost, or repair it from peers.
+    #[error("the loss of {} to {} in group {group} was accepted, but: {damage}", .range.0, .range.1)]
+    LossNotAccepted {
+        /// The group named.
+        group: GroupId,
+        /// The range named.
+        range: (Index, Index),
+        /// What is lost.
+        damage: Box<Damage>,
+    },
     /// The disk has no room for the segment that every open begins.
     #[error("no room for a new segment: {source}")]
     DiskFull {
@@ -218,25 +229,10 @@ pub struct GroupDamage {
     pub end: Option<Position>,
     /// The snapshot that the log begins with is not known any more.
     pub snapshot_lost: bool,
-}
-
-impl GroupDamage {
-    /// What of the log is lost as far as known: the first missing index and the last one known of.
-    /// Where nobody knows of any, the index after the log's end stands for what there may have been.
-    /// [`OnDamage::AcceptLoss`](crate::OnDamage::AcceptLoss) must name exactly this. `log_end` is the
-    /// end of the batches before the first missing index.
-    pub(crate) fn loss(&self, log_end: Index) -> (Index, Index) {
-        let first = match self.missing.first() {
-            Some((first, _)) => *first,
-            None => log_end.next(),
-        };
-        let survivor = self.survivors.last().map_or(first, BatchHeader::last);
-        let missing = self.missing.last().map_or(first, |(_, last)| *last);
-        (
-            first,
-            first.max(self.floor.index).max(survivor).max(missing),
-        )
-    }
+    /// What of the log is lost as far as known: the first missing index, and the last one known of.
+    /// Where none is known to be missing, the index after the log's end stands for what there may
+    /// have been. [`OnDamage::AcceptLoss`](crate::OnDamage::AcceptLoss) must name exactly this.
+    pub loss: (Index, Index),
 }
 
 impl fmt::Display for GroupDamage {
@@ -253,7 +249,8 @@ impl fmt::Display for GroupDamage {
         if self.snapshot_lost {
             write!(f, "the snapshot before the log unknown, ")?;
         }
-        write!(f, "may have acknowledged up to {}", self.floor)
+        write!(f, "may have acknowledged up to {}", self.floor)?;
+        write!(f, ", loss {} to {}", self.loss.0, self.loss.1)
     }
 }
 

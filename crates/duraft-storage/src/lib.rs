@@ -6,6 +6,7 @@
 mod bootstrap;
 mod encode;
 mod errors;
+mod force;
 mod format;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -25,10 +26,11 @@ mod snapshot;
 mod thread;
 mod wal;
 
-pub use bootstrap::bootstrap;
+pub use bootstrap::{JoinAs, bootstrap, bootstrap_joining};
 pub use errors::{
     Contradiction, Damage, GroupDamage, Hole, OpenError, Poison, ReadError, WalError, WriteProblem,
 };
+pub use force::{ForceError, ForcedReport, ForcedVoters, force_configuration};
 pub use format::FormatError;
 pub use format::checksum::{BatchDamage, body_checksum, commands_body, verify};
 pub use format::record::{

@@ -4,7 +4,7 @@ use crate::format::payload::{CHECKPOINT_LEN_MAX, LOST_LEN_MAX, SNAPSHOT_LEN_MAX}
 use crate::format::record::DESCRIPTOR_LEN;
 use crate::format::{BLOCK_BYTES, FIXED_BLOCKS, align8, block, block_offset};
 use crate::repair::REPAIRS_MAX;
-use duraft_core::{MEMBERSHIP_BYTES_MAX, NodeId, mix64};
+use duraft_core::{GroupId, Index, MEMBERSHIP_BYTES_MAX, NodeId, mix64};
 use std::fmt;
 
 /// Identity of a cluster: blocks and messages of another one are refused.
@@ -54,6 +54,22 @@ pub enum OnDamage {
     Refuse,
     /// Write the damage down as durable state and open, so that peers can fill the gaps.
     RepairFromPeers,
+    /// Give up what a group has lost: for a single node, or where no peer has it. The group's log ends
+    /// before the first missing index, whatever survives behind it; later entries that may have been
+    /// lost, and a later term or vote, are taken for never written. **Commands that were acknowledged
+    /// are gone for good, and a node of a larger cluster that does this can lose them for all.**
+    ///
+    /// `range` must be what the damage report says of the group, see [`GroupDamage::loss`]: whoever
+    /// accepts a loss has read what it is. Other damaged groups are opened as for
+    /// [`OnDamage::RepairFromPeers`]. The log keeps a note of it ([`Repair`](crate::Repair)).
+    ///
+    /// [`GroupDamage::loss`]: crate::GroupDamage::loss
+    AcceptLoss {
+        /// The group.
+        group: GroupId,
+        /// First missing index and last index known of.
+        range: (Index, Index),
+    },
 }
 
 /// Leaves out one part of the format's defences, to show that the tests notice. Not for use.

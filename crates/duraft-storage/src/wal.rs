@@ -32,6 +32,7 @@ use crate::plan;
 use crate::pool::{Need, Pool, PoolStats};
 use crate::preparer::Preparer;
 use crate::reader::{Shared, WalReader};
+use crate::repair::Repair;
 use crate::segment::{Entry, Segment};
 use duraft_core::{GroupId, Index, SnapshotWrite, Write, WriteSeq};
 use duraft_disk::{DiskError, DiskLock};
@@ -207,14 +208,24 @@ impl Wal {
     /// Makes these writes durable, in order, as one group commit: when this returns `Ok`, they
     /// survive power loss. An error other than [`WalError::Poisoned`] leaves the log as it was.
     pub fn commit(&mut self, submissions: &[Submission]) -> Result<(), WalError> {
+        self.commit_noting(submissions, &[])
+    }
+
+    /// A commit with notes of what people decided, in the same block.
+    pub(crate) fn commit_noting(
+        &mut self,
+        submissions: &[Submission],
+        notes: &[(GroupId, Repair)],
+    ) -> Result<(), WalError> {
         self.check_alive()?;
         if submissions.is_empty() {
             return Ok(());
         }
-        let planned = {
+        let mut planned = {
             let index = self.shared.index.read();
             plan::check(&index, &self.written, submissions)?
         };
+        notes.iter().for_each(|_| planned.measure.add(0));
         let max = self.commit_bytes_fit();
         let records_fit = planned.measure.records + self.group_count() * 3 < RECORDS_MAX;
         if planned.measure.bytes() > max || !records_fit {
@@ -240,10 +251,14 @@ impl Wal {
                 submissions
                     .iter()
                     .for_each(|s| records_of(s, &index, &mut memberships, push));
+                for (group, note) in notes {
+                    push(Frame::of_repair(*group, note), &[]);
+                }
             },
         };
         self.write_block(content)?;
         self.apply(submissions);
+        self.note(notes);
         self.stats.commits += 1;
         self.stats.writes += submissions.len() as u64;
         self.stats.record_bytes += planned.measure.bytes();
@@ -346,6 +361,18 @@ impl Wal {
             .get_or_insert_with(|| Poison::from_disk(error))
             .clone();
         WalError::Poisoned(poison)
+    }
+
+    fn note(&self, notes: &[(GroupId, Repair)]) {
+        if notes.is_empty() {
+            return;
+        }
+        let mut index = self.shared.index.write();
+        for (group, note) in notes {
+            if let Some(state) = index.groups.get_mut(group) {
+                state.repaired(*note);
+            }
+        }
     }
 
     /// Brings the index up to what was just made durable.

@@ -105,7 +105,7 @@ pub(super) fn begin(
 }
 
 /// The number of this open. The other counters have room for another life, or nothing is opened.
-fn next_generation(layout: &Layout) -> Result<u32, OpenError> {
+pub(super) fn next_generation(layout: &Layout) -> Result<u32, OpenError> {
     let seen = &layout.seen;
     if seen.segment > COUNTERS_MAX || seen.commit > COUNTERS_MAX {
         return Err(OpenError::CountersExhausted);

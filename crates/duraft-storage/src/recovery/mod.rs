@@ -6,11 +6,13 @@
 //! | scan | [`scan`] | finds a segment's blocks, the proof of its length, its holes |
 //! | decide | [`decide`] | torn or corrupt, by a table; the chain of segments |
 //! | replay | [`replay`] | records to group states; what holes took |
+//! | accept | [`accept`] | gives up what was lost, where somebody says so |
 //! | fence | [`fence`] | the new segment, with the records that must move into it |
 //!
 //! Nothing on the disk changes before the fence, and the fence overwrites only a slot that nothing
 //! depends on. So a crash at any point leaves what the next open needs, and repeats it.
 
+mod accept;
 pub(crate) mod decide;
 mod fence;
 pub(crate) mod replay;
@@ -24,7 +26,7 @@ use crate::format::header::{SegmentEnd, StoreFile};
 use crate::format::{BLOCK_BYTES, FormatError};
 use crate::index::GroupIndex;
 use crate::options::{Ablation, ClusterId, Entropy, OnDamage, StoreIdentity, WalOptions};
-use crate::repair::Repair;
+use crate::repair::{Repair, RepairKind};
 use crate::segment::Segment;
 use crate::wal::Wal;
 use decide::{Layout, Part};
@@ -135,7 +137,7 @@ pub fn open(
         ..options
     };
     let seed = Seed::of(&file.store);
-    let tolerate = options.policy == OnDamage::RepairFromPeers;
+    let tolerate = options.policy != OnDamage::Refuse;
     let mut images = survey::survey(&*disk, seed, file.slot_bytes, tolerate)?;
     let slot_blocks = u32::try_from(file.slot_bytes / BLOCK_BYTES as u64)
         .map_err(|_| OpenError::StoreFile(slot_bytes_problem(&file)))?;
@@ -155,6 +157,16 @@ pub fn open(
     let refuse = options.policy == OnDamage::Refuse && !story.damage.is_none();
     if hopeless || refuse {
         return Err(OpenError::Damaged(Box::new(story.damage)));
+    }
+    if let OnDamage::AcceptLoss { group, range } = options.policy {
+        let note = Repair {
+            kind: RepairKind::LossAccepted,
+            first: range.0,
+            last: range.1,
+            generation: fence::next_generation(&layout)?,
+            wallclock_ns: entropy.wallclock_ns,
+        };
+        accept::accept(&mut story, group, note)?;
     }
     let problems = options.validate_for(expect, story.groups.len());
     if !problems.is_empty() {

@@ -524,7 +524,11 @@ pub(crate) fn damage_of(state: &GroupIndex, lost: Lost) -> GroupDamage {
             entries.filter(|header| header.first > *first).collect()
         }
     };
+    let first = missing.first().map(|(first, _)| *first);
+    let first = first.unwrap_or(state.log.end().index().next());
+    let known = state.log.end().index().max(lost.floor.index);
     GroupDamage {
+        loss: (first, first.max(known)),
         missing,
         survivors,
         lost_suffix: lost.suffix,

@@ -11,7 +11,7 @@ use duraft_storage::{
 const BLOCK: u64 = 4096;
 const SECTORS: u64 = BLOCK / 512;
 
-fn roomy() -> WalOptions {
+pub(crate) fn roomy() -> WalOptions {
     WalOptions {
         slot_bytes: 64 << 10,
         mark_every_commits: 1000,
@@ -19,7 +19,7 @@ fn roomy() -> WalOptions {
     }
 }
 
-fn repairing(options: &WalOptions) -> WalOptions {
+pub(crate) fn repairing(options: &WalOptions) -> WalOptions {
     WalOptions {
         policy: OnDamage::RepairFromPeers,
         ..options.clone()
@@ -27,7 +27,7 @@ fn repairing(options: &WalOptions) -> WalOptions {
 }
 
 /// The slot file that the log is being written to.
-fn tail_file(disk: &FaultDisk) -> String {
+pub(crate) fn tail_file(disk: &FaultDisk) -> String {
     let writes = disk
         .trace()
         .into_iter()
@@ -49,7 +49,7 @@ fn segment_files(disk: &FaultDisk) -> Vec<String> {
         .collect()
 }
 
-fn zero_block(disk: &FaultDisk, file: &str, block: u64) {
+pub(crate) fn zero_block(disk: &FaultDisk, file: &str, block: u64) {
     for sector in block * SECTORS..(block + 1) * SECTORS {
         disk.damage(file, &Rot::ZeroSector { sector })
             .expect("a place in the file");
@@ -58,7 +58,7 @@ fn zero_block(disk: &FaultDisk, file: &str, block: u64) {
 
 /// A log with a vote in term 1 and `count` batches of one command, each a commit of its own. The
 /// vote stands in block 3 of the tail (2 is the fence), batch `i` in block `3 + i`.
-fn filled(count: usize, options: &WalOptions) -> (FaultDisk, Wal, Writer, Vec<Batch>) {
+pub(crate) fn filled(count: usize, options: &WalOptions) -> (FaultDisk, Wal, Writer, Vec<Batch>) {
     let (disk, mut wal) = fresh(options);
     disk.start_trace();
     let mut writer = Writer::new(GROUP);
@@ -76,7 +76,7 @@ fn filled(count: usize, options: &WalOptions) -> (FaultDisk, Wal, Writer, Vec<Ba
     (disk, wal, writer, batches)
 }
 
-fn lost(disk: &FaultDisk, options: &WalOptions) -> Box<duraft_storage::Damage> {
+pub(crate) fn lost(disk: &FaultDisk, options: &WalOptions) -> Box<duraft_storage::Damage> {
     match reopen(disk, options, 99) {
         Err(OpenError::Damaged(damage)) => damage,
         Err(other) => panic!("{other}"),
@@ -121,6 +121,7 @@ fn a_receipt_takes_the_ambiguity_away() {
             last_membership: Index(0),
             end: Some(batches[4].header.position()),
             snapshot_lost: false,
+            loss: (Index(5), Index(5)),
         }
     );
 }

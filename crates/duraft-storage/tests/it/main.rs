@@ -11,5 +11,6 @@ mod group_log;
 mod life;
 mod model;
 mod snapshot;
+mod repair;
 mod support;
 mod threads;

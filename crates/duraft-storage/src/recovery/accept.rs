@@ -1,0 +1,88 @@
+//! Gives up what a group has lost, because somebody said so.
+
+use super::Story;
+use crate::errors::OpenError;
+use crate::index::GroupIndex;
+use crate::log::Shape;
+use crate::repair::Repair;
+use duraft_core::{GroupId, HardState, Index, Position, Term};
+
+/// Ends the group's damage by ending its log before the first missing index, if the note names what
+/// is lost. The store is changed by the fence, not here.
+pub(super) fn accept(story: &mut Story, group: GroupId, note: Repair) -> Result<(), OpenError> {
+    if story.damage.is_none() {
+        // Accepted in an earlier life, or there never was any.
+        return Ok(());
+    }
+    let range = (note.first, note.last);
+    let state = story.groups.get_mut(&group);
+    match (state, story.damage.groups.get(&group)) {
+        (Some(state), Some(damage)) if damage.loss == range && !damage.snapshot_lost => {
+            give_up(state);
+            state.repaired(note);
+        }
+        // Without its snapshot, what is left of a log is the end of a story: the node has to join anew.
+        _ => {
+            return Err(OpenError::LossNotAccepted {
+                group,
+                range,
+                damage: Box::new(std::mem::take(&mut story.damage)),
+            });
+        }
+    }
+    story.damage.groups.remove(&group);
+    Ok(())
+}
+
+fn give_up(state: &mut GroupIndex) {
+    let snapshot = state.snapshot.as_ref().map(|snapshot| snapshot.position);
+    // What is missing up to the snapshot is in it.
+    if let Some(at) = snapshot
+        && first_gap(&state.log).is_some_and(|gap| gap <= at.index())
+        && state.compact(&at).is_err()
+    {
+        restart(state);
+    }
+    if let Some(gap) = first_gap(&state.log) {
+        let keep = before(&state.log, gap);
+        state
+            .truncate(&keep)
+            .expect("the boundary before a gap is one of the log");
+        if snapshot.is_some_and(|at| keep.index() < at.index()) {
+            restart(state);
+        }
+    }
+    let vote_lost = state.lost.is_some_and(|lost| lost.vote);
+    let known = state.lost.map_or(Term(0), |lost| lost.floor.term);
+    let known = known.max(state.log.end().term()).max(state.hard_state.term);
+    if vote_lost || known > state.hard_state.term {
+        // At least in the terms it knows of, it votes for nobody twice.
+        state.hard_state = HardState {
+            term: known.next().unwrap_or(known),
+            vote: None,
+        };
+    }
+    state.lost = None;
+}
+
+/// The log begins and ends at the snapshot.
+fn restart(state: &mut GroupIndex) {
+    let Some(snapshot) = &state.snapshot else {
+        return;
+    };
+    state.log = Shape::new(snapshot.position, snapshot.position);
+    state.membership = snapshot.membership.clone();
+    state.memberships.clear();
+    state.membership_hint = Index(0);
+}
+
+fn first_gap<E: crate::log::Headed>(log: &Shape<E>) -> Option<Index> {
+    log.gaps().first().map(|(first, _)| *first)
+}
+
+fn before<E: crate::log::Headed>(log: &Shape<E>, gap: Index) -> Position {
+    let held = log.entries().iter().map(|entry| entry.header());
+    held.take_while(|header| header.first < gap)
+        .last()
+        .map_or(log.start(), |header| header.position())
+}
