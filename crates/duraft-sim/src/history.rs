@@ -1,6 +1,6 @@
 //! What happened on all nodes in all their lives, and what must be true of it.
 
-use duraft::{Outcome, ProposeError};
+use duraft::{Outcome, RequestError};
 use duraft_core::{BatchHeader, Digest, Incarnation, Index, LogId, NodeId, Position, Term};
 use std::collections::BTreeMap;
 
@@ -195,7 +195,7 @@ impl History {
                         applied.log_id
                     ));
                 }
-                (Some(Err(ProposeError::OutcomeUnknown { .. })), _) | (Some(Err(_)), None) => {}
+                (Some(Err(RequestError::OutcomeUnknown { .. })), _) | (Some(Err(_)), None) => {}
                 (Some(Err(error)), Some(at)) => {
                     return Err(format!(
                         "D3: command {command} at {at} was answered '{error}'"

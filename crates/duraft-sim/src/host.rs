@@ -4,13 +4,16 @@ use crate::config::SimConfig;
 use crate::recovered::RecoveredState;
 use bytes::Bytes;
 use duraft::{
-    Applier, ApplyBatch, ApplyContext, Driver, DriverInput, DriverOptions, StateMachine,
-    StepObserver,
+    Applier, ApplyBatch, ApplyContext, Driver, DriverInput, DriverOptions, SnapshotWork,
+    StateMachine, StepObserver,
 };
-use duraft_core::{Boot, HardState, Incarnation, Index, LogId, NodeId, Output, Raft, invariants};
+use duraft_core::{
+    Boot, HardState, Incarnation, Index, LogId, NodeId, Output, Raft, Term, invariants,
+};
 use duraft_disk::{DiskOp, FaultDisk};
 use duraft_storage::{Entropy, Pipeline, Preparer, StoreIdentity, Submission, WalReader};
 use std::collections::VecDeque;
+use std::io::{self, Read};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// See the module documentation.
@@ -83,6 +86,36 @@ impl StateMachine for Recorder {
             .map_or(u64::MAX, |b| u64::from_le_bytes(*b));
         self.0.lock().push((context.log_id, number));
         Bytes::copy_from_slice(&number.to_le_bytes())
+    }
+
+    fn snapshot(&self) -> SnapshotWork {
+        let applied = self.0.lock().clone();
+        Box::new(move |out| {
+            for (log_id, number) in applied {
+                for word in [log_id.term.0, log_id.index.0, number] {
+                    out.write_all(&word.to_le_bytes())?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn restore(&mut self, source: &mut dyn Read) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        source.read_to_end(&mut bytes)?;
+        let word = |b: &[u8]| {
+            b.first_chunk::<8>()
+                .map_or(u64::MAX, |b| u64::from_le_bytes(*b))
+        };
+        let entry = |b: &[u8]| {
+            let log_id = LogId {
+                term: Term(word(b)),
+                index: Index(word(&b[8..])),
+            };
+            (log_id, word(&b[16..]))
+        };
+        *self.0.lock() = bytes.chunks_exact(24).map(entry).collect();
+        Ok(())
     }
 }
 
@@ -231,6 +264,7 @@ impl Life {
             ..DriverOptions::default()
         };
         let commit_seen = raft.commit();
+        let (start, membership) = (raft.start(), raft.membership().clone());
         let mut driver = Driver::new(raft, generation, options);
         if config.check_invariants {
             driver.observe_steps(Box::new(inspector));
@@ -240,7 +274,7 @@ impl Life {
             reader: wal.reader(),
             preparer: wal.preparer(),
             pipeline: Pipeline::new(wal, config.wal.clone()),
-            applier: Applier::new(Box::new(Recorder(machine.clone()))),
+            applier: Applier::new(Box::new(Recorder(machine.clone())), start, membership),
             machine,
             broken,
             generation,

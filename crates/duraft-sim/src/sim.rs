@@ -7,7 +7,7 @@ use crate::config::{CERTAIN, SimConfig};
 use crate::history::History;
 use crate::host::{Host, Life, Shared};
 use bytes::Bytes;
-use duraft::{Answer, DriverInput, Effect, Outcome, Proposal, Responder, StopReason};
+use duraft::{Answer, DriverInput, Effect, Now, Outcome, Proposal, Responder, StopReason};
 use duraft_core::{
     Completion, Envelope, Event, Fault as CoreFault, Load, Membership, NodeId, RoleKind, mix64,
 };
@@ -16,6 +16,7 @@ use duraft_disk::{SplitMix64, Survival};
 use duraft_storage::{ClusterId, Entropy, PipelineEvent, StoreIdentity};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use report::{Report, Violation};
 
@@ -363,11 +364,8 @@ impl Sim {
         let answers = self.answers.clone();
         let responder = Responder::call(move |outcome| answers.lock().push((number, outcome)));
         let patience = self.between(5, 200);
-        let proposal = Proposal {
-            command: Bytes::from(command),
-            deadline: Some(self.now / SimConfig::TICK + patience),
-            responder,
-        };
+        let deadline = Some(self.now / SimConfig::TICK + patience);
+        let proposal = Proposal::plain(Bytes::from(command), deadline, responder);
         self.input(host, DriverInput::Propose(proposal));
     }
 
@@ -399,13 +397,16 @@ impl Sim {
 
     /// One turn of a driver, and all its effects.
     fn turn(&mut self, host: usize) -> Step {
-        let tick = self.now / SimConfig::TICK;
+        let now = Now {
+            tick: self.now / SimConfig::TICK,
+            boottime: Duration::from_nanos(self.now),
+        };
         let mut effects = Vec::new();
         let Some(life) = &mut self.hosts[host].life else {
             return Ok(());
         };
         life.turn_due = false;
-        life.driver.turn(tick, &mut life.inputs, &mut effects);
+        life.driver.turn(now, &mut life.inputs, &mut effects);
         self.report.turns += 1;
         if let Some(broken) = life.broken() {
             return Err(format!("node {}: {broken}", host + 1));
@@ -448,6 +449,15 @@ impl Sim {
                 self.plan(delay, Happening::Load { host, life, load });
             }
             Effect::Fail(responder, error) => responder.answer(Err(error)),
+            effect @ (Effect::Read(_) | Effect::FailRead(..) | Effect::Answer(..)) => {
+                return Err(format!("node {}: nobody asked for {effect:?}", host + 1));
+            }
+            effect @ (Effect::SendSnapshot { .. } | Effect::InstallSnapshot(_)) => {
+                return Err(format!(
+                    "node {}: nobody takes snapshots: {effect:?}",
+                    host + 1
+                ));
+            }
             Effect::Event(Event::Role { role, term, .. }) => {
                 if role == RoleKind::Leader {
                     self.report.elections += 1;

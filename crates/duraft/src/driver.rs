@@ -1,7 +1,7 @@
 //! The driver: one of the two deterministic loops. It owns the core, gives it what happened and
 //! routes what the core wants done.
 //!
-//! It knows no thread, socket, file or clock: [`Driver::turn`] is told the tick count and appends
+//! It knows no thread, socket, file or clock: [`Driver::turn`] is told the time and appends
 //! [`Effect`]s. The runtime's raft thread and the simulator call the same function.
 //!
 //! What it adds to the core:
@@ -11,21 +11,32 @@
 //!   index)` is *applied* when that very entry is applied, *superseded* when an entry of another
 //!   term is applied there, or when an entry of a later term is applied before it: whoever holds the
 //!   committed later entry can no longer hold the command behind it (log matching), so it can never
-//!   be committed. Until one of these happens the outcome is unknown, also when leadership is lost.
+//!   be committed. Until one of these happens the outcome is unknown, also when leadership is lost,
+//!   and it stays unknown where a leader's snapshot covers the place;
+//! - for reads that a lease vouches for, the time until which it does: counted from when the
+//!   heartbeat round was sent, on a clock that counts suspend (RULES.md 26).
 //!
 //! Bounds: at most [`DriverOptions::commands_max`] commands are unanswered here, at most
-//! [`DriverOptions::batches_in_flight_max`] own batches are in the log without being applied.
+//! [`DriverOptions::batches_in_flight_max`] own batches are in the log without being applied; the
+//! core bounds the reads.
+
+mod commands;
+mod reads;
 
 use crate::apply::ApplyBatch;
-use crate::outcome::{ProposeError, RejectReason, StopReason, UnknownReason};
+use crate::outcome::{RejectReason, RequestError, StopReason, UnknownReason};
+use crate::reads::{ReadJob, ReadRequest, ReadWork};
 use crate::responder::Responder;
+use crate::sessions::{SessionCommand, SessionId, SessionLimits, Tag};
 use bytes::Bytes;
+use commands::{Held, Waiter};
 use duraft_core::{
-    Batch, Completion, Envelope, Event, Index, Input, Load, LogId, NodeId, Output, ProposalId,
-    Raft, Reject, Response, RoleKind, Term, Write,
+    Completion, Envelope, Event, Index, Input, Leave, Load, LogId, MemberChange, NodeId, Output,
+    ProposalId, Raft, Response, RoleKind, Snapshot, Term, Write,
 };
-use duraft_storage::commands_body;
+use reads::SentRounds;
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 /// One thing that happened to the node.
 #[derive(Debug)]
@@ -34,6 +45,12 @@ pub enum DriverInput {
     Received(Envelope),
     /// A client's command.
     Propose(Proposal),
+    /// A client's linearizable read.
+    Read(ReadRequest),
+    /// A wish about membership or leadership.
+    Admin(Admin),
+    /// The bulk connection to a peer was lost, and what was sent on it may be.
+    Unreachable(NodeId),
     /// Something the runtime was asked to do is done.
     Completed {
         /// The opening of the store in which it was asked for.
@@ -48,15 +65,116 @@ pub enum DriverInput {
 /// A command and the way back to its client.
 #[derive(Debug)]
 pub struct Proposal {
-    /// The command.
-    pub command: Bytes,
+    command: Bytes,
+    tag: Tag,
     /// Tick at which the client stops waiting.
-    pub deadline: Option<u64>,
-    /// The way back.
-    pub responder: Responder,
+    deadline: Option<u64>,
+    responder: Responder,
 }
 
-/// One thing to do. Each kind is to be done in order; kinds are independent of each other.
+impl Proposal {
+    /// A command that takes effect as often as it is committed.
+    pub fn plain(command: Bytes, deadline: Option<u64>, responder: Responder) -> Proposal {
+        Proposal {
+            command,
+            tag: Tag::Plain,
+            deadline,
+            responder,
+        }
+    }
+
+    /// A command that takes effect at most once, however often it is committed.
+    pub fn numbered(
+        command: SessionCommand,
+        deadline: Option<u64>,
+        responder: Responder,
+    ) -> Proposal {
+        Proposal {
+            tag: Tag::Numbered {
+                session: command.session,
+                number: command.number,
+                acknowledged: command.acknowledged,
+            },
+            command: command.command,
+            deadline,
+            responder,
+        }
+    }
+
+    /// Opens a session, whose id is the index at which this is applied.
+    pub fn open_session(
+        limits: SessionLimits,
+        deadline: Option<u64>,
+        responder: Responder,
+    ) -> Proposal {
+        Proposal {
+            command: Bytes::new(),
+            tag: Tag::Open(limits),
+            deadline,
+            responder,
+        }
+    }
+
+    /// Closes a session.
+    pub fn close_session(
+        session: SessionId,
+        deadline: Option<u64>,
+        responder: Responder,
+    ) -> Proposal {
+        Proposal {
+            command: Bytes::new(),
+            tag: Tag::Close(session),
+            deadline,
+            responder,
+        }
+    }
+
+    /// Gives the client its one answer without proposing anything.
+    pub(crate) fn refuse(self, error: RequestError) {
+        self.responder.answer(Err(error));
+    }
+}
+
+/// A wish about membership or leadership. Those that leave a batch in the log are answered when it is
+/// applied.
+#[derive(Debug)]
+pub enum Admin {
+    /// Change the membership.
+    Change {
+        /// All of it at once.
+        changes: Vec<MemberChange>,
+        /// How a joint membership that this leads to is left.
+        leave: Leave,
+        /// Tick at which the client stops waiting.
+        deadline: Option<u64>,
+        /// The way back.
+        responder: Responder,
+    },
+    /// Leave a joint membership.
+    LeaveJoint {
+        /// Tick at which the client stops waiting.
+        deadline: Option<u64>,
+        /// The way back.
+        responder: Responder,
+    },
+    /// Hand leadership to a voter.
+    Transfer {
+        /// The voter.
+        to: NodeId,
+        /// The way back.
+        responder: Responder<()>,
+    },
+    /// Give leadership up.
+    StepDown {
+        /// The way back.
+        responder: Responder<()>,
+    },
+    /// Forget who leads.
+    ForgetLeader,
+}
+
+/// One thing to do. Each kind is to be done in order; `Apply`, `Read` and `InstallSnapshot` are one
+/// kind, all others are independent of each other.
 #[derive(Debug)]
 pub enum Effect {
     /// Make this durable after all earlier ones, then report [`Completion::Persisted`].
@@ -65,14 +183,40 @@ pub enum Effect {
     Send(Envelope),
     /// Apply these committed batches, answer their clients, then report [`Completion::Applied`].
     Apply(Vec<ApplyBatch>),
+    /// Read from the state machine when it has applied an index.
+    Read(ReadWork),
     /// Read stored batches, then report [`Completion::Loaded`].
     Load(Load),
+    /// Send a snapshot, report [`Completion::SnapshotSending`].
+    SendSnapshot {
+        /// The peer.
+        to: NodeId,
+        /// The term this node leads.
+        term: Term,
+        /// What to send.
+        snapshot: Snapshot,
+    },
+    /// Replace the replicated state by this snapshot, then report [`Completion::Applied`].
+    InstallSnapshot(Snapshot),
     /// Tell the client that its command was not applied, or that nobody knows.
-    Fail(Responder, ProposeError),
+    Fail(Responder, RequestError),
+    /// Tell the client that nothing was read.
+    FailRead(ReadJob, RequestError),
+    /// Tell the client how a transfer or step-down ended.
+    Answer(Responder<()>, Result<(), RequestError>),
     /// Tell observers.
     Event(Event),
-    /// The driver has stopped for good; nothing but failed commands follows.
+    /// The driver has stopped for good; nothing but failed requests follows.
     Stopped(StopReason),
+}
+
+/// What time it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Now {
+    /// Ticks since some moment in this life.
+    pub tick: u64,
+    /// Time since some moment, on a clock that goes on while the machine is suspended.
+    pub boottime: Duration,
 }
 
 /// Limits of the driver.
@@ -80,7 +224,8 @@ pub enum Effect {
 pub struct DriverOptions {
     /// Largest batch body, as in the core's configuration.
     pub max_batch_bytes: u32,
-    /// Number stored with each batch to tell how its commands are encoded; never read here.
+    /// Number stored with each batch to tell how its commands are encoded; never read here. Below
+    /// [`TAGGED_CODEC`](crate::TAGGED_CODEC).
     pub codec: u16,
     /// Most commands without an outcome.
     pub commands_max: usize,
@@ -92,6 +237,9 @@ pub struct DriverOptions {
     /// Most ticks given to the core in one turn. What a long pause adds beyond is dropped: the
     /// node's own pause is no proof of anybody's silence.
     pub ticks_per_turn_max: u64,
+    /// How long a heartbeat round that a quorum answered vouches for reads, counted from when it was
+    /// sent; none where leases are off.
+    pub lease: Option<Duration>,
 }
 
 impl Default for DriverOptions {
@@ -103,6 +251,7 @@ impl Default for DriverOptions {
             batches_in_flight_max: 16,
             leaderless_ticks_max: 40,
             ticks_per_turn_max: 2,
+            lease: None,
         }
     }
 }
@@ -118,15 +267,21 @@ pub struct Driver {
     raft: Raft,
     generation: u64,
     options: DriverOptions,
-    now: u64,
+    now: Now,
     /// Commands that have not been given to the core, oldest first.
     held: VecDeque<Held>,
     /// Batches given to the core that have no place yet.
     proposed: BTreeMap<ProposalId, Vec<Waiter>>,
     /// Batches with a place in the log, by their first entry; not applied yet.
     placed: BTreeMap<(Index, Term), Vec<Waiter>>,
+    /// Reads that the core has not answered.
+    reads: BTreeMap<ProposalId, ReadRequest>,
+    /// When the heartbeat rounds of this leader were sent.
+    rounds: SentRounds,
+    /// Transfers and step-downs that the core has not answered.
+    handovers: BTreeMap<ProposalId, Responder<()>>,
     next_proposal: ProposalId,
-    /// Commands in the three collections above whose clients wait.
+    /// Commands in the first three collections above whose clients wait.
     waiting: usize,
     /// No deadline is earlier than this.
     earliest_deadline: Option<u64>,
@@ -135,20 +290,6 @@ pub struct Driver {
     stopped: Option<StopReason>,
     outputs: Vec<Output>,
     observer: Option<Box<dyn StepObserver>>,
-}
-
-#[derive(Debug)]
-struct Held {
-    command: Bytes,
-    since: u64,
-    waiter: Waiter,
-}
-
-/// A client that waits; `None` once it was told that its time is over.
-#[derive(Debug)]
-struct Waiter {
-    responder: Option<Responder>,
-    deadline: Option<u64>,
 }
 
 /// What can be done with commands now.
@@ -175,10 +316,13 @@ impl Driver {
             raft,
             generation,
             options,
-            now: 0,
+            now: Now::default(),
             held: VecDeque::new(),
             proposed: BTreeMap::new(),
             placed: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            rounds: SentRounds::default(),
+            handovers: BTreeMap::new(),
             next_proposal: ProposalId(1),
             waiting: 0,
             earliest_deadline: None,
@@ -199,6 +343,11 @@ impl Driver {
         &self.raft
     }
 
+    /// The opening of the store that the core was started from.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Why the driver stopped, if it has.
     pub fn stopped(&self) -> Option<&StopReason> {
         self.stopped.as_ref()
@@ -209,19 +358,27 @@ impl Driver {
         self.waiting
     }
 
-    /// Takes in everything that happened, then lets time pass up to tick `now`, then proposes what
-    /// can be proposed. Messages come before ticks so that a heartbeat that waited in the queue
-    /// while this node was paused counts before the pause does.
+    /// Reads whose clients wait here. Those handed over for reading are not counted.
+    pub fn waiting_reads(&self) -> usize {
+        self.reads.len()
+    }
+
+    /// Takes in everything that happened, then lets time pass up to `now`, then proposes what can be
+    /// proposed. Messages come before ticks so that a heartbeat that waited in the queue while this
+    /// node was paused counts before the pause does.
+    ///
+    /// `now` is the time at which the turn begins or earlier, so that nothing is sent before it.
     pub fn turn(
         &mut self,
-        now: u64,
+        now: Now,
         inputs: &mut VecDeque<DriverInput>,
         effects: &mut Vec<Effect>,
     ) {
+        self.now.boottime = self.now.boottime.max(now.boottime);
         while let Some(input) = inputs.pop_front() {
             self.take(input, effects);
         }
-        self.pass_time(now, effects);
+        self.pass_time(now.tick, effects);
         self.propose_held(effects);
     }
 
@@ -229,6 +386,9 @@ impl Driver {
         match input {
             DriverInput::Received(envelope) => self.step(Input::Received(envelope), effects),
             DriverInput::Propose(proposal) => self.hold(proposal, effects),
+            DriverInput::Read(request) => self.ask(request, effects),
+            DriverInput::Admin(admin) => self.administer(admin, effects),
+            DriverInput::Unreachable(peer) => self.step(Input::Unreachable { peer }, effects),
             DriverInput::Completed {
                 generation,
                 completion,
@@ -242,124 +402,17 @@ impl Driver {
         }
     }
 
-    /// Queues a command, or refuses it with certainty.
-    fn hold(&mut self, proposal: Proposal, effects: &mut Vec<Effect>) {
-        let len = proposal.command.len() as u64;
-        let max = u64::from(self.options.max_batch_bytes).saturating_sub(OFFSET_BYTES);
-        let refusal = if self.stopped.is_some() {
-            Some(rejected(RejectReason::Stopped, None))
-        } else if len > max {
-            Some(rejected(RejectReason::TooLarge { len, max }, None))
-        } else if self.waiting >= self.options.commands_max {
-            Some(ProposeError::Busy)
-        } else {
-            None
-        };
-        if let Some(error) = refusal {
-            effects.push(Effect::Fail(proposal.responder, error));
-            return;
-        }
-        self.waiting += 1;
-        self.note_deadline(proposal.deadline);
-        self.held.push_back(Held {
-            command: proposal.command,
-            since: self.now,
-            waiter: Waiter {
-                responder: Some(proposal.responder),
-                deadline: proposal.deadline,
-            },
-        });
-    }
-
     fn pass_time(&mut self, now: u64, effects: &mut Vec<Effect>) {
-        let elapsed = now.saturating_sub(self.now);
-        self.now = self.now.max(now);
+        let elapsed = now.saturating_sub(self.now.tick);
+        self.now.tick = self.now.tick.max(now);
         for _ in 0..elapsed.min(self.options.ticks_per_turn_max) {
             self.step(Input::Tick, effects);
         }
         if elapsed > 0 {
             self.end_leaderless_waits(effects);
         }
-        if self.earliest_deadline.is_some_and(|at| at <= self.now) {
+        if self.earliest_deadline.is_some_and(|at| at <= self.now.tick) {
             self.end_expired_waits(effects);
-        }
-    }
-
-    /// A command that found no leader for long is rejected: it was never given to the core.
-    fn end_leaderless_waits(&mut self, effects: &mut Vec<Effect>) {
-        if !matches!(self.audience(), Audience::Nobody) {
-            return;
-        }
-        let patience = self.options.leaderless_ticks_max;
-        while self
-            .held
-            .front()
-            .is_some_and(|h| self.now - h.since >= patience)
-        {
-            if let Some(held) = self.held.pop_front() {
-                self.fail(
-                    held.waiter,
-                    rejected(RejectReason::NotLeader, None),
-                    effects,
-                );
-            }
-        }
-    }
-
-    /// Ends the waits whose deadline has come: certainly without effect where the core does not have
-    /// the command yet, unknown where it has.
-    fn end_expired_waits(&mut self, effects: &mut Vec<Effect>) {
-        let now = self.now;
-        let expired = |waiter: &Waiter| waiter.deadline.is_some_and(|at| at <= now);
-        let mut kept = VecDeque::with_capacity(self.held.len());
-        for held in std::mem::take(&mut self.held) {
-            if expired(&held.waiter) {
-                self.fail(held.waiter, rejected(RejectReason::Expired, None), effects);
-            } else {
-                kept.push_back(held);
-            }
-        }
-        self.held = kept;
-        let in_log = self.proposed.values_mut().chain(self.placed.values_mut());
-        let mut earliest = None;
-        for waiter in in_log.flatten() {
-            if waiter.responder.is_none() {
-                continue;
-            }
-            if expired(waiter) {
-                let responder = waiter.responder.take();
-                self.waiting -= 1;
-                effects
-                    .extend(responder.map(|r| Effect::Fail(r, unknown(UnknownReason::Deadline))));
-            } else {
-                earliest = earlier(earliest, waiter.deadline);
-            }
-        }
-        for held in &self.held {
-            earliest = earlier(earliest, held.waiter.deadline);
-        }
-        self.earliest_deadline = earliest;
-    }
-
-    /// Packs held commands into batches and proposes them, as far as the window allows.
-    fn propose_held(&mut self, effects: &mut Vec<Effect>) {
-        while !self.held.is_empty() {
-            match self.audience() {
-                Audience::Here => {
-                    let in_flight = self.proposed.len() + self.placed.len();
-                    if in_flight >= self.options.batches_in_flight_max.max(1) {
-                        return;
-                    }
-                    self.propose_batch(effects);
-                }
-                Audience::At(leader) => {
-                    let error = rejected(RejectReason::NotLeader, Some(leader));
-                    for held in std::mem::take(&mut self.held) {
-                        self.fail(held.waiter, error.clone(), effects);
-                    }
-                }
-                Audience::Nobody => return,
-            }
         }
     }
 
@@ -375,32 +428,56 @@ impl Driver {
         }
     }
 
-    /// Proposes one batch of as many held commands as fit.
-    fn propose_batch(&mut self, effects: &mut Vec<Effect>) {
-        let max = u64::from(self.options.max_batch_bytes);
-        let mut body_len = 0;
-        let mut commands = Vec::new();
-        let mut waiters = Vec::new();
-        while let Some(held) = self.held.front() {
-            body_len += cost_of(&held.command);
-            if body_len > max {
-                break;
+    fn administer(&mut self, admin: Admin, effects: &mut Vec<Effect>) {
+        let id = self.take_id();
+        match admin {
+            Admin::Change {
+                changes,
+                leave,
+                deadline,
+                responder,
+            } => {
+                self.await_place(id, responder, deadline, effects);
+                let input = Input::ChangeMembership { id, changes, leave };
+                self.step(input, effects);
             }
-            if let Some(held) = self.held.pop_front() {
-                commands.push(held.command);
-                waiters.push(held.waiter);
+            Admin::LeaveJoint {
+                deadline,
+                responder,
+            } => {
+                self.await_place(id, responder, deadline, effects);
+                self.step(Input::LeaveJoint { id }, effects);
             }
+            Admin::Transfer { to, responder } => {
+                self.await_handover(id, responder, effects);
+                self.step(Input::TransferLeadership { id, to }, effects);
+            }
+            Admin::StepDown { responder } => {
+                self.await_handover(id, responder, effects);
+                self.step(Input::StepDown { id }, effects);
+            }
+            Admin::ForgetLeader => self.step(Input::ForgetLeader, effects),
         }
-        assert!(
-            !commands.is_empty(),
-            "hold() refuses a command that fits no batch"
-        );
-        let body = commands_body(commands.iter().map(|c| &c[..]), self.options.codec)
-            .expect("commands were packed within max_batch_bytes, at least one of them");
+    }
+
+    fn await_handover(
+        &mut self,
+        id: ProposalId,
+        responder: Responder<()>,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.stopped.is_some() {
+            let stopped = Err(rejected(RejectReason::Stopped, None));
+            effects.push(Effect::Answer(responder, stopped));
+        } else {
+            self.handovers.insert(id, responder);
+        }
+    }
+
+    fn take_id(&mut self) -> ProposalId {
         let id = self.next_proposal;
         self.next_proposal = ProposalId(id.0 + 1);
-        self.proposed.insert(id, waiters);
-        self.step(Input::Propose { id, body }, effects);
+        id
     }
 
     /// Gives the core one input and routes what it wants done.
@@ -422,11 +499,21 @@ impl Driver {
     fn route(&mut self, output: Output, effects: &mut Vec<Effect>) {
         match output {
             Output::Persist(write) => effects.push(Effect::Persist(write)),
-            Output::Send(envelope) => effects.push(Effect::Send(envelope)),
+            Output::Send(envelope) => {
+                if self.options.lease.is_some() {
+                    self.rounds.note(&envelope, self.now.boottime);
+                }
+                effects.push(Effect::Send(envelope));
+            }
             Output::Apply(batches) => self.apply(batches, effects),
             Output::Load(load) => effects.push(Effect::Load(load)),
-            Output::ReadReady { .. } | Output::SendSnapshot { .. } | Output::InstallSnapshot(_) => {
-                unreachable!("the core does not send this yet")
+            Output::ReadReady { id, index, lease } => self.ready(id, index, lease, effects),
+            Output::SendSnapshot { to, term, snapshot } => {
+                effects.push(Effect::SendSnapshot { to, term, snapshot });
+            }
+            Output::InstallSnapshot(snapshot) => {
+                self.pass_over(snapshot.position.id, effects);
+                effects.push(Effect::InstallSnapshot(snapshot));
             }
             Output::Respond(response) => self.respond(response, effects),
             Output::Changed(event) => {
@@ -440,102 +527,23 @@ impl Driver {
 
     fn respond(&mut self, response: Response, effects: &mut Vec<Effect>) {
         match response {
-            Response::Done { .. } => unreachable!("the core does not send this yet"),
-            Response::Appended { id, first, count } => {
-                let Some(waiters) = self.proposed.remove(&id) else {
-                    return;
-                };
-                assert_eq!(
-                    waiters.len(),
-                    count as usize,
-                    "one waiter per entry of the batch"
-                );
-                let before = self.placed.insert((first.index, first.term), waiters);
-                assert!(before.is_none(), "a leader gives a place once per term");
+            Response::Appended { id, first, count } => self.place(id, first, count),
+            Response::Done { id } => {
+                if let Some(responder) = self.handovers.remove(&id) {
+                    effects.push(Effect::Answer(responder, Ok(())));
+                }
             }
             Response::Rejected { id, reason, leader } => {
-                let error = match reason {
-                    Reject::NotLeader => rejected(RejectReason::NotLeader, leader),
-                    Reject::UncommittedLimit => ProposeError::Busy,
-                    Reject::IndexExhausted => rejected(RejectReason::IndexExhausted, None),
-                    Reject::Halted => rejected(RejectReason::Stopped, leader),
-                    Reject::Unsupported => rejected(RejectReason::Unsupported, None),
-                    Reject::TransferInProgress
-                    | Reject::TransferTimedOut
-                    | Reject::TransferTarget
-                    | Reject::LostLeadership
-                    | Reject::MembershipInFlight
-                    | Reject::NotYetCommittedInTerm
-                    | Reject::Change(_)
-                    | Reject::NotJoint
-                    | Reject::StorageSaturated
-                    | Reject::UnappliedLimit
-                    | Reject::ReadLimit => ProposeError::Busy,
-                    Reject::TooLarge | Reject::Malformed => {
-                        panic!("the driver proposed a batch that breaks the rules: {reason:?}")
-                    }
-                };
+                let error = RequestError::refused(reason, leader);
                 for waiter in self.proposed.remove(&id).into_iter().flatten() {
                     self.fail(waiter, error.clone(), effects);
                 }
-            }
-        }
-    }
-
-    /// Joins committed batches with the clients that wait for them, and ends the waits that these
-    /// batches decide the other way.
-    fn apply(&mut self, batches: Vec<Batch>, effects: &mut Vec<Effect>) {
-        let mut work = Vec::with_capacity(batches.len());
-        for batch in batches {
-            let header = batch.header;
-            assert_eq!(
-                header.first,
-                self.applied_or_before(header.first).next(),
-                "committed entries come without a gap"
-            );
-            let waiters = self.placed.remove(&(header.first, header.term));
-            self.supersede(&batch, effects);
-            let waiters = waiters.unwrap_or_default();
-            assert!(
-                waiters.is_empty() || waiters.len() == header.count as usize,
-                "(term, index) names one batch"
-            );
-            self.waiting -= waiters.iter().filter(|w| w.responder.is_some()).count();
-            work.push(ApplyBatch {
-                batch,
-                responders: waiters.into_iter().map(|w| w.responder).collect(),
-            });
-            self.applied = header.last_id();
-        }
-        effects.push(Effect::Apply(work));
-    }
-
-    /// The last applied index; before the first apply of a life, whatever precedes `first`.
-    fn applied_or_before(&self, first: Index) -> Index {
-        if self.applied == LogId::default() {
-            first.previous()
-        } else {
-            self.applied.index
-        }
-    }
-
-    /// Rejects what `batch` makes impossible: other terms' places inside it, and earlier terms'
-    /// places behind it.
-    fn supersede(&mut self, batch: &Batch, effects: &mut Vec<Effect>) {
-        let (last, term) = (batch.header.last(), batch.header.term);
-        if self.placed.is_empty() {
-            return;
-        }
-        let lost: Vec<(Index, Term)> = self
-            .placed
-            .keys()
-            .filter(|(index, placed_term)| *index <= last || *placed_term < term)
-            .copied()
-            .collect();
-        let leader = self.raft.leader();
-        for key in lost {
-            for waiter in self.placed.remove(&key).into_iter().flatten() {
-                self.fail(waiter, rejected(RejectReason::Superseded, leader), effects);
+                if let Some(request) = self.reads.remove(&id) {
+                    effects.push(Effect::FailRead(request.job, error.clone()));
+                }
+                if let Some(responder) = self.handovers.remove(&id) {
+                    effects.push(Effect::Answer(responder, Err(error)));
+                }
             }
         }
     }
@@ -555,14 +563,15 @@ impl Driver {
             self.fail(waiter, unknown(UnknownReason::Stopped), effects);
         }
         assert_eq!(self.waiting, 0, "every command has got its outcome");
-        effects.push(Effect::Stopped(reason));
-    }
-
-    fn fail(&mut self, waiter: Waiter, error: ProposeError, effects: &mut Vec<Effect>) {
-        if let Some(responder) = waiter.responder {
-            self.waiting -= 1;
-            effects.push(Effect::Fail(responder, error));
+        for request in std::mem::take(&mut self.reads).into_values() {
+            let stopped = rejected(RejectReason::Stopped, None);
+            effects.push(Effect::FailRead(request.job, stopped));
         }
+        for responder in std::mem::take(&mut self.handovers).into_values() {
+            let stopped = Err(unknown(UnknownReason::Stopped));
+            effects.push(Effect::Answer(responder, stopped));
+        }
+        effects.push(Effect::Stopped(reason));
     }
 
     fn note_deadline(&mut self, deadline: Option<u64>) {
@@ -570,19 +579,12 @@ impl Driver {
     }
 }
 
-/// Bytes of one command's entry in the offset table of a batch body.
-const OFFSET_BYTES: u64 = 4;
-
-fn cost_of(command: &Bytes) -> u64 {
-    OFFSET_BYTES + command.len() as u64
+fn rejected(reason: RejectReason, leader: Option<NodeId>) -> RequestError {
+    RequestError::Rejected { reason, leader }
 }
 
-fn rejected(reason: RejectReason, leader: Option<NodeId>) -> ProposeError {
-    ProposeError::Rejected { reason, leader }
-}
-
-fn unknown(why: UnknownReason) -> ProposeError {
-    ProposeError::OutcomeUnknown { why }
+fn unknown(why: UnknownReason) -> RequestError {
+    RequestError::OutcomeUnknown { why }
 }
 
 /// The earlier of two deadlines, where none is later than all.

@@ -2,7 +2,9 @@
 //!
 //! ```no_run
 //! use bytes::Bytes;
-//! use duraft::{ApplyContext, ClusterId, Membership, Node, NodeId, NodeOptions, StateMachine};
+//! use duraft::{ApplyContext, ClusterId, Membership, Node, NodeId, NodeOptions};
+//! use duraft::{SnapshotWork, StateMachine};
+//! use std::io::{self, Read};
 //!
 //! struct Counter(u64);
 //!
@@ -10,6 +12,18 @@
 //!     fn apply(&mut self, _context: ApplyContext, command: &[u8]) -> Bytes {
 //!         self.0 += command.len() as u64;
 //!         Bytes::copy_from_slice(&self.0.to_le_bytes())
+//!     }
+//!
+//!     fn snapshot(&self) -> SnapshotWork {
+//!         let view = self.0.to_le_bytes();
+//!         Box::new(move |out| out.write_all(&view))
+//!     }
+//!
+//!     fn restore(&mut self, source: &mut dyn Read) -> io::Result<()> {
+//!         let mut bytes = [0; 8];
+//!         source.read_exact(&mut bytes)?;
+//!         self.0 = u64::from_le_bytes(bytes);
+//!         Ok(())
 //!     }
 //! }
 //!
@@ -28,24 +42,30 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+mod clock;
 mod driver;
 mod events;
 mod node;
 mod options;
 mod outcome;
 mod queue;
+mod reads;
 mod responder;
 mod runtime;
+mod session;
+mod sessions;
 mod status;
 mod transport;
 #[doc(hidden)]
 pub mod wire;
 
-pub use apply::{Answer, Applier, ApplyBatch, ApplyContext, StateMachine};
-pub use driver::{Driver, DriverInput, DriverOptions, Effect, Proposal, StepObserver};
+pub use apply::{
+    Answer, Applier, ApplyBatch, ApplyContext, SnapshotView, SnapshotWork, StateMachine,
+};
+pub use driver::{Admin, Driver, DriverInput, DriverOptions, Effect, Now, Proposal, StepObserver};
 pub use duraft_core::{
-    Config, Fault, GroupId, Incarnation, Index, LogId, Membership, MembershipProblem, NodeId,
-    RoleKind, Term,
+    ChangeError, Config, Fault, GroupId, Incarnation, Index, Lease, Leave, LogId, MemberChange,
+    Membership, MembershipProblem, NodeId, Promotion, ReadBasis, RoleKind, Term,
 };
 pub use duraft_disk::{Disk, RealDisk};
 pub use duraft_storage::{ClusterId, OpenError, WalOptions};
@@ -53,9 +73,16 @@ pub use events::{Events, EventsError, NodeEvent, Positioned};
 pub use node::{Node, StartError};
 pub use options::{Network, NodeOptions, OptionProblem};
 pub use outcome::{
-    Applied, Outcome, ProposeError, ProposeErrorKind, RejectReason, StopReason, UnknownReason,
+    Applied, BusyReason, Outcome, RejectReason, RequestError, RequestErrorKind, StopReason,
+    UnknownReason,
 };
-pub use responder::{ProposeFuture, Responder};
+pub use reads::{ReadDone, ReadJob, ReadRequest, ReadWork};
+pub use responder::{Pending, ProposeFuture, Responder};
 pub use runtime::load_error;
+pub use session::Session;
+pub use sessions::{
+    ANSWERS_MAX, SESSIONS_MAX, SessionCommand, SessionId, SessionLimits, SessionsError,
+    TAGGED_CODEC,
+};
 pub use status::{Counters, Status};
 pub use transport::{Inbox, InboxClosed, Local, TcpOptions, TcpStats, TcpTransport, Transport};

@@ -17,15 +17,18 @@
 //!   that was answered.
 
 use crate::apply::StateMachine;
-use crate::driver::{DriverInput, Proposal};
+use crate::driver::{Admin, DriverInput, Proposal};
 use crate::events::Events;
 use crate::options::{NodeOptions, OptionProblem};
-use crate::outcome::{Outcome, ProposeError, RejectReason, StopReason, UnknownReason};
-use crate::responder::{ProposeFuture, Responder};
+use crate::outcome::{BusyReason, Outcome, RejectReason, RequestError, StopReason, UnknownReason};
+use crate::reads::{ReadJob, ReadRequest};
+use crate::responder::{Pending, ProposeFuture, Responder};
 use crate::runtime::{End, Runtime, Shared};
+use crate::session::Session;
+use crate::sessions::{SessionCommand, SessionId, SessionLimits};
 use crate::status::Status;
 use bytes::Bytes;
-use duraft_core::{BootError, Membership, NodeId};
+use duraft_core::{BootError, Leave, MemberChange, Membership, NodeId, Promotion, ReadBasis};
 use duraft_storage::{Damage, Entropy, OpenError};
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -77,6 +80,16 @@ fn list(problems: &[OptionProblem]) -> String {
     texts.join("; ")
 }
 
+/// The node has no room for another request.
+const FULL: RequestError = RequestError::Busy {
+    why: BusyReason::Requests,
+};
+/// The node takes no requests any more.
+const STOPPED: RequestError = RequestError::Rejected {
+    reason: RejectReason::Stopped,
+    leader: None,
+};
+
 impl Node {
     /// Makes the store of a new cluster's member, once in its life. Every first member is
     /// bootstrapped with the same membership. Fails where a store exists.
@@ -116,49 +129,306 @@ impl Node {
     /// Cancel safety: dropping the future changes nothing for the command.
     pub fn propose(&self, command: Bytes) -> ProposeFuture {
         let (responder, future) = Responder::future();
-        self.submit_until(command, responder, self.shared().propose_timeout);
+        self.submit(command, responder);
         future
     }
 
     /// Submits a command and blocks the calling thread until its outcome is there or `timeout` has
     /// passed, which is an unknown outcome. Not to be called from the state machine or a callback.
     pub fn propose_wait(&self, command: Bytes, timeout: Duration) -> Outcome {
-        let (responder, future) = Responder::future();
-        let until = Instant::now() + timeout;
-        self.submit_until(command, responder, Some(timeout));
-        // The driver's deadline comes a tick or so late; the caller's own clock decides.
-        future.wait_until(until).unwrap_or({
-            Err(ProposeError::OutcomeUnknown {
-                why: UnknownReason::Deadline,
-            })
+        self.wait(timeout, |deadline, responder| {
+            self.enter(command.len(), responder, |responder| {
+                Proposal::plain(command, deadline, responder)
+            });
         })
     }
 
     /// Submits a command; `responder` gets its one outcome, on a thread of the node or, where the
     /// node is saturated or stopped, at once. The cheapest way for many commands in flight.
     pub fn submit(&self, command: Bytes, responder: Responder) {
-        self.submit_until(command, responder, self.shared().propose_timeout);
+        let deadline = self.deadline();
+        self.enter(command.len(), responder, |responder| {
+            Proposal::plain(command, deadline, responder)
+        });
     }
 
-    fn submit_until(&self, command: Bytes, responder: Responder, timeout: Option<Duration>) {
-        let shared = self.shared();
-        let Some(permit) = shared.gate.enter(command.len()) else {
-            responder.answer(Err(ProposeError::Busy));
+    /// Opens a session, in which commands take effect exactly once. Open one per client that has one
+    /// command after another to send, not one per command.
+    pub fn open_session(
+        &self,
+        limits: SessionLimits,
+        timeout: Duration,
+    ) -> Result<Session, RequestError> {
+        let opened = self.wait(timeout, |deadline, responder| {
+            self.enter(0, responder, |responder| {
+                Proposal::open_session(limits, deadline, responder)
+            });
+        })?;
+        Ok(Session::new(SessionId(opened.log_id.index.0)))
+    }
+
+    /// Ends a session; blocks until the cluster has forgotten it.
+    pub fn close_session(&self, session: &Session, timeout: Duration) -> Outcome {
+        let session = session.id();
+        self.wait(timeout, |deadline, responder| {
+            self.enter(0, responder, |responder| {
+                Proposal::close_session(session, deadline, responder)
+            });
+        })
+    }
+
+    /// Submits a numbered command of a session, once. To be sent again after an unknown outcome,
+    /// here or at another node; [`Session::propose`] does all of that.
+    pub fn propose_numbered(&self, command: SessionCommand) -> ProposeFuture {
+        let (responder, future) = Responder::future();
+        let deadline = self.deadline();
+        self.enter(command.command.len(), responder, |responder| {
+            Proposal::numbered(command, deadline, responder)
+        });
+        future
+    }
+
+    /// As [`Node::propose_numbered`]; blocks as [`Node::propose_wait`].
+    pub fn propose_numbered_wait(&self, command: SessionCommand, timeout: Duration) -> Outcome {
+        self.wait(timeout, |deadline, responder| {
+            self.enter(command.command.len(), responder, |responder| {
+                Proposal::numbered(command, deadline, responder)
+            });
+        })
+    }
+
+    /// Reads the state machine, of type `M`, with a closure that sees a state at least as new as
+    /// everything that was answered to anybody before this call. It runs on the apply thread, so it
+    /// should be quick, and it may run more than once. Answered by leader and followers; who does not
+    /// know a leader rejects.
+    ///
+    /// With [`ReadBasis::Lease`], and leases in the configuration, the leader answers without asking
+    /// anybody; see [`Lease`](crate::Lease) for what that rests on.
+    ///
+    /// Cancel safety: dropping the future changes nothing but that nobody hears the answer.
+    pub fn read<M, R>(
+        &self,
+        basis: ReadBasis,
+        read: impl FnMut(&M) -> R + Send + 'static,
+    ) -> Pending<R>
+    where
+        M: StateMachine,
+        R: Send + 'static,
+    {
+        let (responder, future) = Responder::future();
+        self.ask(basis, self.deadline(), read, responder);
+        future
+    }
+
+    /// As [`Node::read`]; blocks the calling thread until the answer is there or `timeout` has passed.
+    pub fn read_wait<M, R>(
+        &self,
+        basis: ReadBasis,
+        timeout: Duration,
+        read: impl FnMut(&M) -> R + Send + 'static,
+    ) -> Result<R, RequestError>
+    where
+        M: StateMachine,
+        R: Send + 'static,
+    {
+        self.wait(timeout, |deadline, responder| {
+            self.ask(basis, deadline, read, responder);
+        })
+    }
+
+    /// Reads whatever this node has applied, which may be old, also where no leader is known.
+    pub fn read_stale<M, R>(&self, read: impl FnMut(&M) -> R + Send + 'static) -> Pending<R>
+    where
+        M: StateMachine,
+        R: Send + 'static,
+    {
+        let (responder, future) = Responder::future();
+        self.look(read, responder);
+        future
+    }
+
+    /// As [`Node::read_stale`]; blocks the calling thread.
+    pub fn read_stale_wait<M, R>(
+        &self,
+        timeout: Duration,
+        read: impl FnMut(&M) -> R + Send + 'static,
+    ) -> Result<R, RequestError>
+    where
+        M: StateMachine,
+        R: Send + 'static,
+    {
+        self.wait(timeout, |_, responder| self.look(read, responder))
+    }
+
+    /// Changes the membership, all of `changes` at once, at the leader. Answered when the change is
+    /// committed: where voters change, the joint membership is in force then, and is left by itself
+    /// soon after. New members need [`Node::set_peer_address`] on every member, and a store made
+    /// by [`Node::bootstrap_joining`].
+    pub fn change_membership(&self, changes: Vec<MemberChange>) -> ProposeFuture {
+        self.change_membership_leaving(changes, Leave::Automatic)
+    }
+
+    /// As [`Node::change_membership`], with a choice of how a joint membership is left.
+    pub fn change_membership_leaving(
+        &self,
+        changes: Vec<MemberChange>,
+        leave: Leave,
+    ) -> ProposeFuture {
+        let (responder, future) = Responder::future();
+        let deadline = self.deadline();
+        self.administer(responder, |responder| Admin::Change {
+            changes,
+            leave,
+            deadline,
+            responder,
+        });
+        future
+    }
+
+    /// Leaves a joint membership whose change asked for [`Leave::Explicit`].
+    pub fn leave_joint(&self) -> ProposeFuture {
+        let (responder, future) = Responder::future();
+        let deadline = self.deadline();
+        self.administer(responder, |responder| Admin::LeaveJoint {
+            deadline,
+            responder,
+        });
+        future
+    }
+
+    /// Replaces a voter by another node, as one operation that survives changes of the leader: the
+    /// new node learns, and when it has caught up whoever leads makes it a voter in the place of the
+    /// old one. Answered when that plan is committed; [`Node::replace_wait`] waits for the end.
+    pub fn replace(&self, old: NodeId, new: NodeId) -> ProposeFuture {
+        self.change_membership(vec![MemberChange::AddLearner {
+            id: new,
+            promotion: Promotion::WhenCaughtUp {
+                replacing: Some(old),
+            },
+        }])
+    }
+
+    /// As [`Node::replace`]; blocks until the new node votes and the old one does not, as this node
+    /// knows it. An unknown outcome means that it goes on.
+    pub fn replace_wait(
+        &self,
+        old: NodeId,
+        new: NodeId,
+        timeout: Duration,
+    ) -> Result<(), RequestError> {
+        let until = Instant::now() + timeout;
+        self.replace(old, new).wait_until(until)?;
+        let left = until.saturating_duration_since(Instant::now());
+        let done = self.wait_for(left, |status| {
+            let membership = &status.membership;
+            membership.is_voter(new) && !membership.contains(old) && !membership.is_joint()
+        });
+        done.map(drop).ok_or(RequestError::OutcomeUnknown {
+            why: UnknownReason::Deadline,
+        })
+    }
+
+    /// Hands leadership to another voter: this node takes no commands until the other has caught up
+    /// and campaigns. Answered when this node does not lead any more.
+    pub fn transfer_leadership(&self, to: NodeId) -> Pending<()> {
+        let (responder, future) = Responder::future();
+        self.administer(responder, |responder| Admin::Transfer { to, responder });
+        future
+    }
+
+    /// Gives leadership up, whoever comes next.
+    pub fn step_down(&self) -> Pending<()> {
+        let (responder, future) = Responder::future();
+        self.administer(responder, |responder| Admin::StepDown { responder });
+        future
+    }
+
+    /// Tells the transport where a peer can be reached from now on; `None`: nowhere any more.
+    pub fn set_peer_address(
+        &self,
+        peer: NodeId,
+        address: Option<String>,
+    ) -> Result<(), RequestError> {
+        self.runtime.set_peer_address(peer, address)
+    }
+
+    /// The tick at which a request made now without a time of its own has waited long enough.
+    fn deadline(&self) -> Option<u64> {
+        let timeout = self.shared().propose_timeout?;
+        Some(self.shared().clock.tick_in(timeout))
+    }
+
+    /// Makes a request and blocks until it is answered or its time is over.
+    fn wait<T>(
+        &self,
+        timeout: Duration,
+        request: impl FnOnce(Option<u64>, Responder<T>),
+    ) -> Result<T, RequestError> {
+        let (responder, future) = Responder::future();
+        let until = Instant::now() + timeout;
+        request(Some(self.shared().clock.tick_in(timeout)), responder);
+        future.wait_until(until)
+    }
+
+    /// Gives the driver a command, if there is room.
+    fn enter(
+        &self,
+        len: usize,
+        responder: Responder,
+        proposal: impl FnOnce(Responder) -> Proposal,
+    ) {
+        let Some(permit) = self.shared().gate.enter(len) else {
+            responder.answer(Err(FULL));
             return;
         };
-        let proposal = Proposal {
-            command,
-            deadline: timeout.map(|timeout| shared.clock.tick_in(timeout)),
-            responder: responder.with_permit(permit),
-        };
-        if let Err(DriverInput::Propose(proposal)) =
-            shared.inbox.push_exempt(DriverInput::Propose(proposal))
-        {
-            proposal.responder.answer(Err(ProposeError::Rejected {
-                reason: RejectReason::Stopped,
-                leader: None,
-            }));
+        let input = DriverInput::Propose(proposal(responder.with_permit(permit)));
+        if let Err(DriverInput::Propose(proposal)) = self.shared().inbox.push_exempt(input) {
+            proposal.refuse(STOPPED);
         }
+    }
+
+    fn ask<M, R>(
+        &self,
+        basis: ReadBasis,
+        deadline: Option<u64>,
+        read: impl FnMut(&M) -> R + Send + 'static,
+        responder: Responder<R>,
+    ) where
+        M: StateMachine,
+        R: Send + 'static,
+    {
+        let Some(permit) = self.shared().gate.enter(0) else {
+            responder.answer(Err(FULL));
+            return;
+        };
+        let request = ReadRequest {
+            basis,
+            deadline,
+            job: ReadJob::new(read, responder.with_permit(permit)),
+        };
+        let input = DriverInput::Read(request);
+        if let Err(DriverInput::Read(request)) = self.shared().inbox.push_exempt(input) {
+            request.job.fail(STOPPED);
+        }
+    }
+
+    fn look<M, R>(&self, read: impl FnMut(&M) -> R + Send + 'static, responder: Responder<R>)
+    where
+        M: StateMachine,
+        R: Send + 'static,
+    {
+        let Some(permit) = self.shared().gate.enter(0) else {
+            responder.answer(Err(FULL));
+            return;
+        };
+        let job = ReadJob::new(read, responder.with_permit(permit));
+        self.shared().read_stale(job);
+    }
+
+    fn administer<T>(&self, responder: Responder<T>, admin: impl FnOnce(Responder<T>) -> Admin) {
+        // A closed inbox drops the wish, which answers its client.
+        self.shared()
+            .tell_driver(DriverInput::Admin(admin(responder)));
     }
 
     /// This node's id.

@@ -1,6 +1,8 @@
 //! How a node is set up, and the rules its settings must keep together.
 
+use crate::clock::COUNTS_SUSPEND;
 use crate::driver::DriverOptions;
+use crate::sessions::TAGGED_CODEC;
 use crate::transport::{TcpOptions, Transport};
 use crate::wire::APPEND_OVERHEAD_BYTES;
 use duraft_core::{Config, DESCRIPTOR_BYTES, GroupId, NodeId};
@@ -147,6 +149,12 @@ impl NodeOptions {
             "at least 1",
         );
         check(self.events_max >= 1, "events_max", "at least 1");
+        check(self.codec < TAGGED_CODEC, "codec", "below 32768");
+        check(
+            self.core.lease.is_none() || COUNTS_SUSPEND,
+            "core.lease",
+            "none on a system without a clock that counts suspend",
+        );
         let append = self.largest_append();
         check(
             // Padding to 8 bytes costs a batch at most an eighth of its 64-byte descriptor.
@@ -177,7 +185,26 @@ impl NodeOptions {
             batches_in_flight_max: self.batches_in_flight_max,
             leaderless_ticks_max: self.leaderless_ticks_max,
             ticks_per_turn_max: u64::from(self.core.heartbeat_ticks),
+            lease: self
+                .core
+                .lease
+                .map(|lease| self.lease_time(lease.drift_ppm)),
         }
+    }
+
+    /// How long no voter of a heartbeat round can elect anybody else, counted from its sending
+    /// (RULES.md 26).
+    ///
+    /// A voter that answered refuses to vote until its own clock has counted `election_ticks` ticks
+    /// since. Up to a turn's worth of them may have passed before it took the heartbeat in, and the
+    /// next may be about to pass; the rest takes real time, in which this node's clock may have run
+    /// faster by `drift_ppm`.
+    fn lease_time(&self, drift_ppm: u32) -> Duration {
+        let lost = self.core.heartbeat_ticks.saturating_add(1);
+        let ticks = self.core.election_ticks.saturating_sub(lost);
+        let nanos = self.tick.as_nanos() * u128::from(ticks);
+        let sure = nanos * 1_000_000u128.saturating_sub(u128::from(drift_ppm)) / 1_000_000;
+        Duration::from_nanos(u64::try_from(sure).unwrap_or(u64::MAX))
     }
 
     /// Bytes of the batches of the largest append: whatever the limit, one batch always fits.

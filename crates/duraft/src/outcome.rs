@@ -5,28 +5,31 @@
 //! *outcome unknown* says that nobody here can tell.
 
 use bytes::Bytes;
-use duraft_core::{Fault, Index, LogId, NodeId};
+use duraft_core::{ChangeError, Fault, Index, LogId, NodeId, Reject};
 
 /// How one command ended.
-pub type Outcome = Result<Applied, ProposeError>;
+pub type Outcome = Result<Applied, RequestError>;
 
 /// A command that was committed and applied.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Applied {
     /// The command's place in the log.
     pub log_id: LogId,
-    /// What the state machine answered.
+    /// What the state machine answered; empty for what is none of its business.
     pub response: Bytes,
 }
 
-/// Why a command was not answered with [`Applied`].
+/// Why a request was not answered as asked.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ProposeError {
-    /// Too many commands wait already. The command has no effect; try again a little later.
-    #[error("too many commands are waiting; the command was not taken")]
-    Busy,
-    /// The command has no effect and never will.
+pub enum RequestError {
+    /// Too much waits already. The request has no effect; try again a little later.
+    #[error("busy: {why}")]
+    Busy {
+        /// What is full.
+        why: BusyReason,
+    },
+    /// The request has no effect and never will.
     #[error("rejected: {reason}")]
     Rejected {
         /// Why.
@@ -34,7 +37,7 @@ pub enum ProposeError {
         /// Who leads, where known: try there.
         leader: Option<NodeId>,
     },
-    /// The command may have taken effect or may still take effect.
+    /// The request may have taken effect or may still take effect.
     #[error("outcome unknown: {why}")]
     OutcomeUnknown {
         /// Why nobody can tell.
@@ -42,46 +45,64 @@ pub enum ProposeError {
     },
 }
 
-impl ProposeError {
+impl RequestError {
     /// The kind, for callers that only decide what to do next.
-    pub fn kind(&self) -> ProposeErrorKind {
+    pub fn kind(&self) -> RequestErrorKind {
         match self {
-            ProposeError::Busy => ProposeErrorKind::Busy,
-            ProposeError::Rejected { .. } => ProposeErrorKind::Rejected,
-            ProposeError::OutcomeUnknown { .. } => ProposeErrorKind::OutcomeUnknown,
+            RequestError::Busy { .. } => RequestErrorKind::Busy,
+            RequestError::Rejected { .. } => RequestErrorKind::Rejected,
+            RequestError::OutcomeUnknown { .. } => RequestErrorKind::OutcomeUnknown,
         }
     }
 
-    /// May the same command be sent again without any risk of taking effect twice, and with hope of
+    /// May the same request be made again without any risk of taking effect twice, and with hope of
     /// another answer?
     pub fn is_retryable(&self) -> bool {
         match self {
-            ProposeError::Busy => true,
-            ProposeError::Rejected { reason, .. } => match reason {
-                RejectReason::NotLeader
-                | RejectReason::Superseded
-                | RejectReason::Expired
-                | RejectReason::Stopped => true,
-                RejectReason::TooLarge { .. }
-                | RejectReason::IndexExhausted
-                | RejectReason::Unsupported => false,
-            },
-            ProposeError::OutcomeUnknown { .. } => false,
+            RequestError::Busy { .. } => true,
+            RequestError::Rejected { reason, .. } => reason.is_passing(),
+            RequestError::OutcomeUnknown { .. } => false,
         }
     }
 
     /// The node that leads, where this error names one.
     pub fn leader(&self) -> Option<NodeId> {
         match self {
-            ProposeError::Rejected { leader, .. } => *leader,
-            ProposeError::Busy | ProposeError::OutcomeUnknown { .. } => None,
+            RequestError::Rejected { leader, .. } => *leader,
+            RequestError::Busy { .. } | RequestError::OutcomeUnknown { .. } => None,
+        }
+    }
+
+    /// What the core's refusal means to the caller.
+    pub(crate) fn refused(reason: Reject, leader: Option<NodeId>) -> RequestError {
+        let busy = |why| RequestError::Busy { why };
+        let rejected = |reason| RequestError::Rejected { reason, leader };
+        match reason {
+            Reject::UncommittedLimit => busy(BusyReason::Uncommitted),
+            Reject::UnappliedLimit => busy(BusyReason::Unapplied),
+            Reject::StorageSaturated => busy(BusyReason::Storage),
+            Reject::ReadLimit => busy(BusyReason::Reads),
+            Reject::NotLeader => rejected(RejectReason::NotLeader),
+            Reject::IndexExhausted => rejected(RejectReason::IndexExhausted),
+            Reject::Halted => rejected(RejectReason::Stopped),
+            Reject::TransferInProgress => rejected(RejectReason::TransferInProgress),
+            Reject::TransferTimedOut => rejected(RejectReason::TransferTimedOut),
+            Reject::TransferTarget => rejected(RejectReason::TransferTarget),
+            Reject::LostLeadership => rejected(RejectReason::LostLeadership),
+            Reject::MembershipInFlight => rejected(RejectReason::MembershipInFlight),
+            Reject::NotYetCommittedInTerm => rejected(RejectReason::NotYetCommittedInTerm),
+            Reject::Change(error) => rejected(RejectReason::Change(error)),
+            Reject::NotJoint => rejected(RejectReason::NotJoint),
+            Reject::TooLarge | Reject::Malformed | Reject::Unsupported => {
+                rejected(RejectReason::Unsupported)
+            }
         }
     }
 }
 
-/// What a caller can conclude from a [`ProposeError`].
+/// What a caller can conclude from a [`RequestError`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum ProposeErrorKind {
+pub enum RequestErrorKind {
     /// Not taken; the node is saturated.
     Busy,
     /// Certainly without effect.
@@ -90,7 +111,31 @@ pub enum ProposeErrorKind {
     OutcomeUnknown,
 }
 
-/// Why a command certainly has no effect.
+/// Which limit pushes back.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BusyReason {
+    /// This node has accepted as many requests, or bytes of them, as it may without answering.
+    #[error("too many requests of this node's clients wait for an answer")]
+    Requests,
+    /// Too many bytes are in the log and not committed.
+    #[error("too many bytes wait to be committed")]
+    Uncommitted,
+    /// Too many bytes are committed and not applied.
+    #[error("the state machine is too far behind")]
+    Unapplied,
+    /// Too many bytes are on their way to the disk.
+    #[error("the disk is too far behind")]
+    Storage,
+    /// Too many reads wait for a quorum.
+    #[error("too many reads wait for a quorum")]
+    Reads,
+    /// A snapshot is being taken or restored.
+    #[error("a snapshot is under way")]
+    Snapshot,
+}
+
+/// Why a request certainly has no effect.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RejectReason {
@@ -100,8 +145,8 @@ pub enum RejectReason {
     /// A later leader's entry was committed in the command's place.
     #[error("a later leader's entry took the command's place")]
     Superseded,
-    /// The command's time ran out before it was given a place in the log.
-    #[error("the command's time ran out before it was given a place in the log")]
+    /// The time ran out before the command was given a place in the log, or the read was answered.
+    #[error("the time ran out before it was given a place in the log, or read")]
     Expired,
     /// The command does not fit a batch.
     #[error("the command of {len} bytes is over the limit of {max} bytes")]
@@ -120,9 +165,85 @@ pub enum RejectReason {
     /// The node has stopped.
     #[error("the node has stopped")]
     Stopped,
+    /// Leadership is being handed over.
+    #[error("leadership is being handed over")]
+    TransferInProgress,
+    /// The transfer's target did not take over in time; this node leads on.
+    #[error("the target did not take over in time")]
+    TransferTimedOut,
+    /// The transfer's target is not another voter.
+    #[error("the target is not another voter")]
+    TransferTarget,
+    /// Leadership was lost before the read was confirmed.
+    #[error("leadership was lost before the read was confirmed")]
+    LostLeadership,
+    /// Another membership change has not been completed.
+    #[error("another membership change is under way")]
+    MembershipInFlight,
+    /// The leader has not committed an entry of its own term yet.
+    #[error("the leader has not committed an entry of its own term yet")]
+    NotYetCommittedInTerm,
+    /// The change leads to no usable membership.
+    #[error("the membership cannot be changed so: {0}")]
+    Change(ChangeError),
+    /// There is no joint membership to leave.
+    #[error("there is no joint membership to leave")]
+    NotJoint,
+    /// The cluster does not know the session any more: it was closed, idle for too long, or pushed
+    /// out by others.
+    #[error("the session has expired")]
+    SessionExpired,
+    /// The session has said that it knows the answer to this number, so it is not kept any more.
+    #[error("the session has acknowledged the answer to this number")]
+    SessionAcknowledged,
+    /// The number is too far ahead of the session's oldest unacknowledged one.
+    #[error("too many numbers of the session are not acknowledged")]
+    SessionWindow,
+    /// The read asks for another type of state machine than the node runs.
+    #[error("the node runs another type of state machine than the read asks for")]
+    OtherStateMachine,
+    /// The closure that was to read panicked.
+    #[error("the closure that was to read panicked")]
+    ReadPanicked,
+    /// The snapshot could not be written.
+    #[error("the snapshot could not be written")]
+    SnapshotFailed,
+    /// The transport has its peers from elsewhere.
+    #[error("the transport does not take addresses")]
+    NoAddresses,
 }
 
-/// Why the outcome of a command is unknown.
+impl RejectReason {
+    /// May the same request have another answer later or elsewhere?
+    fn is_passing(self) -> bool {
+        match self {
+            RejectReason::NotLeader
+            | RejectReason::Superseded
+            | RejectReason::Expired
+            | RejectReason::Stopped
+            | RejectReason::TransferInProgress
+            | RejectReason::TransferTimedOut
+            | RejectReason::LostLeadership
+            | RejectReason::MembershipInFlight
+            | RejectReason::NotYetCommittedInTerm
+            | RejectReason::SessionWindow
+            | RejectReason::SnapshotFailed => true,
+            RejectReason::TooLarge { .. }
+            | RejectReason::IndexExhausted
+            | RejectReason::Unsupported
+            | RejectReason::TransferTarget
+            | RejectReason::Change(_)
+            | RejectReason::NotJoint
+            | RejectReason::SessionExpired
+            | RejectReason::SessionAcknowledged
+            | RejectReason::OtherStateMachine
+            | RejectReason::ReadPanicked
+            | RejectReason::NoAddresses => false,
+        }
+    }
+}
+
+/// Why the outcome of a request is unknown.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnknownReason {
@@ -132,6 +253,15 @@ pub enum UnknownReason {
     /// The node stopped before the answer was known.
     #[error("the node stopped before the answer was known")]
     Stopped,
+    /// A leader's snapshot brought this node past the command's place in the log.
+    #[error("a snapshot took the node past the command's place in the log")]
+    PassedBySnapshot,
+    /// The session expired after the command was sent once without an answer.
+    #[error("the session expired before the answer was known")]
+    SessionExpired,
+    /// The command took effect, exactly once, and its answer is not known any more.
+    #[error("the command took effect once, and its answer is lost")]
+    AnswerLost,
 }
 
 /// Why a node stopped working. Opening its directory again begins a new life.
@@ -158,6 +288,14 @@ pub enum StopReason {
         /// First index of the batch.
         first: Index,
         /// What is wrong.
+        message: String,
+    },
+    /// A snapshot cannot be restored. The log and the file are unharmed.
+    #[error("the snapshot at index {index} cannot be restored: {message}")]
+    RestoreFailed {
+        /// The index it covers the log up to.
+        index: Index,
+        /// What went wrong.
         message: String,
     },
     /// A thread of the node ended by a panic: a bug in this library.

@@ -1,12 +1,13 @@
-//! Ways back to the client: exactly one [`Outcome`] per command, whatever happens.
+//! Ways back to the client: exactly one answer per request, whatever happens.
 //!
 //! A [`Responder`] is consumed by its answer. One that is dropped unanswered answers
 //! [`UnknownReason::Stopped`] by itself, so no path through the library, a panic included, can leave
 //! a client waiting for ever. The place a command takes in the [`Gate`] is given back before the
 //! client hears, so a client that answers by sending the next command finds room.
 
-use crate::outcome::{Outcome, ProposeError, UnknownReason};
+use crate::outcome::{Applied, RequestError, UnknownReason};
 use parking_lot::{Condvar, Mutex};
+use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -16,20 +17,20 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 /// The way back to one client.
-pub struct Responder {
-    target: Option<Target>,
+pub struct Responder<T = Applied> {
+    target: Option<Target<T>>,
     permit: Option<Permit>,
 }
 
-enum Target {
-    Slot(Arc<Slot>),
-    Call(Box<dyn FnOnce(Outcome) + Send>),
+enum Target<T> {
+    Slot(Arc<Slot<T>>),
+    Call(Box<dyn FnOnce(Result<T, RequestError>) + Send>),
 }
 
-impl Responder {
+impl<T> Responder<T> {
     /// Answers by calling `f` on a thread of the node, with no lock held. `f` must return quickly:
     /// the node waits for it. A panic in `f` is caught and logged.
-    pub fn call(f: impl FnOnce(Outcome) + Send + 'static) -> Responder {
+    pub fn call(f: impl FnOnce(Result<T, RequestError>) + Send + 'static) -> Responder<T> {
         Responder {
             target: Some(Target::Call(Box::new(f))),
             permit: None,
@@ -37,26 +38,26 @@ impl Responder {
     }
 
     /// A responder and the future it completes.
-    pub(crate) fn future() -> (Responder, ProposeFuture) {
+    pub fn future() -> (Responder<T>, Pending<T>) {
         let slot = Arc::new(Slot::default());
         let responder = Responder {
             target: Some(Target::Slot(Arc::clone(&slot))),
             permit: None,
         };
-        (responder, ProposeFuture { slot })
+        (responder, Pending { slot })
     }
 
-    pub(crate) fn with_permit(mut self, permit: Permit) -> Responder {
+    pub(crate) fn with_permit(mut self, permit: Permit) -> Responder<T> {
         self.permit = Some(permit);
         self
     }
 
     /// Gives the client its one answer.
-    pub fn answer(mut self, outcome: Outcome) {
+    pub fn answer(mut self, outcome: Result<T, RequestError>) {
         self.finish(outcome);
     }
 
-    fn finish(&mut self, outcome: Outcome) {
+    fn finish(&mut self, outcome: Result<T, RequestError>) {
         self.permit = None;
         let Some(target) = self.target.take() else {
             return;
@@ -72,62 +73,81 @@ impl Responder {
     }
 }
 
-impl Drop for Responder {
+impl<T> Drop for Responder<T> {
     fn drop(&mut self) {
-        self.finish(Err(ProposeError::OutcomeUnknown {
+        self.finish(Err(RequestError::OutcomeUnknown {
             why: UnknownReason::Stopped,
         }));
     }
 }
 
-impl std::fmt::Debug for Responder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl<T> fmt::Debug for Responder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Responder").finish_non_exhaustive()
     }
 }
 
-/// The outcome of one command, as a future that needs no particular executor.
+/// The answer to one request, as a future that needs no particular executor.
 ///
-/// Cancel safety: dropping it changes nothing; the command goes on.
-#[derive(Debug)]
-#[must_use = "the outcome of the command is known only from its future"]
-pub struct ProposeFuture {
-    slot: Arc<Slot>,
+/// Cancel safety: dropping it changes nothing; the request goes on.
+#[must_use = "the outcome is known only from its future"]
+pub struct Pending<T> {
+    slot: Arc<Slot<T>>,
 }
 
-impl ProposeFuture {
-    /// Blocks the calling thread until the outcome is there or `until` has passed (`None`).
-    pub(crate) fn wait_until(self, until: Instant) -> Option<Outcome> {
-        self.slot.wait_until(until)
+/// The outcome of one command, as a future.
+pub type ProposeFuture = Pending<Applied>;
+
+impl<T> Pending<T> {
+    /// Blocks the calling thread until the answer is there or `until` has passed, which is an unknown
+    /// outcome. Not to be called from the state machine or a callback.
+    pub fn wait_until(self, until: Instant) -> Result<T, RequestError> {
+        // The driver's deadline comes a tick or so late; the caller's own clock decides.
+        let late = Err(RequestError::OutcomeUnknown {
+            why: UnknownReason::Deadline,
+        });
+        self.slot.wait_until(until).unwrap_or(late)
     }
 }
 
-impl Future for ProposeFuture {
-    type Output = Outcome;
+impl<T> Future for Pending<T> {
+    type Output = Result<T, RequestError>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, RequestError>> {
         self.slot.poll(cx.waker())
     }
 }
 
-/// Where one outcome is handed over.
-#[derive(Debug, Default)]
-struct Slot {
-    state: Mutex<SlotState>,
+impl<T> fmt::Debug for Pending<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pending").finish_non_exhaustive()
+    }
+}
+
+/// Where one answer is handed over.
+struct Slot<T> {
+    state: Mutex<SlotState<T>>,
     filled: Condvar,
 }
 
-#[derive(Debug, Default)]
-enum SlotState {
-    #[default]
+enum SlotState<T> {
     Empty,
     Polled(Waker),
-    Filled(Outcome),
+    Filled(Result<T, RequestError>),
     Taken,
 }
 
-impl Slot {
-    fn fill(&self, outcome: Outcome) {
+impl<T> Default for Slot<T> {
+    fn default() -> Slot<T> {
+        Slot {
+            state: Mutex::new(SlotState::Empty),
+            filled: Condvar::new(),
+        }
+    }
+}
+
+impl<T> Slot<T> {
+    fn fill(&self, outcome: Result<T, RequestError>) {
         let before = {
             let mut state = self.state.lock();
             std::mem::replace(&mut *state, SlotState::Filled(outcome))
@@ -139,11 +159,11 @@ impl Slot {
         }
     }
 
-    fn poll(&self, waker: &Waker) -> Poll<Outcome> {
+    fn poll(&self, waker: &Waker) -> Poll<Result<T, RequestError>> {
         let mut state = self.state.lock();
         match std::mem::replace(&mut *state, SlotState::Taken) {
             SlotState::Filled(outcome) => Poll::Ready(outcome),
-            SlotState::Taken => panic!("a ProposeFuture was polled after it was ready"),
+            SlotState::Taken => panic!("a future of duraft was polled after it was ready"),
             SlotState::Empty | SlotState::Polled(_) => {
                 *state = SlotState::Polled(waker.clone());
                 Poll::Pending
@@ -151,7 +171,7 @@ impl Slot {
         }
     }
 
-    fn wait_until(&self, until: Instant) -> Option<Outcome> {
+    fn wait_until(&self, until: Instant) -> Option<Result<T, RequestError>> {
         let mut state = self.state.lock();
         loop {
             match std::mem::replace(&mut *state, SlotState::Taken) {
@@ -226,7 +246,7 @@ impl Drop for Permit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::RejectReason;
+    use crate::outcome::{Outcome, RejectReason};
     use std::sync::atomic::AtomicBool;
     use std::task::Wake;
 
@@ -239,7 +259,7 @@ mod tests {
     }
 
     fn rejected() -> Outcome {
-        Err(ProposeError::Rejected {
+        Err(RequestError::Rejected {
             reason: RejectReason::NotLeader,
             leader: None,
         })
@@ -247,7 +267,7 @@ mod tests {
 
     #[test]
     fn future_wakes_once_and_yields_the_answer() {
-        let (responder, mut future) = Responder::future();
+        let (responder, mut future) = Responder::<Applied>::future();
         let flag = Arc::new(Flag(AtomicBool::new(false)));
         let waker = Waker::from(Arc::clone(&flag));
         let mut cx = Context::from_waker(&waker);
@@ -260,10 +280,10 @@ mod tests {
     #[test]
     fn dropped_responder_answers_outcome_unknown() {
         // Any path that forgets a responder would leave a client waiting for ever.
-        let (responder, mut future) = Responder::future();
+        let (responder, mut future) = Responder::<Applied>::future();
         drop(responder);
         let mut cx = Context::from_waker(Waker::noop());
-        let expected = Err(ProposeError::OutcomeUnknown {
+        let expected = Err(RequestError::OutcomeUnknown {
             why: UnknownReason::Stopped,
         });
         assert_eq!(Pin::new(&mut future).poll(&mut cx), Poll::Ready(expected));
@@ -271,14 +291,14 @@ mod tests {
 
     #[test]
     fn dropping_the_future_does_not_disturb_the_answer() {
-        let (responder, future) = Responder::future();
+        let (responder, future) = Responder::<Applied>::future();
         drop(future);
         responder.answer(rejected());
     }
 
     #[test]
     fn panicking_callback_is_contained() {
-        Responder::call(|_| panic!("foreign code")).answer(rejected());
+        Responder::<Applied>::call(|_| panic!("foreign code")).answer(rejected());
     }
 
     #[test]

@@ -4,21 +4,25 @@
 //! [`Runtime::end`]: first the raft thread, which answers the waiting clients, then the transport,
 //! then those that served it.
 
+mod applying;
 mod loops;
 
 use crate::apply::{Applier, StateMachine};
+use crate::clock::Clock;
 use crate::driver::{Driver, DriverInput};
 use crate::events::{EventRing, NodeEvent};
 use crate::node::StartError;
 use crate::options::{Network, NodeOptions};
-use crate::outcome::StopReason;
+use crate::outcome::{RejectReason, RequestError, StopReason};
 use crate::queue::Queue;
+use crate::reads::{ReadJob, ReadRequest, ReadWork};
 use crate::responder::Gate;
 use crate::status::{Counters, Status};
 use crate::transport::{Inbox, Local, TcpTransport, Transport};
-use duraft_core::{Boot, Completion, Incarnation, Index, Membership, NodeId, Raft};
+use applying::{ApplyLoop, ApplyWork};
+use duraft_core::{Boot, Completion, Incarnation, Index, Membership, NodeId, Raft, ReadBasis};
 use duraft_storage::{Entropy, Pipeline, PipelineEvent, PipelineThread, Recovered};
-use loops::{ApplyLoop, ApplyWork, LoadLoop, RaftLoop};
+use loops::{LoadLoop, RaftLoop};
 
 pub use loops::load_error;
 use parking_lot::{Condvar, Mutex};
@@ -86,45 +90,6 @@ struct Published {
     status: Status,
     version: u64,
     watchers: usize,
-}
-
-/// Ticks since the node's start, from the monotonic clock.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock {
-    start: Instant,
-    tick: Duration,
-}
-
-impl Clock {
-    fn new(tick: Duration) -> Clock {
-        Clock {
-            start: Instant::now(),
-            tick,
-        }
-    }
-
-    /// Whole ticks that have passed.
-    pub(crate) fn now(&self) -> u64 {
-        let ticks = self.start.elapsed().as_nanos() / self.tick.as_nanos();
-        u64::try_from(ticks).unwrap_or(u64::MAX)
-    }
-
-    /// The first tick that is at least `wait` away.
-    pub(crate) fn tick_in(&self, wait: Duration) -> u64 {
-        let ticks = wait.as_nanos().div_ceil(self.tick.as_nanos());
-        let ticks = u64::try_from(ticks).unwrap_or(u64::MAX);
-        self.now().saturating_add(ticks).saturating_add(1)
-    }
-
-    /// When this tick comes; far ones are put at a day from the start, which only wakes early.
-    fn instant_of(&self, tick: u64) -> Instant {
-        const DAY: Duration = Duration::from_secs(86_400);
-        let offset = u32::try_from(tick)
-            .ok()
-            .and_then(|tick| self.tick.checked_mul(tick))
-            .unwrap_or(DAY);
-        self.start.checked_add(offset).unwrap_or(self.start + DAY)
-    }
 }
 
 impl Shared {
@@ -205,8 +170,28 @@ impl Shared {
         }
     }
 
+    /// Lets the apply thread read at once.
+    pub(crate) fn read_stale(&self, job: ReadJob) {
+        let request = ReadRequest {
+            basis: ReadBasis::Quorum,
+            deadline: None,
+            job,
+        };
+        let work = ApplyWork::Read(ReadWork {
+            index: Index(0),
+            lease_until: None,
+            request,
+        });
+        if let Err(ApplyWork::Read(work)) = self.work.push_exempt(work) {
+            work.request.job.fail(RequestError::Rejected {
+                reason: RejectReason::Stopped,
+                leader: None,
+            });
+        }
+    }
+
     /// Tells the driver; where it is gone already, nobody needs to know.
-    fn tell_driver(&self, input: DriverInput) {
+    pub(crate) fn tell_driver(&self, input: DriverInput) {
         let _ = self.inbox.push_exempt(input);
     }
 
@@ -235,6 +220,7 @@ impl Runtime {
         let reader = wal.reader();
         let generation = recovered.generation;
         let (boot, members) = boot_of(&options, recovered)?;
+        let applier = Applier::new(machine, boot.start, boot.membership.clone());
         let incarnation = boot.incarnation;
         let raft = Raft::new(options.core.clone(), boot).map_err(StartError::Boot)?;
         let transport = make_transport(&options, &members)?;
@@ -255,7 +241,7 @@ impl Runtime {
         };
         // From here on an early return drops `runtime`, which ends what was started.
         let log = runtime.start_log(wal, &options)?;
-        let applier = ApplyLoop::new(Arc::clone(&shared), generation, Applier::new(machine));
+        let applier = ApplyLoop::new(Arc::clone(&shared), generation, applier);
         runtime.start_worker("duraft-apply", "apply", move || applier.run())?;
         let loader = LoadLoop::new(Arc::clone(&shared), generation, options.core.group, reader);
         runtime.start_worker("duraft-load", "load", move || loader.run())?;
@@ -278,6 +264,21 @@ impl Runtime {
 
     pub(crate) fn shared(&self) -> &Shared {
         &self.shared
+    }
+
+    /// See [`Node::set_peer_address`](crate::Node::set_peer_address).
+    pub(crate) fn set_peer_address(
+        &self,
+        peer: NodeId,
+        address: Option<String>,
+    ) -> Result<(), RequestError> {
+        match &self.transport {
+            Some(transport) if transport.set_peer(peer, address) => Ok(()),
+            Some(_) | None => Err(RequestError::Rejected {
+                reason: RejectReason::NoAddresses,
+                leader: None,
+            }),
+        }
     }
 
     fn start_log(
@@ -431,6 +432,7 @@ impl Shared {
             applied: raft.applied(),
             durable: raft.durable(),
             last: raft.last().id,
+            membership: Arc::new(raft.membership().clone()),
             stopped: None,
             commands_waiting: 0,
             counters: Counters::default(),

@@ -1,7 +1,8 @@
 //! What a node says of itself.
 
 use crate::outcome::StopReason;
-use duraft_core::{Incarnation, Index, LogId, NodeId, RoleKind, Term};
+use duraft_core::{Incarnation, Index, LogId, Membership, NodeId, RoleKind, Term};
+use std::sync::Arc;
 
 /// A node as it was after a turn.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,6 +26,8 @@ pub struct Status {
     pub durable: Index,
     /// Last entry of the log.
     pub last: LogId,
+    /// The membership in use, committed or not.
+    pub membership: Arc<Membership>,
     /// Why the node stopped, if it has.
     pub stopped: Option<StopReason>,
     /// Commands of this node's clients that wait for an outcome.

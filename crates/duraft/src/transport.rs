@@ -23,6 +23,17 @@ pub trait Transport: Send + Sync {
     fn start(&self, local: Local, inbox: Inbox) -> io::Result<()>;
     /// Sends a message or loses it. Never blocks.
     fn send(&self, envelope: Envelope);
+    /// From now on `peer` can be reached at `address`, or not at all. False where the transport has
+    /// its peers from elsewhere.
+    fn set_peer(&self, peer: NodeId, address: Option<String>) -> bool {
+        let _ = (peer, address);
+        false
+    }
+    /// Nothing that is sent to `peer` gets an answer although the peer is there: connections to it
+    /// that may be broken without anybody noticing are to be made anew.
+    fn redial(&self, peer: NodeId) {
+        let _ = peer;
+    }
     /// Ends all threads and connections. Nothing is delivered after it returned. Idempotent.
     fn stop(&self);
 }

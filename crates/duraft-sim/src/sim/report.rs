@@ -1,7 +1,7 @@
 //! What a run did, and how a violation is told.
 
 use super::Sim;
-use duraft::ProposeErrorKind;
+use duraft::RequestErrorKind;
 use duraft_core::mix64;
 use std::fmt;
 
@@ -80,16 +80,16 @@ impl Report {
 
 impl Sim {
     pub(super) fn finish_report(&mut self) {
-        let kinds = |wanted: Option<ProposeErrorKind>| {
+        let kinds = |wanted: Option<RequestErrorKind>| {
             let outcomes = self.history.outcomes.values();
             outcomes
                 .filter(|o| o.as_ref().err().map(|e| e.kind()) == wanted)
                 .count() as u64
         };
-        let busy = kinds(Some(ProposeErrorKind::Busy));
+        let busy = kinds(Some(RequestErrorKind::Busy));
         self.report.acknowledged = kinds(None);
-        self.report.rejected = busy + kinds(Some(ProposeErrorKind::Rejected));
-        self.report.unknown = kinds(Some(ProposeErrorKind::OutcomeUnknown));
+        self.report.rejected = busy + kinds(Some(RequestErrorKind::Rejected));
+        self.report.unknown = kinds(Some(RequestErrorKind::OutcomeUnknown));
         self.report.submitted = self.history.submitted;
         self.report.applied = self.history.applied_len() as u64;
     }

@@ -1,19 +1,18 @@
-//! The loops of the raft, apply and load threads.
+//! The loops of the raft and load threads.
 
 use super::Shared;
-use crate::apply::{Answer, Applier, ApplyBatch};
-use crate::driver::{Driver, DriverInput, Effect};
+use super::applying::ApplyWork;
+use crate::apply::ApplyBatch;
+use crate::clock::boottime;
+use crate::driver::{Driver, Effect, Now};
 use crate::events::NodeEvent;
 use crate::queue::Taken;
 use crate::transport::Transport;
-use duraft_core::{Batch, BatchKind, Completion, Event, GroupId, Load, LoadError, LogId};
+use duraft_core::{Batch, Completion, Event, GroupId, Load, LoadError, LogId, SendProgress};
 use duraft_storage::{PipelineThread, ReadError, Submission, SubmitError, WalReader};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-/// What the raft thread hands to the apply thread.
-pub(super) type ApplyWork = Vec<ApplyBatch>;
 
 /// The raft thread: turns of the driver, and the effects of each.
 pub(super) struct RaftLoop {
@@ -24,6 +23,7 @@ pub(super) struct RaftLoop {
     /// Writes that the log's queue had no room for, in order.
     overflow: VecDeque<Submission>,
     group: GroupId,
+    generation: u64,
 }
 
 impl RaftLoop {
@@ -35,6 +35,7 @@ impl RaftLoop {
     ) -> RaftLoop {
         RaftLoop {
             group: driver.raft().config().group,
+            generation: driver.generation(),
             shared,
             driver,
             log,
@@ -55,7 +56,11 @@ impl RaftLoop {
                 return;
             }
             tick = self.shared.clock.now();
-            self.driver.turn(tick, &mut inputs, &mut effects);
+            let now = Now {
+                tick,
+                boottime: boottime(),
+            };
+            self.driver.turn(now, &mut inputs, &mut effects);
             for effect in effects.drain(..) {
                 self.perform(effect);
             }
@@ -82,7 +87,19 @@ impl RaftLoop {
                 // Closed only when the node ends.
                 let _ = self.shared.loads.push_exempt(load);
             }
+            Effect::Read(work) => self.give_work(ApplyWork::Read(work)),
+            Effect::SendSnapshot { to, snapshot, .. } => {
+                let failed = Completion::SnapshotSending {
+                    to,
+                    at: snapshot.position.index(),
+                    progress: SendProgress::Failed,
+                };
+                self.shared.complete_for(self.generation, failed);
+            }
+            Effect::InstallSnapshot(snapshot) => self.give_work(ApplyWork::Install(snapshot)),
             Effect::Fail(responder, error) => responder.answer(Err(error)),
+            Effect::FailRead(job, error) => job.fail(error),
+            Effect::Answer(responder, result) => responder.answer(result),
             Effect::Event(event) => match event {
                 Event::Role { role, term, leader } => {
                     tracing::debug!(
@@ -107,8 +124,12 @@ impl RaftLoop {
             let upto: LogId = last.batch.header.last_id();
             self.shared.events.publish(NodeEvent::Committed { upto });
         }
-        // Dropped work answers its clients by itself.
-        let _ = self.shared.work.push_exempt(batches);
+        self.give_work(ApplyWork::Batches(batches));
+    }
+
+    /// Queues work for the apply thread. Dropped work answers its clients by itself.
+    fn give_work(&self, work: ApplyWork) {
+        let _ = self.shared.work.push_exempt(work);
     }
 
     /// Queues writes at the log, as far as it has room; the log's completions bring the next try.
@@ -136,72 +157,14 @@ impl RaftLoop {
             status.commit = raft.commit();
             status.durable = raft.durable();
             status.last = raft.last().id;
+            if *status.membership != *raft.membership() {
+                status.membership = Arc::new(raft.membership().clone());
+            }
             status.counters.turns += 1;
             status.counters.commits = log.commits;
             status.counters.fsyncs = log.fsyncs;
             status.counters.bytes_written = log.bytes_written;
         });
-    }
-}
-
-/// The apply thread: the user's state machine and the answers to clients.
-pub(super) struct ApplyLoop {
-    shared: Arc<Shared>,
-    generation: u64,
-    applier: Applier,
-}
-
-impl ApplyLoop {
-    pub(super) fn new(shared: Arc<Shared>, generation: u64, applier: Applier) -> ApplyLoop {
-        ApplyLoop {
-            shared,
-            generation,
-            applier,
-        }
-    }
-
-    /// Runs until the queue is closed or the state machine fails. Work that is not done is dropped,
-    /// which answers its clients.
-    pub(super) fn run(mut self) {
-        let mut taken = VecDeque::new();
-        while self.shared.work.take_all(&mut taken, None) == Taken::Items {
-            for batch in taken.drain(..).flatten() {
-                if self.shared.ending.load(Ordering::Relaxed) || !self.apply(batch) {
-                    self.shared.work.close();
-                    self.shared.work.discard();
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Applies one batch, answers its clients, tells the driver. False after a failure.
-    fn apply(&mut self, batch: ApplyBatch) -> bool {
-        let commands = match batch.batch.header.kind {
-            BatchKind::Commands => u64::from(batch.batch.header.count),
-            BatchKind::Noop | BatchKind::Membership => 0,
-        };
-        let mut answers = Vec::new();
-        let result = self.applier.apply(batch, &mut answers);
-        let upto = match result {
-            Ok(upto) => upto,
-            Err(reason) => {
-                answers.into_iter().for_each(Answer::deliver);
-                self.shared.tell_driver(DriverInput::Stop(reason));
-                return false;
-            }
-        };
-        self.shared.applied.index.store(upto.0, Ordering::Release);
-        self.shared
-            .applied
-            .commands
-            .fetch_add(commands, Ordering::Relaxed);
-        self.shared.applied.batches.fetch_add(1, Ordering::Relaxed);
-        self.shared
-            .complete_for(self.generation, Completion::Applied { upto });
-        answers.into_iter().for_each(Answer::deliver);
-        self.shared.touch();
-        true
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::common::{Cluster, DEADLINE, submit};
 use bytes::Bytes;
-use duraft::{NodeEvent, NodeId, ProposeError, RejectReason, RoleKind};
+use duraft::{NodeEvent, NodeId, RejectReason, RequestError, RoleKind};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -79,7 +79,7 @@ fn follower_redirects_to_the_leader() {
     assert!(
         matches!(
             error,
-            ProposeError::Rejected {
+            RequestError::Rejected {
                 reason: RejectReason::NotLeader,
                 ..
             }

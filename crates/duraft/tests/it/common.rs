@@ -4,9 +4,10 @@
 use bytes::Bytes;
 use duraft::{
     ApplyContext, ClusterId, Membership, Network, Node, NodeId, NodeOptions, Outcome, RoleKind,
-    StateMachine, TcpOptions, TcpTransport,
+    SnapshotWork, StateMachine, TcpOptions, TcpTransport,
 };
 use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -31,6 +32,41 @@ impl StateMachine for Journal {
         let mut commands = self.0.lock().expect("unpoisoned");
         commands.push(Bytes::copy_from_slice(command));
         Bytes::from((commands.len() as u64 - 1).to_string())
+    }
+
+    fn snapshot(&self) -> SnapshotWork {
+        let commands = self.commands();
+        Box::new(move |out| write_list(&commands, out))
+    }
+
+    fn restore(&mut self, source: &mut dyn Read) -> io::Result<()> {
+        *self.0.lock().expect("unpoisoned") = read_list(source)?;
+        Ok(())
+    }
+}
+
+/// A list of commands as bytes.
+pub(crate) fn write_list(commands: &[Bytes], out: &mut dyn Write) -> io::Result<()> {
+    for command in commands {
+        out.write_all(&(command.len() as u64).to_le_bytes())?;
+        out.write_all(command)?;
+    }
+    Ok(())
+}
+
+/// What [`write_list`] wrote.
+pub(crate) fn read_list(source: &mut dyn Read) -> io::Result<Vec<Bytes>> {
+    let mut commands = Vec::new();
+    let mut len = [0; 8];
+    loop {
+        match source.read_exact(&mut len) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(commands),
+            other => other?,
+        }
+        let len = usize::try_from(u64::from_le_bytes(len)).expect("small");
+        let mut command = vec![0; len];
+        source.read_exact(&mut command)?;
+        commands.push(Bytes::from(command));
     }
 }
 

@@ -1,10 +1,11 @@
 //! The driver with the real core, a disk that is always done at once, and no time but ticks.
 
+use crate::common::{read_list, write_list};
 use bytes::Bytes;
 use duraft::{
-    Answer, Applied, Applier, ApplyContext, Driver, DriverInput, DriverOptions, Effect, Outcome,
-    Proposal, ProposeError, ProposeErrorKind, RejectReason, Responder, StateMachine, StopReason,
-    UnknownReason,
+    Answer, Applied, Applier, ApplyContext, BusyReason, Driver, DriverInput, DriverOptions, Effect,
+    Now, Outcome, Proposal, RejectReason, RequestError, RequestErrorKind, Responder, SnapshotWork,
+    StateMachine, StopReason, UnknownReason,
 };
 use duraft_core::{
     Boot, Completion, Config, Envelope, GroupId, HardState, Incarnation, Index, Membership, NodeId,
@@ -12,9 +13,13 @@ use duraft_core::{
 };
 use proptest::prelude::*;
 use std::collections::VecDeque;
+use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 
 const GENERATION: u64 = 1;
+const BUSY: RequestError = RequestError::Busy {
+    why: BusyReason::Requests,
+};
 
 /// Answers with the command and remembers what it applied.
 struct Echo(Arc<Mutex<Vec<Bytes>>>);
@@ -28,6 +33,16 @@ impl StateMachine for Echo {
             .expect("no panic while locked")
             .push(command.clone());
         command
+    }
+
+    fn snapshot(&self) -> SnapshotWork {
+        let commands = self.0.lock().expect("unpoisoned").clone();
+        Box::new(move |out| write_list(&commands, out))
+    }
+
+    fn restore(&mut self, source: &mut dyn Read) -> io::Result<()> {
+        *self.0.lock().expect("unpoisoned") = read_list(source)?;
+        Ok(())
     }
 }
 
@@ -79,11 +94,12 @@ impl Host {
             applied: None,
             damage: None,
         };
+        let (start, membership) = (boot.start, boot.membership.clone());
         let raft = Raft::new(config, boot).expect("a fresh node starts");
         let applied = Arc::new(Mutex::new(Vec::new()));
         Host {
             driver: Driver::new(raft, GENERATION, options),
-            applier: Applier::new(Box::new(Echo(Arc::clone(&applied)))),
+            applier: Applier::new(Box::new(Echo(Arc::clone(&applied))), start, membership),
             applied,
             inputs: VecDeque::new(),
             sent: VecDeque::new(),
@@ -105,7 +121,11 @@ impl Host {
     fn run(&mut self) {
         let mut effects = Vec::new();
         loop {
-            self.driver.turn(self.tick, &mut self.inputs, &mut effects);
+            let now = Now {
+                tick: self.tick,
+                ..Now::default()
+            };
+            self.driver.turn(now, &mut self.inputs, &mut effects);
             if effects.is_empty() {
                 return;
             }
@@ -141,6 +161,12 @@ impl Host {
             }
             Effect::Load(load) => panic!("the cache holds everything in these tests: {load:?}"),
             Effect::Fail(responder, error) => responder.answer(Err(error)),
+            Effect::Read(_) | Effect::FailRead(..) | Effect::Answer(..) => {
+                panic!("nobody reads or hands over in these tests")
+            }
+            Effect::SendSnapshot { .. } | Effect::InstallSnapshot(_) => {
+                panic!("there are no snapshots in these tests")
+            }
             Effect::Event(_) => {}
             Effect::Stopped(reason) => self.stopped = Some(reason),
         }
@@ -148,11 +174,9 @@ impl Host {
 
     fn propose(&mut self, command: &[u8], outcomes: &Outcomes, deadline: Option<u64>) -> usize {
         let (at, responder) = outcomes.responder();
-        self.inputs.push_back(DriverInput::Propose(Proposal {
-            command: Bytes::copy_from_slice(command),
-            deadline,
-            responder,
-        }));
+        let command = Bytes::copy_from_slice(command);
+        let proposal = Proposal::plain(command, deadline, responder);
+        self.inputs.push_back(DriverInput::Propose(proposal));
         at
     }
 
@@ -238,7 +262,7 @@ fn command_that_finds_no_leader_is_rejected_with_certainty() {
     host.tick(DriverOptions::default().leaderless_ticks_max);
     assert_eq!(
         outcomes.of(at),
-        Some(Err(ProposeError::Rejected {
+        Some(Err(RequestError::Rejected {
             reason: RejectReason::NotLeader,
             leader: None
         }))
@@ -335,7 +359,7 @@ fn command_over_the_limit_is_too_large() {
     let error = outcomes.of(over).expect("at once").expect_err("refused");
     assert_eq!(
         error,
-        ProposeError::Rejected {
+        RequestError::Rejected {
             reason: RejectReason::TooLarge { len: max + 1, max },
             leader: None
         }
@@ -357,8 +381,8 @@ fn saturated_driver_says_busy() {
         host.propose(b"x", &outcomes, None);
     }
     host.run();
-    assert_eq!(outcomes.of(3), Some(Err(ProposeError::Busy)));
-    assert_eq!(outcomes.of(4), Some(Err(ProposeError::Busy)));
+    assert_eq!(outcomes.of(3), Some(Err(BUSY)));
+    assert_eq!(outcomes.of(4), Some(Err(BUSY)));
     host.release_disk();
     assert!((0..3).all(|at| matches!(outcomes.of(at), Some(Ok(_)))));
 }
@@ -409,7 +433,7 @@ fn deadline_is_certain_before_the_log_and_unknown_after() {
     hosts[leader].tick(2);
     assert_eq!(
         outcomes.of(in_log),
-        Some(Err(ProposeError::OutcomeUnknown {
+        Some(Err(RequestError::OutcomeUnknown {
             why: UnknownReason::Deadline
         }))
     );
@@ -418,7 +442,7 @@ fn deadline_is_certain_before_the_log_and_unknown_after() {
     lonely.tick(3);
     assert_eq!(
         outcomes.of(held),
-        Some(Err(ProposeError::Rejected {
+        Some(Err(RequestError::Rejected {
             reason: RejectReason::Expired,
             leader: None
         }))
@@ -447,7 +471,7 @@ fn deposed_leader_answers_when_the_place_is_taken() {
     }
     assert_eq!(
         outcomes.of(at),
-        Some(Err(ProposeError::Rejected {
+        Some(Err(RequestError::Rejected {
             reason: RejectReason::Superseded,
             leader: Some(NodeId(new as u64 + 1))
         }))
@@ -504,7 +528,7 @@ fn write_failure_stops_the_node_and_ends_every_wait() {
         "{:?}",
         host.stopped
     );
-    let unknown = Some(Err(ProposeError::OutcomeUnknown {
+    let unknown = Some(Err(RequestError::OutcomeUnknown {
         why: UnknownReason::Stopped,
     }));
     assert_eq!(outcomes.of(in_log), unknown);
@@ -512,7 +536,7 @@ fn write_failure_stops_the_node_and_ends_every_wait() {
     host.release_disk();
     assert_eq!(
         outcomes.of(later),
-        Some(Err(ProposeError::Rejected {
+        Some(Err(RequestError::Rejected {
             reason: RejectReason::Stopped,
             leader: None
         }))
@@ -537,7 +561,7 @@ fn state_machine_panic_stops_the_node() {
     assert!(matches!(outcomes.of(before), Some(Ok(_))));
     assert_eq!(
         outcomes.of(at).map(|o| o.map_err(|e| e.kind())),
-        Some(Err(ProposeErrorKind::OutcomeUnknown)),
+        Some(Err(RequestErrorKind::OutcomeUnknown)),
         "the command is committed; its effect is unknown"
     );
     let Some(StopReason::StateMachinePanicked { index, message }) = host.stopped else {
@@ -633,7 +657,7 @@ proptest! {
             let copies = logs[0].iter().filter(|c| c[..] == (at as u64).to_le_bytes()).count();
             match &ends[0] {
                 Ok(_) => prop_assert_eq!(copies, 1),
-                Err(ProposeError::OutcomeUnknown { .. }) => prop_assert!(copies <= 1),
+                Err(RequestError::OutcomeUnknown { .. }) => prop_assert!(copies <= 1),
                 Err(_) => prop_assert_eq!(copies, 0, "command {} was rejected", at),
             }
         }

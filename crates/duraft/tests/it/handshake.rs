@@ -13,7 +13,9 @@ const CLUSTER: [u8; 16] = *b"the same cluster";
 mod rig {
     //! A node with an inbox that only counts.
     use super::*;
-    use duraft::{ApplyContext, ClusterId, Membership, Network, Node, NodeOptions, StateMachine};
+    use duraft::{ApplyContext, ClusterId, Membership, Network, Node, NodeOptions};
+    use duraft::{SnapshotWork, StateMachine};
+    use std::io::{self, Read};
     use std::sync::Arc;
 
     pub(crate) struct Idle;
@@ -21,6 +23,14 @@ mod rig {
     impl StateMachine for Idle {
         fn apply(&mut self, _context: ApplyContext, _command: &[u8]) -> bytes::Bytes {
             bytes::Bytes::new()
+        }
+
+        fn snapshot(&self) -> SnapshotWork {
+            Box::new(|_| Ok(()))
+        }
+
+        fn restore(&mut self, _source: &mut dyn Read) -> io::Result<()> {
+            Ok(())
         }
     }
 

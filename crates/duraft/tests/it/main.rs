@@ -5,4 +5,5 @@ mod common;
 mod driver;
 mod handshake;
 mod node;
+mod sessions;
 mod wire;

@@ -3,12 +3,13 @@
 use crate::common::{CLUSTER, DEADLINE, Journal, membership, options, scratch, single, submit};
 use bytes::Bytes;
 use duraft::{
-    ApplyContext, ClusterId, Network, Node, NodeId, NodeOptions, OpenError, ProposeError,
-    ProposeErrorKind, RejectReason, Responder, RoleKind, StartError, StateMachine, StopReason,
-    TcpOptions, UnknownReason,
+    ApplyContext, BusyReason, ClusterId, Network, Node, NodeId, NodeOptions, OpenError,
+    RejectReason, RequestError, RequestErrorKind, Responder, RoleKind, SnapshotWork, StartError,
+    StateMachine, StopReason, TcpOptions, UnknownReason,
 };
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::io::{self, Read};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -123,7 +124,7 @@ fn shutdown_is_idempotent_and_says_why() {
     assert_eq!(node.status().stopped, Some(StopReason::Shutdown));
     assert_eq!(
         node.propose_wait(Bytes::from("late"), DEADLINE),
-        Err(ProposeError::Rejected {
+        Err(RequestError::Rejected {
             reason: RejectReason::Stopped,
             leader: None
         })
@@ -156,6 +157,14 @@ impl StateMachine for Slow {
         let _ = self.0.recv();
         Bytes::new()
     }
+
+    fn snapshot(&self) -> SnapshotWork {
+        Box::new(|_| Ok(()))
+    }
+
+    fn restore(&mut self, _source: &mut dyn Read) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[test]
@@ -168,7 +177,12 @@ fn saturated_node_is_busy_and_recovers() {
     let first = submit(&node, b"one");
     let second = submit(&node, b"two");
     let third = submit(&node, b"three").recv().expect("at once");
-    assert_eq!(third, Err(ProposeError::Busy));
+    assert_eq!(
+        third,
+        Err(RequestError::Busy {
+            why: BusyReason::Requests
+        })
+    );
     assert_eq!(node.status().commands_waiting, 2);
     permit.send(()).expect("the machine waits");
     permit.send(()).expect("the machine waits");
@@ -199,7 +213,7 @@ fn slow_state_machine_does_not_stop_elections_or_the_end() {
     let outcome = node.propose_wait(Bytes::from("x"), Duration::from_millis(50));
     assert_eq!(
         outcome,
-        Err(ProposeError::OutcomeUnknown {
+        Err(RequestError::OutcomeUnknown {
             why: UnknownReason::Deadline
         })
     );
@@ -221,6 +235,14 @@ impl StateMachine for Fragile {
         assert_ne!(command, self.unbearable, "unbearable");
         self.journal.apply(context, command)
     }
+
+    fn snapshot(&self) -> SnapshotWork {
+        self.journal.snapshot()
+    }
+
+    fn restore(&mut self, source: &mut dyn Read) -> io::Result<()> {
+        self.journal.restore(source)
+    }
 }
 
 #[test]
@@ -238,7 +260,7 @@ fn panic_of_the_state_machine_stops_the_node_and_spares_the_log() {
     let error = node
         .propose_wait(Bytes::from("boom"), DEADLINE)
         .expect_err("no answer");
-    assert_eq!(error.kind(), ProposeErrorKind::OutcomeUnknown);
+    assert_eq!(error.kind(), RequestErrorKind::OutcomeUnknown);
     let status = node
         .wait_for(DEADLINE, |s| s.stopped.is_some())
         .expect("it stops");
@@ -437,7 +459,7 @@ fn failed_sync_ends_the_life_and_only_reopening_begins_another() {
     let error = node
         .propose_wait(Bytes::from("in doubt"), DEADLINE)
         .expect_err("nothing is acknowledged without a sync");
-    assert_eq!(error.kind(), ProposeErrorKind::OutcomeUnknown);
+    assert_eq!(error.kind(), RequestErrorKind::OutcomeUnknown);
     let status = node
         .wait_for(DEADLINE, |s| s.stopped.is_some())
         .expect("it stops");
@@ -449,7 +471,7 @@ fn failed_sync_ends_the_life_and_only_reopening_begins_another() {
     let error = node
         .propose_wait(Bytes::from("too late"), DEADLINE)
         .expect_err("a healthy disk does not heal the life");
-    assert_eq!(error.kind(), ProposeErrorKind::Rejected);
+    assert_eq!(error.kind(), RequestErrorKind::Rejected);
     drop(node);
     let disk = disk.power_loss(Survival::Nothing);
     let journal = Journal::default();

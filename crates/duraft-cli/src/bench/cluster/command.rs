@@ -5,6 +5,7 @@
 
 use duraft_core::mix64;
 use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
 
 /// One command of one client, numbered from 0 without gaps per client.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -101,6 +102,43 @@ impl Ledger {
             Some(_) | None => self.wrong += 1,
         }
     }
+
+    /// Writes it for a snapshot: u64 wrong, then for each client u32 its id, u64 words, the words.
+    pub(crate) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        out.write_all(&self.wrong.to_le_bytes())?;
+        for (client, words) in &self.applied.clients {
+            out.write_all(&client.to_le_bytes())?;
+            out.write_all(&(words.len() as u64).to_le_bytes())?;
+            for word in words {
+                out.write_all(&word.to_le_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what [`Ledger::write`] wrote, to the end of `source`.
+    pub(crate) fn read(source: &mut dyn Read) -> io::Result<Ledger> {
+        let mut word = [0; 8];
+        source.read_exact(&mut word)?;
+        let mut ledger = Ledger {
+            wrong: u64::from_le_bytes(word),
+            ..Ledger::default()
+        };
+        let mut client = [0; 4];
+        while source.read(&mut client[..1])? > 0 {
+            source.read_exact(&mut client[1..])?;
+            source.read_exact(&mut word)?;
+            let mut words = Vec::new();
+            for _ in 0..u64::from_le_bytes(word) {
+                source.read_exact(&mut word)?;
+                words.push(u64::from_le_bytes(word));
+            }
+            let set = &mut ledger.applied;
+            set.len += words.iter().map(|w| u64::from(w.count_ones())).sum::<u64>();
+            set.clients.insert(u32::from_le_bytes(client), words);
+        }
+        Ok(ledger)
+    }
 }
 
 #[cfg(test)]
@@ -122,6 +160,22 @@ mod tests {
             assert_ne!(decode(&damaged, 3), Some(id), "byte {i}");
         }
         assert_eq!(decode(&bytes[..10], 3), None);
+    }
+
+    #[test]
+    fn a_ledger_survives_a_snapshot() {
+        let mut ledger = Ledger::default();
+        for (client, seq) in [(1, 0), (1, 500), (9, 3)] {
+            let id = CommandId { client, seq };
+            ledger.apply(&encode(id, 9, 40), 9);
+        }
+        ledger.apply(b"nobody's", 9);
+        let mut bytes = Vec::new();
+        ledger.write(&mut bytes).unwrap();
+        let read = Ledger::read(&mut &bytes[..]).unwrap();
+        assert_eq!(read.applied, ledger.applied);
+        assert_eq!(read.wrong, 1);
+        Ledger::read(&mut &bytes[..bytes.len() - 1]).unwrap_err();
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::command::{CommandId, encode};
 use super::load::{Answer, Cluster, Counters, Outcome};
 use super::setup::{NODES, Setup, node_place};
 use crate::bench::error::BenchError;
-use duraft::{Node, ProposeError, Responder};
+use duraft::{Node, RequestError, Responder};
 use duraft_core::RoleKind;
 use std::sync::mpsc::Sender;
 
@@ -95,16 +95,16 @@ pub(crate) fn submit_to(
 }
 
 /// A busy node is named as the one to ask again.
-fn outcome_of(error: &ProposeError, place: usize) -> Outcome {
+fn outcome_of(error: &RequestError, place: usize) -> Outcome {
     match error {
-        ProposeError::Busy => Outcome::Refused {
+        RequestError::Busy { .. } => Outcome::Refused {
             leader: Some(place),
         },
-        ProposeError::Rejected { leader, .. } => Outcome::Refused {
+        RequestError::Rejected { leader, .. } => Outcome::Refused {
             leader: leader.and_then(node_place),
         },
         // Unknown, or a kind that a later version adds: nothing may be concluded.
-        ProposeError::OutcomeUnknown { .. } | _ => Outcome::Unknown,
+        RequestError::OutcomeUnknown { .. } | _ => Outcome::Unknown,
     }
 }
 

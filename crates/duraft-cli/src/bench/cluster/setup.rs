@@ -3,9 +3,12 @@
 use super::command::Ledger;
 use crate::bench::error::BenchError;
 use bytes::Bytes;
-use duraft::{ApplyContext, ClusterId, Network, Node, NodeOptions, StateMachine, TcpOptions};
+use duraft::{
+    ApplyContext, ClusterId, Network, Node, NodeOptions, SnapshotWork, StateMachine, TcpOptions,
+};
 use duraft_core::{Membership, NodeId};
 use parking_lot::Mutex;
+use std::io::{self, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -109,5 +112,15 @@ impl StateMachine for Machine {
     fn apply(&mut self, _context: ApplyContext, command: &[u8]) -> Bytes {
         self.ledger.lock().apply(command, self.seed);
         Bytes::new()
+    }
+
+    fn snapshot(&self) -> SnapshotWork {
+        let ledger = self.ledger.lock().clone();
+        Box::new(move |out| ledger.write(out))
+    }
+
+    fn restore(&mut self, source: &mut dyn Read) -> io::Result<()> {
+        *self.ledger.lock() = Ledger::read(source)?;
+        Ok(())
     }
 }

@@ -1,0 +1,131 @@
+//! The apply thread: the user's state machine, its reads, and the answers to clients.
+
+use super::Shared;
+use crate::apply::{Answer, Applier, ApplyBatch};
+use crate::clock::boottime;
+use crate::driver::DriverInput;
+use crate::outcome::StopReason;
+use crate::queue::Taken;
+use crate::reads::{ReadDone, ReadWork};
+use duraft_core::{BatchKind, Completion, Snapshot};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What the apply thread is given to do.
+pub(super) enum ApplyWork {
+    /// Committed batches.
+    Batches(Vec<ApplyBatch>),
+    /// A read.
+    Read(ReadWork),
+    /// Another state, which a leader sent.
+    Install(Snapshot),
+}
+
+/// See the module documentation.
+pub(super) struct ApplyLoop {
+    shared: Arc<Shared>,
+    generation: u64,
+    applier: Applier,
+    answers: Vec<Answer>,
+    reads: Vec<ReadDone>,
+}
+
+impl ApplyLoop {
+    pub(super) fn new(shared: Arc<Shared>, generation: u64, applier: Applier) -> ApplyLoop {
+        ApplyLoop {
+            shared,
+            generation,
+            applier,
+            answers: Vec::new(),
+            reads: Vec::new(),
+        }
+    }
+
+    /// Runs until the queue is closed or the state machine fails. Work that is not done is dropped,
+    /// which answers its clients.
+    pub(super) fn run(mut self) {
+        let mut taken = VecDeque::new();
+        while self.shared.work.take_all(&mut taken, None) == Taken::Items {
+            for work in taken.drain(..) {
+                if let Err(reason) = self.perform(work) {
+                    if let Some(reason) = reason {
+                        self.shared.tell_driver(DriverInput::Stop(reason));
+                    }
+                    self.shared.work.close();
+                    self.shared.work.discard();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Does one piece of work. An error ends the thread; without a reason, the node is ending.
+    fn perform(&mut self, work: ApplyWork) -> Result<(), Option<StopReason>> {
+        match work {
+            ApplyWork::Batches(batches) => {
+                for batch in batches {
+                    self.check_ending()?;
+                    self.apply(batch)?;
+                }
+            }
+            ApplyWork::Read(work) => {
+                self.check_ending()?;
+                self.applier.read(work, &mut self.reads);
+                self.deliver_reads();
+            }
+            ApplyWork::Install(snapshot) => {
+                return Err(Some(StopReason::RestoreFailed {
+                    index: snapshot.position.index(),
+                    message: "this node keeps no snapshots".into(),
+                }));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_ending(&self) -> Result<(), Option<StopReason>> {
+        if self.shared.ending.load(Ordering::Relaxed) {
+            Err(None)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Applies one batch, answers its clients, tells the driver.
+    fn apply(&mut self, batch: ApplyBatch) -> Result<(), StopReason> {
+        let commands = match batch.batch.header.kind {
+            BatchKind::Commands => u64::from(batch.batch.header.count),
+            BatchKind::Noop | BatchKind::Membership => 0,
+        };
+        let result = self.applier.apply(batch, &mut self.answers);
+        let upto = match result {
+            Ok(upto) => upto,
+            Err(reason) => {
+                self.answers.drain(..).for_each(Answer::deliver);
+                return Err(reason);
+            }
+        };
+        let applied = &self.shared.applied;
+        applied.index.store(upto.0, Ordering::Release);
+        applied.commands.fetch_add(commands, Ordering::Relaxed);
+        applied.batches.fetch_add(1, Ordering::Relaxed);
+        self.shared
+            .complete_for(self.generation, Completion::Applied { upto });
+        self.answers.drain(..).for_each(Answer::deliver);
+        self.applier.run_reads(&mut self.reads);
+        self.deliver_reads();
+        self.shared.touch();
+        Ok(())
+    }
+
+    /// Answers the reads that have run, or asks again where a lease has ended in the meantime.
+    fn deliver_reads(&mut self) {
+        for read in self.reads.drain(..) {
+            // Each looks at the clock itself: callbacks of the reads before take time.
+            if let Err(late) = read.deliver(boottime()) {
+                self.shared.tell_driver(DriverInput::Read(late));
+            }
+        }
+    }
+}
