@@ -427,10 +427,15 @@ fn read_back(store: &Store, load: &Load) -> Result<Vec<Batch>, LoadError> {
     let mut found: Vec<Batch> = Vec::new();
     let mut bytes = 0;
     let wanted = store
-        .batches
-        .iter()
+        .readable()
         .filter(|batch| batch.header.first >= load.first && batch.header.last() <= load.last);
     for batch in wanted {
+        let next = found
+            .last()
+            .is_none_or(|last: &Batch| batch.header.first == last.header.last().next());
+        if !next {
+            break;
+        }
         bytes += batch.cost();
         if !found.is_empty() && bytes > load.bytes_max {
             break;

@@ -40,6 +40,8 @@ pub struct History {
     leaders: BTreeMap<Term, (NodeId, Incarnation)>,
     /// Boundaries of the log of each term's leader, as far as seen.
     leader_logs: BTreeMap<Term, BTreeMap<Index, Digest>>,
+    /// What each candidate of a term said that its log ends with.
+    asked: BTreeMap<(Term, NodeId), LogId>,
     /// Votes that left: whom a node voted for in a term.
     votes: BTreeMap<(Term, NodeId), NodeId>,
     /// How many committed batches each voter's disk holds.
@@ -61,6 +63,7 @@ impl History {
             prefixes: BTreeMap::new(),
             leaders: BTreeMap::new(),
             leader_logs: BTreeMap::new(),
+            asked: BTreeMap::new(),
             votes: BTreeMap::new(),
             covered: BTreeMap::new(),
             puppets: false,
@@ -107,6 +110,11 @@ impl History {
     /// The candidate that this node's vote in `term` went to, once the vote has left the node.
     pub fn vote_of(&self, node: NodeId, term: Term) -> Option<NodeId> {
         self.votes.get(&(term, node)).copied()
+    }
+
+    /// The last entry that this candidate of `term` advertised.
+    pub fn asked(&self, term: Term, candidate: NodeId) -> Option<LogId> {
+        self.asked.get(&(term, candidate)).copied()
     }
 
     /// Is `position` a boundary of the log of this term's leader?
@@ -206,7 +214,10 @@ impl History {
             | Message::RolledBack { .. } => {
                 self.one_leader(term, (envelope.from, envelope.incarnation))
             }
-            Message::Vote { .. } => self.voted(term, envelope.from, envelope.from),
+            Message::Vote { last, .. } => {
+                self.asked.insert((term, envelope.from), *last);
+                self.voted(term, envelope.from, envelope.from)
+            }
             Message::VoteReply { granted: true } => self.voted(term, envelope.from, envelope.to),
             Message::VoteReply { granted: false }
             | Message::PreVote { .. }
@@ -343,8 +354,8 @@ impl History {
         disks: impl IntoIterator<Item = (NodeId, &'a Store)>,
     ) -> Result<(), Broken> {
         for (node, store) in disks {
-            let mut covered = self.covered.get(&node).copied().unwrap_or(0);
-            covered = covered.min(self.committed.len());
+            let before = self.covered.get(&node).copied().unwrap_or(0);
+            let mut covered = before.min(self.committed.len());
             while covered > 0 && !store.covers(&self.committed[covered - 1].position()) {
                 covered -= 1;
             }
@@ -354,6 +365,11 @@ impl History {
                 .is_some_and(|header| store.covers(&header.position()))
             {
                 covered += 1;
+            }
+            // What the test itself has destroyed is accounted for by what the node does not say until
+            // it is healed.
+            if store.wounds.is_some() {
+                covered = covered.max(before);
             }
             self.covered.insert(node, covered);
         }

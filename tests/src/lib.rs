@@ -33,6 +33,7 @@ pub mod sim;
 mod snapshots;
 pub mod store;
 mod verbs;
+pub mod wounds;
 
 pub use body::{command_body, commands_body, commands_of, crc32};
 pub use broken::Broken;
@@ -45,6 +46,7 @@ pub use options::Options;
 pub use puppet::Chain;
 pub use rng::Rng;
 pub use store::Store;
+pub use wounds::{Loss, loss};
 
 use duraft_core::NodeId;
 

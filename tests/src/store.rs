@@ -1,8 +1,10 @@
 //! What a disk holds once its writes are durable: the meaning of [`Write`], written down a second time.
 
 use crate::Broken;
+use crate::wounds::Wounds;
 use duraft_core::{
-    Batch, BatchKind, HardState, Index, Membership, Position, Snapshot, SnapshotWrite, Write,
+    Batch, BatchKind, HardState, Healed, Index, Membership, Position, Snapshot, SnapshotWrite,
+    Write,
 };
 
 const B8: &str = "B8 nothing is compacted but what a durable snapshot covers";
@@ -17,10 +19,12 @@ pub struct Store {
     pub membership: Membership,
     /// Term and vote.
     pub hard_state: HardState,
-    /// Stored batches in order.
+    /// Stored batches in order, up to the first missing one.
     pub batches: Vec<Batch>,
     /// The latest snapshot that the group counts on.
     pub snapshot: Option<Snapshot>,
+    /// What is lost, until it is written down that it is not any more.
+    pub wounds: Option<Wounds>,
 }
 
 impl Store {
@@ -37,6 +41,7 @@ impl Store {
             hard_state,
             batches,
             snapshot: None,
+            wounds: None,
         };
         let mut end = start;
         for batch in &store.batches {
@@ -82,14 +87,20 @@ impl Store {
             .map(|at| &self.batches[at])
     }
 
+    /// All batches that can be read, those behind a gap too.
+    pub fn readable(&self) -> impl Iterator<Item = &Batch> + '_ {
+        let survivors = self.wounds.iter().flat_map(|wounds| &wounds.survivors);
+        self.batches.iter().chain(survivors)
+    }
+
     /// The memberships that batches of the log set, in order, by the index of their batch.
     pub fn memberships(&self) -> impl DoubleEndedIterator<Item = (Index, Membership)> + '_ {
-        let sets = |batch: &&Batch| batch.header.kind == BatchKind::Membership;
-        self.batches.iter().filter(sets).map(|batch| {
-            let decoded = Membership::decode(&batch.body);
-            let decoded = decoded.expect("membership batches are well-formed");
-            (batch.header.last(), decoded)
-        })
+        self.batches.iter().filter_map(set_by)
+    }
+
+    /// As [`Store::memberships`], and those among the survivors of a damage.
+    pub fn memberships_left(&self) -> Vec<(Index, Membership)> {
+        self.readable().filter_map(set_by).collect()
     }
 
     /// The membership that the log up to `index` sets.
@@ -124,6 +135,9 @@ impl Store {
             })?;
             self.batches
                 .retain(|batch| batch.header.last() <= cut.index());
+            if let Some(wounds) = &mut self.wounds {
+                wounds.cut();
+            }
         }
         for batch in &write.append {
             let end = self.last();
@@ -137,10 +151,36 @@ impl Store {
                 || format!("write {} appends {:?}", write.seq, batch.header),
             )?;
             self.batches.push(batch.clone());
+            if let Some(wounds) = &mut self.wounds {
+                let joined = wounds.joined(&batch.header)?;
+                self.batches.extend(joined);
+            }
         }
-        match write.compact {
-            Some(upto) => self.compact(write, upto),
+        if let Some(upto) = write.compact {
+            self.compact(write, upto)?;
+        }
+        match write.healed {
+            Some(healed) => self.heal(write, healed),
             None => Ok(()),
+        }
+    }
+
+    fn heal(&mut self, write: &Write, healed: Healed) -> Result<(), Broken> {
+        let story = || format!("write {} heals {healed:?}", write.seq);
+        let end = self.last().index();
+        let Some(wounds) = &mut self.wounds else {
+            return Broken::unless(false, "R13 only what is damaged heals", story);
+        };
+        match healed {
+            Healed::Vote => {
+                wounds.vote_uncertain = false;
+                Ok(())
+            }
+            Healed::All => {
+                let whole = wounds.missing_after(end).is_empty();
+                self.wounds = None;
+                Broken::unless(whole, "R13 a log with a gap is not healed", story)
+            }
         }
     }
 
@@ -172,6 +212,9 @@ impl Store {
             self.start = position;
             self.membership = taken.snapshot.membership.clone();
             self.batches.clear();
+            if let Some(wounds) = &mut self.wounds {
+                wounds.cut();
+            }
         } else {
             Broken::unless(self.holds(&position), "a snapshot is of this log", || {
                 format!("write {} takes {position}, last {}", write.seq, self.last())
@@ -206,4 +249,13 @@ impl Store {
             .retain(|batch| batch.header.first > upto.index());
         Ok(())
     }
+}
+
+fn set_by(batch: &Batch) -> Option<(Index, Membership)> {
+    if batch.header.kind != BatchKind::Membership {
+        return None;
+    }
+    let decoded = Membership::decode(&batch.body);
+    let decoded = decoded.expect("membership batches are well-formed");
+    Some((batch.header.last(), decoded))
 }

@@ -384,13 +384,13 @@ impl Cluster {
             start: store.start,
             batches: store.batches.iter().map(|batch| batch.header).collect(),
             membership: store.membership.clone(),
-            memberships: store.memberships().collect(),
+            memberships: store.memberships_left(),
             snapshot: store.snapshot.clone(),
-            applied: keeps.then_some(node.machine.to.index()),
-            damage: None,
+            applied: keeps.then_some(node.machine.to.index().max(content.to.index())),
+            damage: store.damage(),
         };
         let hard_state = store.hard_state;
-        if !keeps {
+        if !keeps || node.machine.to.index() < content.to.index() {
             node.machine = content;
         }
         node.halted = None;
@@ -403,8 +403,11 @@ impl Cluster {
             raft.plant(plant);
             node.role = raft.role();
         }
-        let recovered = self.history.recovered(id, &hard_state);
-        self.claim(recovered);
+        let uncertain = self.node(id).disk.durable.wounds.as_ref();
+        if !uncertain.is_some_and(|wounds| wounds.vote_uncertain) {
+            let recovered = self.history.recovered(id, &hard_state);
+            self.claim(recovered);
+        }
         self.note(|| format!("n{id} starts"));
     }
 
