@@ -18,6 +18,9 @@ use alloc::vec::Vec;
 impl Raft {
     /// Gives the state machine what it may have now.
     pub(crate) fn hand_over(&mut self, out: &mut Vec<Output>) {
+        if !self.release_install(out) {
+            return;
+        }
         // Both, always: an entry that is committed by others' copies and not durable here could be lost
         // here and applied again differently if the others' disks fail (release table).
         let limit = self.commit.min(self.disk.log());
@@ -76,8 +79,8 @@ impl Raft {
 
     /// The state machine has applied everything up to `upto`.
     pub(crate) fn on_applied(&mut self, upto: Index) -> Option<Transition> {
-        // A repeated or late report says nothing new.
-        if upto <= self.log.index(self.applied) {
+        // About what a snapshot has replaced, a repeated or a late report says nothing new.
+        if self.settles_install(upto) || upto <= self.applied() {
             return None;
         }
         // Batches are applied whole; more than was handed over, or part of a batch, cannot be.

@@ -204,3 +204,32 @@ pub(crate) fn check_memberships(
         None => Ok(known),
     }
 }
+
+/// Checks that the state machine can begin where the log allows, and returns the last index that is
+/// in it or in the snapshot that it begins with.
+pub(crate) fn check_state(boot: &Boot, last: Position) -> Result<Index, BootError> {
+    let start = boot.start;
+    let covered = match &boot.snapshot {
+        None => Index(0),
+        Some(snapshot) => {
+            let position = snapshot.position;
+            let ends = (boot.batches.iter()).map(BatchHeader::position);
+            if !core::iter::once(start)
+                .chain(ends)
+                .any(|end| end == position)
+            {
+                return Err(BootError::SnapshotOutsideLog);
+            }
+            position.index()
+        }
+    };
+    let applied = boot.applied.unwrap_or_default().max(covered);
+    if applied > last.index() {
+        let last = last.index();
+        return Err(BootError::AppliedAheadOfLog { applied, last });
+    }
+    if applied < start.index() {
+        return Err(BootError::StateMissing);
+    }
+    Ok(applied)
+}

@@ -165,7 +165,7 @@ impl Raft {
     /// have heard of it, or time is up. They count for nothing, as no quorum asks for them; but a node
     /// that knows that it was removed does not campaign.
     fn track_members(&mut self) {
-        let (end, begin, now) = (self.log.end(), self.log.begin(), self.now);
+        let (end, now) = (self.log.end(), self.now);
         let until = now + FAREWELL_TIMEOUTS * u64::from(self.config.election_ticks);
         let active = self.memberships.active();
         let Role::Leader(leader) = &mut self.role else {
@@ -179,7 +179,7 @@ impl Raft {
             }
         }
         for peer in active.members().filter(|peer| *peer != self.me.id) {
-            (leader.progress.entry(peer)).or_insert_with(|| Progress::new(end, begin, now));
+            (leader.progress.entry(peer)).or_insert_with(|| Progress::new(end, now));
         }
     }
 
@@ -192,7 +192,8 @@ impl Raft {
             return;
         };
         leader.progress.retain(|_, progress| {
-            let knows = self.log.index(progress.matched.min(progress.commit_told)) >= since;
+            let told = (self.log).position_in(progress.matched.min(progress.commit_told));
+            let knows = told.is_some_and(|told| told.index() >= since);
             (progress.departs).is_none_or(|until| now < until && !knows)
         });
         for progress in leader.progress.values_mut() {

@@ -97,7 +97,7 @@ impl Raft {
 
     /// Is `from` the leader this node follows? A second leader in one term cannot be; whoever claims
     /// it is not believed.
-    fn follows(&self, from: NodeId) -> bool {
+    pub(crate) fn follows(&self, from: NodeId) -> bool {
         match &self.role {
             Role::Follower(follower) => follower.leader == Some(from),
             Role::PreCandidate(_) | Role::Candidate(_) | Role::Leader(_) => false,
@@ -306,7 +306,8 @@ impl Raft {
             self.disk.log()
         };
         let matched = self.verified.min(durable);
-        let matched_index = self.log.index(matched);
+        // Below the log's beginning nothing can be said: a snapshot takes its place and is not durable.
+        let known = self.log.position_in(matched);
         let grew = durable > durable_before;
         let follower = self.role.follower_mut().expect("looked at above");
         let leader = follower.leader;
@@ -342,12 +343,14 @@ impl Raft {
             let reply = AppendReply::Rejected { prev, hint };
             out.push(me.send(leader, term, Message::AppendReply(reply)));
         }
-        if let Some(wanted) = owed.accepted {
+        if let Some(wanted) = owed.accepted
+            && let Some(position) = known
+        {
             let done = matched >= wanted;
             // A part of what is wanted is told when it has just become durable, not at every message.
             if done || (grew && matched > follower.acked) {
                 let reply = AppendReply::Accepted {
-                    matched: matched_index,
+                    matched: position.index(),
                 };
                 out.push(me.send(leader, term, Message::AppendReply(reply)));
                 follower.acked = follower.acked.max(matched);

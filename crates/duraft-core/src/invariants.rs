@@ -16,12 +16,13 @@
 //! What needs several nodes (election safety, log matching and the like) is not decided here.
 
 use crate::batch::{Batch, BatchKind};
-use crate::io::{Event, Output, Response, Write};
+use crate::io::{Event, Output, Response, SnapshotWrite, Write};
 use crate::log::Boundary;
 use crate::message::{AppendReply, Envelope, Message};
 use crate::progress::{Progress, Stage};
 use crate::raft::Raft;
 use crate::role::{Leader, Role};
+use crate::snapshot::Snapshot;
 use crate::types::{HardState, LogId, Position};
 use alloc::format;
 use alloc::string::String;
@@ -154,7 +155,7 @@ fn check_buffers(raft: &Raft) -> Verdict {
     let log = &raft.log;
     let cached = log.cached_from();
     ensure(
-        cached <= raft.disk.log(),
+        cached <= raft.disk.log().max(log.begin()),
         "I8 bodies that are not durable stay in memory",
         || format!("cached from {cached:?}"),
     )?;
@@ -170,7 +171,7 @@ fn check_buffers(raft: &Raft) -> Verdict {
         "I8 unapplied bytes are counted",
         || format!("{} counted, {cost} found", raft.unapplied_bytes),
     )?;
-    let one = raft.handed.previous() == Some(raft.applied);
+    let one = raft.handed.previous() == Some(raft.applied.max(log.begin()));
     ensure(
         cost <= raft.config.unapplied_bytes_max || one,
         "I8 unapplied bytes are within their limit",
@@ -226,10 +227,9 @@ fn check_leader(raft: &Raft, leader: &Leader) -> Verdict {
         "H10 a leader whose removal is committed has stopped",
         || format!("{:?}", raft.memberships),
     )?;
+    let compacted = leader.term_begin < raft.log.begin();
     ensure(
-        raft.log
-            .header(leader.term_begin)
-            .is_some_and(|noop| noop.term == raft.hard.term),
+        (raft.log.header(leader.term_begin)).map_or(compacted, |noop| noop.term == raft.hard.term),
         "I7 a leader's term has begun in its log",
         || format!("{:?}", leader.term_begin),
     )?;
@@ -334,13 +334,23 @@ pub fn check_delta(before: &Raft, after: &Raft, outputs: &[Output]) -> Verdict {
         match output {
             Output::Send(envelope) => check_send(before, after, envelope)?,
             Output::Apply(batches) => handed = check_apply(after, handed, batches)?,
+            Output::InstallSnapshot(snapshot) => {
+                check_install(after, snapshot)?;
+                handed = after.log.begin();
+            }
+            Output::SendSnapshot { term, snapshot, .. } => ensure(
+                after.role.leader().is_some()
+                    && after.disk.hard_state().term == *term
+                    && after.snapshot.as_ref() == Some(snapshot)
+                    && after.snapshot_seq <= after.disk.completed(),
+                "I4 a leader sends a snapshot that its disk counts on",
+                || format!("{snapshot:?} in {term}"),
+            )?,
             Output::Persist(_)
             | Output::Load(_)
             | Output::Respond(_)
             | Output::Changed(_)
-            | Output::ReadReady { .. }
-            | Output::SendSnapshot { .. }
-            | Output::InstallSnapshot(_) => {}
+            | Output::ReadReady { .. } => {}
         }
     }
     ensure(
@@ -384,11 +394,15 @@ fn check_history(before: &Raft, after: &Raft) -> Verdict {
         "I1 commit, handed, applied and completed never move back",
         || format!("commit {:?} after {:?}", after.commit, before.commit),
     )?;
-    ensure(
-        after.log.position(before.commit) == before.log.position(before.commit),
-        "I1 what is committed never changes",
-        || format!("{}", before.log.position(before.commit)),
-    )?;
+    let committed = before.log.position(before.commit);
+    let same = match after.log.position_in(before.commit) {
+        Some(position) => position == committed,
+        // A snapshot that covers more stands in its place.
+        None => after.log.start().index() > committed.index(),
+    };
+    ensure(same, "I1 what is committed never changes", || {
+        format!("{committed}")
+    })?;
     let campaigns = |raft: &Raft| match &raft.role {
         Role::PreCandidate(_) | Role::Candidate(_) => true,
         Role::Follower(_) | Role::Leader(_) => false,
@@ -451,7 +465,13 @@ fn check_writes(before: &Raft, after: &Raft, outputs: &[Output]) -> Verdict {
             "I2 writes are dense",
             || format!("{} after {}", write.seq, before.disk.issued()),
         )?;
-        (hard, end) = replay(before, write)?;
+        (hard, end) = replay(before, after, write)?;
+    } else {
+        ensure(
+            before.log.start() == after.log.start(),
+            "I2 the log begins where the last write has said",
+            || format!("{}", after.log.start()),
+        )?;
     }
     ensure(
         hard == after.hard && end == after.log.last(),
@@ -461,8 +481,41 @@ fn check_writes(before: &Raft, after: &Raft, outputs: &[Output]) -> Verdict {
 }
 
 /// What the disk will hold once it has done this write and all before it.
-fn replay(before: &Raft, write: &Write) -> Result<(HardState, Position), Violation> {
+fn replay(before: &Raft, after: &Raft, write: &Write) -> Result<(HardState, Position), Violation> {
     let mut end = before.log.last();
+    let mut log_begins = before.log.start();
+    if let Some(SnapshotWrite { snapshot, reset }) = &write.snapshot {
+        let position = snapshot.position;
+        let at = before.log.boundary_after(position.index());
+        let held = at.is_some_and(|at| before.log.position(at) == position);
+        let news = position.index() > before.commit();
+        let replaces = news && !held && write.truncate.is_none() && write.append.is_empty();
+        ensure(
+            if *reset { replaces } else { held },
+            "I2 a snapshot stands in the log, or replaces one that lacks it",
+            || format!("{write:?}"),
+        )?;
+        if *reset {
+            (end, log_begins) = (position, position);
+        }
+    }
+    if let Some(start) = write.compact {
+        let covered = (write.snapshot.as_ref().map(|write| &write.snapshot))
+            .or(before.snapshot.as_ref())
+            .is_some_and(|snapshot| start.index() <= snapshot.position.index());
+        let at = before.log.boundary_after(start.index());
+        ensure(
+            covered && at.is_some_and(|at| before.log.position(at) == start),
+            "B8 what is dropped is covered by a durable snapshot",
+            || format!("{write:?}"),
+        )?;
+        log_begins = start;
+    }
+    ensure(
+        log_begins == after.log.start(),
+        "I2 writes say where the log begins",
+        || format!("{log_begins}, not {}", after.log.start()),
+    )?;
     if let Some(cut) = write.truncate {
         let known = before.log.boundary_after(cut.index());
         ensure(
@@ -544,7 +597,7 @@ fn check_send(before: &Raft, raft: &Raft, envelope: &Envelope) -> Verdict {
         Message::Heartbeat { commit, .. } => {
             let matched = leader
                 .and_then(|leader| leader.progress.get(&envelope.to))
-                .map(|progress| raft.log.index(progress.matched));
+                .map(|progress| progress.matched_id.index);
             ensure(
                 durable == own
                     && *commit <= raft.commit()
@@ -591,6 +644,21 @@ fn are_in_log(raft: &Raft, first: Boundary, prev: &Position, batches: &[Batch]) 
             at = at.next();
             same
         })
+}
+
+/// A state machine is given a snapshot that would be there again after a crash, and nothing else is
+/// handed over before.
+fn check_install(raft: &Raft, snapshot: &Snapshot) -> Verdict {
+    let due = raft.install.as_ref().is_some_and(|install| {
+        install.told
+            && install.snapshot == *snapshot
+            && (install.seq).is_some_and(|seq| seq <= raft.disk.completed())
+    });
+    ensure(
+        due && raft.log.start() == snapshot.position && raft.log.begin() <= raft.disk.log(),
+        "I4 a snapshot is restored when it is durable",
+        || format!("{snapshot:?}"),
+    )
 }
 
 /// What is handed to the state machine, held against commit, disk and log. Returns where it ends.

@@ -15,9 +15,10 @@ use crate::io::{Load, Output, Reject, Response};
 use crate::log::{Boundary, Log};
 use crate::message::{AppendReply, Message};
 use crate::plant::Plant;
-use crate::progress::{Progress, Sent, Stage};
+use crate::progress::{Progress, Sending, Sent, Stage};
 use crate::raft::{Raft, Sender};
 use crate::role::{Leader, Role, Transition};
+use crate::snapshot::Snapshot;
 use crate::types::{Incarnation, LoadId, LogId, NodeId, Position, ProposalId, Term};
 use alloc::vec::Vec;
 
@@ -33,7 +34,7 @@ impl Raft {
         let progress = (self.memberships.active())
             .members()
             .filter(|id| *id != self.me.id)
-            .map(|id| (id, Progress::new(end, self.log.begin(), self.now)))
+            .map(|id| (id, Progress::new(end, self.now)))
             .collect();
         let uncommitted = (self.log.headers().iter().rev())
             .take_while(|header| header.first > self.log.index(self.commit))
@@ -153,7 +154,12 @@ impl Raft {
             let commit = self.commit.min(progress.matched);
             progress.commit_told = progress.commit_told.max(commit);
             let message = Message::Heartbeat {
-                commit: self.log.index(commit),
+                // What is committed is in the log; what the peer holds may lie before it.
+                commit: if commit == self.commit {
+                    self.log.index(commit)
+                } else {
+                    progress.matched_id.index
+                },
                 round: leader.round,
             };
             out.push(me.send(*peer, term, message));
@@ -173,13 +179,15 @@ impl Raft {
         if term != self.hard.term {
             return None;
         }
-        let now = self.now;
+        let (now, begin) = (self.now, self.log.begin());
         let leader = self.role.leader_mut()?;
         let progress = leader.progress.get_mut(&from)?;
         match progress.incarnation {
             // The word of a dead life. It was true; what it would bring, the living one knows too.
             Some(known) if incarnation < known => return None,
-            Some(known) if incarnation > known => progress.probe_from(progress.matched, now),
+            Some(known) if incarnation > known => {
+                progress.probe_from(progress.matched.max(begin), now);
+            }
             Some(_) | None => {}
         }
         progress.incarnation = Some(incarnation);
@@ -200,8 +208,7 @@ impl Raft {
         let Some(progress) = self.heard_from(from, incarnation, term) else {
             return;
         };
-        let next = progress.next;
-        let mut nudge = false;
+        let mut sent_upto = None;
         match &mut progress.stage {
             // The question is older than the round that came back: ask it again below.
             Stage::Probe { asked } => {
@@ -210,20 +217,38 @@ impl Raft {
                 }
             }
             Stage::Replicate { window, .. } => {
-                nudge = window.front().is_some_and(|sent| sent.round < round);
+                if window.front().is_some_and(|sent| sent.round < round) {
+                    sent_upto = Some(progress.next);
+                }
             }
+            // The file is there: does the log begin with it by now?
+            Stage::Snapshot { state, .. } => match state {
+                Sending::Delivered(_) => sent_upto = Some(progress.next),
+                Sending::UnderWay | Sending::Pausing(_) => {}
+            },
         }
-        if nudge {
+        if let Some(prev) = sent_upto.and_then(|at| self.log.position_in(at)) {
             // An empty append at the end of what was sent: an acceptance acknowledges all of it, a
             // rejection says from where to repeat.
             let message = Message::Append {
-                prev: self.log.position(next),
+                prev,
                 batches: Vec::new(),
                 commit: self.commit(),
             };
             out.push(self.me.send(from, term, message));
         }
+        self.review_snapshot(from);
         self.replicate_to(from, out);
+    }
+
+    /// The host has lost the connection to a peer.
+    pub(crate) fn on_unreachable(&mut self, peer: NodeId) {
+        let begin = self.log.begin();
+        if let Some(leader) = self.role.leader_mut()
+            && let Some(progress) = leader.progress.get_mut(&peer)
+        {
+            progress.disconnected(begin);
+        }
     }
 
     /// A peer has answered an append. Peers can be wrong: what does not fit this log is ignored.
@@ -241,10 +266,11 @@ impl Raft {
             // this log can be meant.
             AppendReply::Accepted { matched } => {
                 let matched = self.log.boundary_near(matched, expected)?;
+                let id = self.log.position(matched).id;
                 let (now, end) = (self.now, self.log.end());
                 let election_ticks = self.config.election_ticks;
                 let progress = self.role.leader_mut()?.progress.get_mut(&from)?;
-                let news = progress.acknowledged(matched, now);
+                let news = progress.acknowledged(matched, id, now);
                 progress.catch_up.advance(matched, end, now, election_ticks);
                 if news {
                     self.advance_commit(out);
@@ -270,12 +296,24 @@ impl Raft {
         if self.log.position(asked).id != prev {
             return;
         }
-        // Peers can be wrong, so the hint can only lower the question, never raise it.
+        // The peer's log begins later than `prev`, with something that this log holds too: it is asked
+        // for that.
+        let begins = (hint.index > prev.index)
+            .then(|| self.log.boundary_after(hint.index))
+            .flatten()
+            .filter(|at| self.log.position(*at).id == hint);
+        // Otherwise the hint can only lower the question, as peers can be wrong.
         let limit = LogId {
             term: hint.term.min(prev.term),
             index: hint.index.min(prev.index.previous()),
         };
-        let next = self.log.floor_id(limit);
+        let start = self.log.start().id;
+        let next = match begins {
+            Some(at) => at,
+            // Not even the beginning of this log: the peer needs what is not in it any more.
+            None if limit.index < start.index || limit.term < start.term => Boundary::default(),
+            None => self.log.floor_id(limit),
+        };
         let now = self.now;
         let Some(leader) = self.role.leader_mut() else {
             return;
@@ -288,12 +326,14 @@ impl Raft {
             Stage::Probe { asked } => asked.is_some_and(|(id, _)| id == prev),
             // What was sent ahead did not arrive. Below `matched` only a delayed duplicate can say
             // no, to a question that has long been answered.
-            Stage::Replicate { .. } => asked > progress.matched && asked <= progress.next,
+            Stage::Replicate { .. } => asked <= progress.next,
+            // The peer has not got there yet, or the question was of before.
+            Stage::Snapshot { .. } => false,
         };
         // At `matched` there is nothing further back to ask for: the peer has lost what it had
-        // acknowledged, or this log does not begin early enough for it. The question stays open and
-        // is repeated with the heartbeats, not at once, and the log does not count as moving.
-        if answers && asked > progress.matched {
+        // acknowledged. The question stays open and is repeated with the heartbeats, not at once, and
+        // the log does not count as moving.
+        if answers && (asked > progress.matched || begins.is_some()) {
             progress.probe_from(next, now);
         }
     }
@@ -400,6 +440,9 @@ impl Raft {
             now: self.now,
             round: leader.round,
             noop: leader.term_begin,
+            // One that is not durable is not sent: a transfer must not outlive a crash of its source.
+            snapshot: (self.snapshot.as_ref())
+                .filter(|_| self.snapshot_seq <= self.disk.completed()),
             next_load: &mut self.next_load,
         };
         Some((leader, line))
@@ -443,21 +486,32 @@ impl Raft {
 /// Everything but the peer that replication needs.
 ///
 /// A borrow of the rest of the node, so that a peer's progress can change while the log is read.
-struct Line<'a> {
+pub(crate) struct Line<'a> {
     me: Sender,
-    term: Term,
+    pub(crate) term: Term,
     config: &'a Config,
-    log: &'a Log,
+    pub(crate) log: &'a Log,
     commit: Boundary,
-    now: u64,
+    pub(crate) now: u64,
     round: u64,
     noop: Boundary,
+    pub(crate) snapshot: Option<&'a Snapshot>,
     next_load: &'a mut LoadId,
 }
 
 impl Line<'_> {
     /// Sends a peer whatever it may be sent now.
     fn replicate(&mut self, peer: NodeId, progress: &mut Progress, out: &mut Vec<Output>) {
+        // What the peer needs next is not in the log any more.
+        if progress.next < self.log.begin() {
+            match &progress.stage {
+                Stage::Probe { .. } | Stage::Replicate { .. } => {
+                    self.send_snapshot(peer, progress, out);
+                }
+                Stage::Snapshot { .. } => {}
+            }
+            return;
+        }
         // One question at a time. Flooding a peer whose log is unknown would be wasted in both ways: if
         // it answers no, and if it does not answer.
         if let Stage::Probe { asked } = &mut progress.stage {

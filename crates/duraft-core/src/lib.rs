@@ -13,12 +13,14 @@ mod apply;
 mod batch;
 mod boot;
 mod change;
+mod compaction;
 mod config;
 mod crc;
 mod digest;
 mod durability;
 mod election;
 mod follower;
+mod install;
 pub mod invariants;
 mod io;
 mod leader;
@@ -31,6 +33,7 @@ mod progress;
 mod raft;
 mod rng;
 mod role;
+mod sending;
 mod snapshot;
 #[cfg(test)]
 #[allow(

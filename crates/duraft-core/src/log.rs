@@ -191,7 +191,6 @@ impl Log {
     }
 
     /// Drops every batch before this boundary: the log begins there from now on.
-    #[cfg(test)]
     pub(crate) fn compact(&mut self, at: Boundary) {
         assert!(
             self.begin <= at && at <= self.end(),
@@ -210,7 +209,6 @@ impl Log {
 
     /// Drops every batch: the log begins and ends at `start` from now on, which counts as the batch
     /// after the old end.
-    #[cfg(test)]
     pub(crate) fn reset(&mut self, start: Position) {
         self.begin = self.end().next();
         self.start = start;

@@ -79,10 +79,6 @@ impl Memberships {
     }
 
     /// The log starts at `start` now; what was in use there is the base.
-    #[allow(
-        dead_code,
-        reason = "compaction and installed snapshots call these two"
-    )]
     pub(crate) fn compact(&mut self, start: Index) {
         let base = self.at(start).clone();
         self.later.retain(|(at, _)| *at > start);
@@ -90,10 +86,6 @@ impl Memberships {
     }
 
     /// The log begins and ends at `start` now, with this membership.
-    #[allow(
-        dead_code,
-        reason = "compaction and installed snapshots call these two"
-    )]
     pub(crate) fn reset(&mut self, start: Index, membership: Membership) {
         *self = Memberships::new(start, membership, Vec::new());
     }

@@ -1,18 +1,23 @@
 //! What a leader knows of one peer, and what it may send there.
 //!
-//! A peer is either **probed** (one question at a time: "do you have this boundary?") or
-//! **replicated to** (batches are sent ahead of their acknowledgements, within a window of messages
-//! and bytes). A rejection leads back to probing from the rejection's hint.
+//! A peer is **probed** (one question at a time: "do you have this boundary?"), **replicated to**
+//! (batches are sent ahead of their acknowledgements, within a window of messages and bytes), or sent
+//! a **snapshot**, where it needs what the log does not hold any more. A rejection leads back to
+//! probing from the rejection's hint.
+//!
+//! A snapshot under way is never begun anew because a newer one exists: the log behind it is kept for
+//! the peer (`compaction.rs`), so that a slow transfer still ends with a peer that can follow.
 //!
 //! This module does not know the log's content; boundaries are handed in.
 //!
 //! Invariants:
-//! - `matched` never falls: what a peer has acknowledged is durable there and stays so;
+//! - `matched` never falls: what a peer has acknowledged is durable there and stays so, unless the
+//!   peer itself reports damage;
 //! - while replicating, the window is empty exactly if everything sent is acknowledged;
 //! - the window's ends ascend, the last is `next`.
 
 use crate::log::Boundary;
-use crate::types::{Incarnation, LoadId, LogId};
+use crate::types::{Incarnation, LoadId, LogId, Position};
 use alloc::collections::VecDeque;
 
 /// A peer whose log has an answer outstanding and has not moved for this many election timeouts does
@@ -47,6 +52,24 @@ pub(crate) enum Stage {
         /// The batches at `next` are being read from disk.
         loading: Option<LoadId>,
     },
+    /// A snapshot is being sent.
+    Snapshot {
+        /// Its position.
+        at: Position,
+        /// How far that is.
+        state: Sending,
+    },
+}
+
+/// How the transfer of a snapshot to a peer stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Sending {
+    /// The host moves it.
+    UnderWay,
+    /// The peer holds the whole file since this tick; its acknowledgement is due.
+    Delivered(u64),
+    /// It has failed; ask the peer again from this tick on.
+    Pausing(u64),
 }
 
 /// See the module documentation.
@@ -55,8 +78,11 @@ pub(crate) struct Progress {
     pub(crate) stage: Stage,
     /// The next batch to send begins here; a probe asks for this boundary.
     pub(crate) next: Boundary,
-    /// The peer's log is the leader's, durably, up to here.
+    /// The peer's log is the leader's, durably, up to here. Where the log has been compacted since,
+    /// this lies before its beginning.
     pub(crate) matched: Boundary,
+    /// The last entry there.
+    pub(crate) matched_id: LogId,
     /// The largest commit the peer was told.
     pub(crate) commit_told: Boundary,
     /// The peer's life, once it has spoken.
@@ -112,13 +138,14 @@ impl CatchUp {
 }
 
 impl Progress {
-    /// A peer of which a new leader knows nothing: ask for the boundary `next` first.
-    pub(crate) fn new(next: Boundary, matched: Boundary, now: u64) -> Progress {
+    /// A peer of which a leader knows nothing: ask for the boundary `next` first.
+    pub(crate) fn new(next: Boundary, now: u64) -> Progress {
         Progress {
             stage: Stage::Probe { asked: None },
             next,
-            matched,
-            commit_told: matched,
+            matched: Boundary::default(),
+            matched_id: LogId::default(),
+            commit_told: Boundary::default(),
             incarnation: None,
             heard: now,
             moved: now,
@@ -133,13 +160,17 @@ impl Progress {
         match &self.stage {
             Stage::Probe { asked } => asked.is_some(),
             Stage::Replicate { window, .. } => !window.is_empty(),
+            Stage::Snapshot { state, .. } => match state {
+                Sending::UnderWay | Sending::Delivered(_) => true,
+                Sending::Pausing(_) => false,
+            },
         }
     }
 
     /// The peer holds everything that was sent to it.
     pub(crate) fn is_idle(&self) -> bool {
         match &self.stage {
-            Stage::Probe { .. } => false,
+            Stage::Probe { .. } | Stage::Snapshot { .. } => false,
             Stage::Replicate {
                 window, loading, ..
             } => window.is_empty() && loading.is_none(),
@@ -150,14 +181,14 @@ impl Progress {
     pub(crate) fn loading(&self) -> Option<LoadId> {
         match &self.stage {
             Stage::Replicate { loading, .. } => *loading,
-            Stage::Probe { .. } => None,
+            Stage::Probe { .. } | Stage::Snapshot { .. } => None,
         }
     }
 
     /// What the next acknowledgement will most likely name.
     pub(crate) fn expected(&self) -> Boundary {
         match &self.stage {
-            Stage::Probe { .. } => self.next,
+            Stage::Probe { .. } | Stage::Snapshot { .. } => self.next,
             Stage::Replicate { window, .. } => window.front().map_or(self.next, |sent| sent.end),
         }
     }
@@ -167,6 +198,7 @@ impl Progress {
         match &self.stage {
             Stage::Probe { asked } => (usize::from(asked.is_some()), 0),
             Stage::Replicate { window, bytes, .. } => (window.len(), *bytes),
+            Stage::Snapshot { .. } => (0, 0),
         }
     }
 
@@ -175,8 +207,12 @@ impl Progress {
     /// data or a dead disk (RULES.md 12).
     pub(crate) fn is_live(&self, now: u64, election_ticks: u32) -> bool {
         let heard = now - self.heard < u64::from(election_ticks);
-        let stalled = now - self.moved >= STALL_TIMEOUTS * u64::from(election_ticks);
-        heard && !(stalled && self.is_waiting())
+        heard && !(self.is_stalled(now, election_ticks) && self.is_waiting())
+    }
+
+    /// Has the log exchange not moved for a long time?
+    pub(crate) fn is_stalled(&self, now: u64, election_ticks: u32) -> bool {
+        now - self.moved >= STALL_TIMEOUTS * u64::from(election_ticks)
     }
 
     /// Would the peer, as a voter, keep up with this leader?
@@ -192,16 +228,43 @@ impl Progress {
         self.stage = Stage::Probe { asked: None };
     }
 
-    /// The peer holds the log up to `matched` durably. Says whether that was news.
-    pub(crate) fn acknowledged(&mut self, matched: Boundary, now: u64) -> bool {
+    /// The host has lost the connection: what was sent ahead may be lost, so ask before sending on.
+    /// Nothing has moved by that.
+    pub(crate) fn disconnected(&mut self, begin: Boundary) {
+        match &self.stage {
+            Stage::Replicate { .. } => {
+                self.next = self.matched.max(begin);
+                self.stage = Stage::Probe { asked: None };
+            }
+            // The question is asked again with the heartbeats; the host says how a transfer fares.
+            Stage::Probe { .. } | Stage::Snapshot { .. } => {}
+        }
+    }
+
+    /// A snapshot that ends at the boundary `end` of this leader's log goes to the peer.
+    pub(crate) fn send_snapshot(&mut self, at: Position, end: Boundary, now: u64) {
+        self.stage = Stage::Snapshot {
+            at,
+            state: Sending::UnderWay,
+        };
+        self.next = end;
+        self.moved = now;
+    }
+
+    /// The peer holds the log up to `matched`, which ends with `id`, durably. Says whether that was
+    /// news.
+    pub(crate) fn acknowledged(&mut self, matched: Boundary, id: LogId, now: u64) -> bool {
         let news = matched > self.matched;
         if news {
             self.matched = matched;
+            self.matched_id = id;
             self.moved = now;
         }
         match &mut self.stage {
-            // Any acceptance ends the search: the logs agree up to `matched`.
-            Stage::Probe { .. } => {
+            // Any acceptance ends the search: the logs agree up to `matched`. It ends the transfer of a
+            // snapshot too, wherever the peer has got that from, and be it older than the one on its
+            // way (S18).
+            Stage::Probe { .. } | Stage::Snapshot { .. } => {
                 self.moved = now;
                 self.next = self.matched;
                 self.stage = Stage::Replicate {
@@ -235,7 +298,7 @@ impl Progress {
     /// whole batch whatever its size: the caller never refuses the first (RULES.md 6).
     pub(crate) fn room(&self, messages_max: usize, bytes_max: u64) -> Option<Room> {
         match &self.stage {
-            Stage::Probe { .. } => None,
+            Stage::Probe { .. } | Stage::Snapshot { .. } => None,
             Stage::Replicate {
                 loading: Some(_), ..
             } => None,
@@ -257,7 +320,9 @@ impl Progress {
     pub(crate) fn sent(&mut self, sent: Sent, now: u64) {
         assert!(sent.end > self.next, "an append moves the window on");
         match &mut self.stage {
-            Stage::Probe { .. } => unreachable!("batches are sent ahead only while replicating"),
+            Stage::Probe { .. } | Stage::Snapshot { .. } => {
+                unreachable!("batches are sent ahead only while replicating")
+            }
             Stage::Replicate { window, bytes, .. } => {
                 if window.is_empty() {
                     self.moved = now;
@@ -288,8 +353,8 @@ mod tests {
     }
 
     fn replicating() -> Progress {
-        let mut progress = Progress::new(at(5), at(0), 0);
-        progress.acknowledged(at(5), 1);
+        let mut progress = Progress::new(at(5), 0);
+        progress.acknowledged(at(5), LogId::default(), 1);
         progress
     }
 
@@ -303,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_probe_admits_no_batches() {
-        let progress = Progress::new(at(5), at(0), 0);
+        let progress = Progress::new(at(5), 0);
         assert_eq!(progress.room(10, 1000), None);
     }
 
@@ -325,9 +390,9 @@ mod tests {
         assert_eq!(progress.room(9, 100), None, "bytes");
         assert_eq!(progress.room(2, 900), None, "messages");
         assert_eq!(progress.inflight(), (2, 100));
-        assert!(progress.acknowledged(at(6), 3));
+        assert!(progress.acknowledged(at(6), LogId::default(), 3));
         assert_eq!(progress.inflight(), (1, 40));
-        assert!(progress.acknowledged(at(7), 3));
+        assert!(progress.acknowledged(at(7), LogId::default(), 3));
         assert_eq!(progress.room(2, 0).map(|room| room.one_whole), Some(true));
     }
 
@@ -338,9 +403,9 @@ mod tests {
         for end in 6..=9 {
             progress.sent(sent(end, 10), 2);
         }
-        assert!(progress.acknowledged(at(8), 3));
+        assert!(progress.acknowledged(at(8), LogId::default(), 3));
         assert_eq!((progress.inflight(), progress.matched), ((1, 10), at(8)));
-        assert!(!progress.acknowledged(at(6), 4));
+        assert!(!progress.acknowledged(at(6), LogId::default(), 4));
         assert_eq!((progress.inflight(), progress.matched), ((1, 10), at(8)));
         assert_eq!(progress.next, at(9));
     }
@@ -369,7 +434,7 @@ mod tests {
             !progress.is_live(140, 10),
             "an append waits for four timeouts"
         );
-        progress.acknowledged(at(6), 140);
+        progress.acknowledged(at(6), LogId::default(), 140);
         progress.heard = 200;
         assert!(progress.is_live(200, 10), "nothing is outstanding");
     }

@@ -40,19 +40,25 @@
 //! loads).
 
 use crate::batch::{Batch, check_count};
-use crate::boot::{Boot, BootError, check_chain, check_memberships};
+use crate::boot::{Boot, BootError, check_chain, check_memberships, check_state};
 use crate::change::is_usable;
 use crate::config::Config;
 use crate::digest::mix64;
 use crate::durability::{Durability, NeverIssued};
-use crate::io::{Completion, Event, Fault, Input, Output, Reject, Response, RoleKind, Write};
+use crate::install::Install;
+use crate::io::{
+    Completion, Event, Fault, Input, Output, Reject, Response, RoleKind, SnapshotWrite, Write,
+};
 use crate::log::{Boundary, Log};
 use crate::memberships::Memberships;
 use crate::message::{Envelope, Message};
 use crate::plant::{Plant, Plants};
 use crate::rng::Rng;
 use crate::role::{Ballot, Candidate, Follower, Role, Transition};
-use crate::types::{GroupId, HardState, Incarnation, LoadId, NodeId, Position, ProposalId, Term};
+use crate::snapshot::Snapshot;
+use crate::types::{
+    GroupId, HardState, Incarnation, LoadId, NodeId, Position, ProposalId, Term, WriteSeq,
+};
 use alloc::vec::Vec;
 
 /// One node's part of one Raft group. See the module documentation.
@@ -84,6 +90,13 @@ pub struct Raft {
     /// Compared with the log of this term's leader up to here. It outlives a pre-campaign: the leader
     /// of a term is one and the same.
     pub(crate) verified: Boundary,
+    /// The latest snapshot of this node, durable as a file.
+    pub(crate) snapshot: Option<Snapshot>,
+    /// The write that records it.
+    pub(crate) snapshot_seq: WriteSeq,
+    /// The snapshot that is on its way into the state machine. Until it is there, `applied` and, before
+    /// the host is told, `handed` are boundaries of the log before it.
+    pub(crate) install: Option<Install>,
     /// The batches at `handed` are being read from disk.
     pub(crate) apply_load: Option<LoadId>,
     /// Identity of the next load. Never used again in this life, so a late answer is known as such.
@@ -135,11 +148,26 @@ pub(crate) struct Staged {
     pub(crate) truncate: Option<Position>,
     /// Batches added to the end of the log.
     pub(crate) append: Vec<Batch>,
+    /// A snapshot to record.
+    pub(crate) snapshot: Option<SnapshotWrite>,
+    /// The log now begins here.
+    pub(crate) compact: Option<Position>,
 }
 
 impl Staged {
     pub(crate) fn is_empty(&self) -> bool {
-        !self.hard_state && self.truncate.is_none() && self.append.is_empty()
+        let Staged {
+            hard_state,
+            truncate,
+            append,
+            snapshot,
+            compact,
+        } = self;
+        !hard_state
+            && truncate.is_none()
+            && append.is_empty()
+            && snapshot.is_none()
+            && compact.is_none()
     }
 }
 
@@ -156,7 +184,10 @@ impl Raft {
             return Err(BootError::TermBehindLog);
         }
         let memberships = check_memberships(&boot, last)?;
+        let applied = check_state(&boot, last)?;
         let log = Log::new(boot.start, boot.batches.into());
+        // What a snapshot covers or a state machine has applied was committed.
+        let applied = log.floor(applied);
         // Equal seeds on all nodes, or on all lives of one, must not give equal timeouts for ever.
         let seed = mix64(config.seed ^ mix64(config.id.0 ^ mix64(boot.incarnation.0)));
         let mut raft = Raft {
@@ -170,11 +201,14 @@ impl Raft {
             role: Role::Follower(Follower::default()),
             hard: boot.hard_state,
             disk: Durability::new(log.end(), boot.hard_state),
-            commit: log.begin(),
-            handed: log.begin(),
-            applied: log.begin(),
+            commit: applied,
+            handed: applied,
+            applied,
             unapplied_bytes: 0,
             verified: log.begin(),
+            snapshot: boot.snapshot,
+            snapshot_seq: WriteSeq(0),
+            install: None,
             apply_load: None,
             next_load: LoadId(1),
             elapsed: 0,
@@ -259,7 +293,11 @@ impl Raft {
                 self.reject(id, Reject::Unsupported, out);
                 None
             }
-            Input::ForgetLeader | Input::Unreachable { .. } => None,
+            Input::ForgetLeader => None,
+            Input::Unreachable { peer } => {
+                self.on_unreachable(peer);
+                None
+            }
             Input::Completed(completion) => self.on_completed(completion, out),
         }
     }
@@ -287,9 +325,19 @@ impl Raft {
             Completion::Applied { upto } => self.on_applied(upto),
             // Old batches for a peer or for the state machine, if whoever asked still waits.
             Completion::Loaded { load, result } => self.on_loaded(load, result, out),
-            Completion::SnapshotTaken { .. }
-            | Completion::SnapshotReceived { .. }
-            | Completion::SnapshotSending { .. } => None,
+            // What it covers may be dropped.
+            Completion::SnapshotTaken { snapshot } => self.on_snapshot_taken(snapshot),
+            // A leader's snapshot has arrived whole.
+            Completion::SnapshotReceived {
+                from,
+                term,
+                snapshot,
+            } => self.on_snapshot_received(from, term, snapshot, out),
+            // How a snapshot for a peer fares.
+            Completion::SnapshotSending { to, at, progress } => {
+                self.on_snapshot_sending(to, at, progress);
+                None
+            }
         }
     }
 
@@ -472,7 +520,11 @@ impl Raft {
     }
 
     /// The only place where the role changes.
-    fn enter(&mut self, transition: Transition, out: &mut Vec<Output>) -> Option<Transition> {
+    pub(crate) fn enter(
+        &mut self,
+        transition: Transition,
+        out: &mut Vec<Output>,
+    ) -> Option<Transition> {
         match transition {
             // A later term, a leader that has spoken, a lost campaign, or a leadership given up.
             Transition::Follow { term, leader } => {
@@ -612,17 +664,26 @@ impl Raft {
         if staged.hard_state {
             self.disk.hard_state_written(seq, self.hard);
         }
-        if !staged.append.is_empty() {
+        let reset = staged.snapshot.as_ref().is_some_and(|write| write.reset);
+        if !staged.append.is_empty() || reset {
             self.disk.appended(seq, self.log.end());
+        }
+        if let Some(write) = &staged.snapshot {
+            self.snapshot = Some(write.snapshot.clone());
+            self.snapshot_seq = seq;
+            if let Some(install) = &mut self.install
+                && install.seq.is_none()
+            {
+                install.seq = Some(seq);
+            }
         }
         out.push(Output::Persist(Write {
             seq,
             hard_state: staged.hard_state.then_some(self.hard),
-            snapshot: None,
+            snapshot: staged.snapshot,
             truncate: staged.truncate,
             append: staged.append,
-            // Without snapshots nothing may be dropped from the front.
-            compact: None,
+            compact: staged.compact,
             healed: None,
         }));
     }

@@ -9,6 +9,7 @@ use crate::membership::Membership;
 use crate::progress::Stage;
 use crate::raft::Raft;
 use crate::role::Role;
+use crate::snapshot::Snapshot;
 use crate::types::{HardState, Incarnation, Index, LogId, NodeId, Position, Term, WriteSeq};
 
 /// How a leader replicates to one peer.
@@ -18,6 +19,8 @@ pub enum Phase {
     Probe,
     /// Sending ahead within the in-flight window.
     Replicate,
+    /// A snapshot is on its way.
+    Snapshot,
 }
 
 /// What a leader knows of one peer.
@@ -119,22 +122,36 @@ impl Raft {
 
     /// Everything up to this batch end has been reported applied.
     pub fn applied(&self) -> Index {
-        self.log.index(self.applied)
+        match &self.install {
+            Some(install) => install.applied,
+            None => self.log.index(self.applied),
+        }
     }
 
     /// Everything up to this batch end was given to the state machine.
     pub fn handed(&self) -> Index {
-        self.log.index(self.handed)
+        match &self.install {
+            Some(install) if !install.told => install.handed,
+            Some(_) | None => self.log.index(self.handed),
+        }
     }
 
-    /// Everything of the current log up to this batch end survives a crash.
+    /// Everything of the current log up to this batch end survives a crash. Nothing of it does while
+    /// the snapshot that has replaced the log is on its way to the disk: then this is 0.
     pub fn durable(&self) -> Index {
-        self.log.index(self.disk.log())
+        let durable = self.log.position_in(self.disk.log());
+        durable.map_or(Index(0), |position| position.index())
     }
 
     /// Everything up to this batch end was compared with the log of this term's leader.
     pub fn verified(&self) -> Index {
-        self.log.index(self.verified)
+        let verified = self.log.position_in(self.verified);
+        verified.map_or(Index(0), |position| position.index())
+    }
+
+    /// The latest snapshot of this node. Its record may still be on its way to the disk.
+    pub fn snapshot(&self) -> Option<&Snapshot> {
+        self.snapshot.as_ref()
     }
 
     /// The end of the log.
@@ -196,12 +213,16 @@ impl Raft {
             phase: match progress.stage {
                 Stage::Probe { .. } => Phase::Probe,
                 Stage::Replicate { .. } => Phase::Replicate,
+                Stage::Snapshot { .. } => Phase::Snapshot,
             },
-            matched: self.log.index(progress.matched),
-            next: self.log.index(progress.next).next(),
+            matched: progress.matched_id.index,
+            next: (self.log.position_in(progress.next))
+                .unwrap_or(self.log.start())
+                .index()
+                .next(),
             inflight_messages,
             inflight_bytes,
-            lag: self.last().index().0 - self.log.index(progress.matched).0,
+            lag: (self.last().index().0).saturating_sub(progress.matched_id.index.0),
             caught_up: self.is_caught_up(peer),
         })
     }
@@ -236,6 +257,7 @@ impl Raft {
         self.disk.completed() == self.disk.issued()
             && self.applied == self.commit
             && self.apply_load.is_none()
+            && self.install.is_none()
             && !loading
     }
 
@@ -243,7 +265,7 @@ impl Raft {
     /// seed are the same run if the fingerprints after each step are (I9). Different states may share
     /// one, as with any hash; the log enters by its digest.
     pub fn fingerprint(&self) -> u64 {
-        let index = |at: Boundary| self.log.index(at).0;
+        let index = |at: Boundary| (self.log.position_in(at)).map_or(u64::MAX, |p| p.index().0);
         let mut sum = [
             self.me.id.0,
             self.me.incarnation.0,
@@ -256,8 +278,11 @@ impl Raft {
             self.disk.issued().0,
             self.disk.completed().0,
             index(self.commit),
-            index(self.handed),
-            index(self.applied),
+            self.handed().0,
+            self.applied().0,
+            self.snapshot
+                .as_ref()
+                .map_or(0, |s| s.file.nonce ^ s.position.digest.0),
             index(self.verified),
             self.leader().map_or(0, |id| mix64(id.0)),
             u64::from(self.elapsed) << 32 | u64::from(self.timeout),

@@ -23,11 +23,12 @@ fn config(id: NodeId, seed: u64) -> Config {
     config.cache_bytes_max = if flip(7) { 200 } else { 1 << 20 };
     config.uncommitted_bytes_max = if flip(8) { 400 } else { 1 << 20 };
     config.unapplied_bytes_max = if flip(9) { 160 } else { 1 << 20 };
+    config.trailing_bytes_max = [0, 100, 500, 1 << 20][(mix64(seed) >> 60) as usize % 4];
     config
 }
 
 /// Events of one run before it heals.
-const STEPS: u32 = 600;
+const STEPS: u32 = 660;
 
 struct Run {
     rig: Rig,
@@ -36,6 +37,10 @@ struct Run {
     nodes: u64,
     /// Weights of this run's events: seeds differ in temper, not only in order.
     crash_weight: u32,
+    snapshot_weight: u32,
+    /// Out of everybody's reach for now, so that others compact what it needs.
+    away: Option<u64>,
+    events: u32,
     loss: u32,
     disk_weight: u32,
 }
@@ -57,9 +62,18 @@ impl Run {
                 rig.node_mut(id).raft.plant(plant);
             }
         }
+        // On every second node the state machine has a disk of its own.
+        if seed.is_multiple_of(5) {
+            for id in rig.ids() {
+                rig.node_mut(id).machine_survives = id.is_multiple_of(2);
+            }
+        }
         Run {
             nodes: nodes + learners.len() as u64,
             crash_weight: [0, 2, 6, 20][rng.below(4) as usize],
+            snapshot_weight: [0, 15, 60][rng.below(3) as usize],
+            away: None,
+            events: 0,
             loss: [0, 20, 150][rng.below(3) as usize],
             disk_weight: [200, 400, 600][rng.below(3) as usize],
             rng,
@@ -73,8 +87,15 @@ impl Run {
     }
 
     fn event(&mut self) -> Check {
-        let dice = self.rng.below(1000);
+        self.events += 1;
+        if self.events.is_multiple_of(120) && self.snapshot_weight > 20 {
+            self.away = (self.rng.below(2) == 0).then(|| self.pick());
+        }
+        let dice = self.rng.below(1000 + self.snapshot_weight);
         let id = self.pick();
+        if dice >= 1000 {
+            return self.snapshots(id);
+        }
         let crash = self.crash_weight;
         if dice < crash {
             let pending = self.rig.node(id).pending.len() as u32;
@@ -95,6 +116,38 @@ impl Run {
             self.disk(id)
         } else {
             self.network()
+        }
+    }
+
+    /// Snapshots are taken, move, arrive, fail, and arrive once more when nobody waits for them.
+    fn snapshots(&mut self, id: u64) -> Check {
+        let transfers = self.rig.transfers.len() as u32;
+        if transfers == 0 || self.rng.below(2) == 0 {
+            let leader = self.rig.leader().filter(|_| self.rng.below(2) == 0);
+            let taker = leader.unwrap_or(id);
+            self.rig.report_applied(taker)?;
+            return self.rig.take_snapshot(taker);
+        }
+        let at = self.rng.below(transfers) as usize;
+        let transfer = self.rig.transfers[at].clone();
+        if let Some(id) = self.away
+            && [transfer.from, transfer.to].contains(&id)
+        {
+            return self.rig.fail_transfer(at);
+        }
+        match self.rng.below(8) {
+            0 => self.rig.fail_transfer(at),
+            1 => self.rig.report_sending(&transfer, SendProgress::Moving),
+            2 => {
+                self.rig.finish_transfer(at)?;
+                self.rig.transfers.push(transfer);
+                Ok(())
+            }
+            3 => {
+                let peer = NodeId(transfer.to);
+                self.rig.step(transfer.from, Input::Unreachable { peer })
+            }
+            _ => self.rig.finish_transfer(at),
         }
     }
 
@@ -132,7 +185,9 @@ impl Run {
             0
         };
         let fate = self.rng.below(1000);
-        if fate < self.loss {
+        let ends = [self.rig.network[at].from, self.rig.network[at].to];
+        let away = self.away.is_some_and(|id| ends.contains(&NodeId(id)));
+        if fate < self.loss || away {
             self.rig.network.remove(at);
             return Ok(());
         }
@@ -146,9 +201,14 @@ impl Run {
 
     /// Faults end: everything must converge (liveness), within a bounded time.
     fn heal(&mut self) -> Check {
-        for _ in 0..400 {
+        self.away = None;
+        for round in 0..400 {
             for id in self.rig.ids() {
                 self.rig.tick(id)?;
+                // Whoever is behind now may find that the others have dropped what it needs.
+                if round < 3 && self.snapshot_weight > 0 {
+                    self.rig.take_snapshot(id)?;
+                }
             }
             self.rig.settle()?;
             if let Some(leader) = self.rig.leader() {
@@ -222,12 +282,13 @@ fn run(
 
 /// Enough of everything must have happened, or the runs prove little.
 fn many_seeds(nodes: u64, seeds: core::ops::Range<u64>) {
-    let (mut committed, mut crashes, mut terms) = (0, 0, 0);
+    let (mut committed, mut crashes, mut terms, mut installed) = (0, 0, 0, 0);
     let count = seeds.end - seeds.start;
     for seed in seeds {
         let run = run(seed, nodes, STEPS, None, Checks::All).unwrap_or_else(|why| panic!("{why}"));
         committed += run.rig.committed.len() as u64;
         crashes += u64::from(run.crashes);
+        installed += u64::from(run.rig.installed);
         terms += run
             .rig
             .nodes
@@ -236,7 +297,15 @@ fn many_seeds(nodes: u64, seeds: core::ops::Range<u64>) {
             .max()
             .unwrap_or(0);
     }
-    eprintln!("{count} seeds: {committed} batches committed, {crashes} crashes, {terms} terms");
+    eprintln!(
+        "{count} seeds: {committed} batches committed, {crashes} crashes, {terms} terms, \
+         {installed} snapshots installed"
+    );
+    // With two voters, both must hold what is committed: nobody falls far behind.
+    assert!(
+        nodes == 2 || installed > count / 20,
+        "runs must install snapshots"
+    );
     assert!(committed > 10 * count, "runs must commit");
     assert!(crashes > count, "runs must crash");
     assert!(terms > 2 * count, "runs must change leaders");
@@ -258,6 +327,31 @@ fn two_voters_and_one_under_random_faults() {
     for seed in 0..200 {
         run(seed, 1, STEPS, None, Checks::All).unwrap_or_else(|why| panic!("{why}"));
     }
+}
+
+#[test]
+fn snapshots_under_random_faults() {
+    // Long runs in which somebody is nearly always far behind and nothing is kept for long.
+    let (mut installed, mut crashes) = (0, 0);
+    for seed in 30_000u64..31_000 {
+        let nodes = if seed.is_multiple_of(3) { 5 } else { 3 };
+        let mut run = Run::new(seed, nodes, None);
+        for id in run.rig.ids() {
+            let trailing = [0, 0, 80, 300][seed as usize % 4];
+            run.rig
+                .set_config(id, |config| config.trailing_bytes_max = trailing);
+        }
+        run.snapshot_weight = 80;
+        run.loss = 0;
+        let done = (0..1_500)
+            .try_for_each(|_| run.event())
+            .and_then(|()| run.heal());
+        done.unwrap_or_else(|why| panic!("seed {seed}, {nodes} voters: {why}"));
+        installed += run.rig.installed;
+        crashes += run.crashes;
+    }
+    eprintln!("{installed} snapshots installed, {crashes} crashes");
+    assert!(installed > 500 && crashes > 1_000);
 }
 
 #[test]

@@ -23,9 +23,28 @@ pub(crate) struct Image {
     pub(crate) batches: Vec<Batch>,
     /// The membership at `start`.
     pub(crate) membership: Membership,
+    pub(crate) snapshot: Option<Snapshot>,
 }
 
 impl Image {
+    /// A disk on which nothing was ever written.
+    pub(crate) fn fresh(membership: Membership) -> Image {
+        Image {
+            hard_state: HardState::default(),
+            start: Position::START,
+            batches: Vec::new(),
+            membership,
+            snapshot: None,
+        }
+    }
+
+    fn membership_at(&self, index: Index) -> Membership {
+        let memberships = self.memberships();
+        let last = memberships.iter().rev().find(|(at, _)| *at <= index);
+        last.map_or(&self.membership, |(_, membership)| membership)
+            .clone()
+    }
+
     pub(crate) fn last(&self) -> Position {
         (self.batches.last()).map_or(self.start, |batch| batch.header.position())
     }
@@ -46,6 +65,19 @@ impl Image {
         if let Some(hard_state) = write.hard_state {
             self.hard_state = hard_state;
         }
+        if let Some(SnapshotWrite { snapshot, reset }) = &write.snapshot {
+            if *reset {
+                self.start = snapshot.position;
+                self.membership = snapshot.membership.clone();
+                self.batches.clear();
+            } else {
+                assert!(
+                    self.holds(snapshot.position.index(), snapshot.position.digest),
+                    "a snapshot stands in the log"
+                );
+            }
+            self.snapshot = Some(snapshot.clone());
+        }
         if let Some(cut) = write.truncate {
             while self.last() != cut {
                 self.batches.pop().expect("a cut lies in the stored log");
@@ -55,6 +87,17 @@ impl Image {
             assert!(batch.header.follows(&self.last()), "writes fit the disk");
             self.batches.push(batch.clone());
         }
+        if let Some(start) = write.compact {
+            let covered = (self.snapshot.as_ref()).map(|snapshot| snapshot.position.index());
+            assert!(
+                covered >= Some(start.index()) && self.holds(start.index(), start.digest),
+                "B8 what is dropped is covered by a snapshot"
+            );
+            self.membership = self.membership_at(start.index());
+            self.batches
+                .retain(|batch| batch.header.first > start.index());
+            self.start = start;
+        }
     }
 
     /// Is this log, up to the batch end `index`, equal to one that ends there with `digest`?
@@ -62,7 +105,9 @@ impl Image {
         let place = (self.batches).binary_search_by_key(&index, |batch| batch.header.last());
         match place {
             Ok(i) => self.batches[i].header.digest == digest,
-            Err(_) => index == self.start.index() && digest == self.start.digest,
+            Err(_) if index == self.start.index() => digest == self.start.digest,
+            // In the snapshot: committed, and compared when it was.
+            Err(_) => index < self.start.index(),
         }
     }
 }
@@ -77,16 +122,33 @@ pub(crate) struct Node {
     pub(crate) done: WriteSeq,
     pub(crate) loads: VecDeque<Load>,
     /// Handed to the state machine and not reported applied.
-    pub(crate) applying: VecDeque<Index>,
-    /// End of what this life has applied.
-    applied: Position,
+    pub(crate) applying: VecDeque<Position>,
+    /// What the state machine holds, reported or not.
+    pub(crate) machine: Position,
+    /// What of it was reported.
+    pub(crate) reported: Position,
+    /// Where it begins after the next crash: with the snapshot, or with what it holds by itself.
+    pub(crate) machine_survives: bool,
     pub(crate) responses: Vec<Response>,
+}
+
+/// A snapshot on its way.
+#[derive(Clone, Debug)]
+pub(crate) struct Transfer {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) term: Term,
+    pub(crate) snapshot: Snapshot,
 }
 
 /// See the module documentation.
 pub(crate) struct Rig {
     pub(crate) nodes: BTreeMap<NodeId, Node>,
     pub(crate) network: Vec<Envelope>,
+    pub(crate) transfers: Vec<Transfer>,
+    /// Snapshots that were restored from a leader.
+    pub(crate) installed: u32,
+    next_file: u64,
     /// Check each core's own invariants too; off to see whether history alone finds a fault.
     pub(crate) local_checks: bool,
     /// Check promises against the modelled disks; off to see whether the harm itself is found.
@@ -140,6 +202,9 @@ impl Rig {
         let mut rig = Rig {
             nodes: BTreeMap::new(),
             network: Vec::new(),
+            transfers: Vec::new(),
+            installed: 0,
+            next_file: 1,
             local_checks: true,
             disk_checks: true,
             plant: None,
@@ -153,12 +218,7 @@ impl Rig {
             trace: 0,
         };
         for id in membership.members() {
-            let image = Image {
-                hard_state: HardState::default(),
-                start: Position::START,
-                batches: Vec::new(),
-                membership: membership.clone(),
-            };
+            let image = Image::fresh(membership.clone());
             rig.boot(config(id), image, Incarnation(1));
         }
         rig
@@ -166,6 +226,17 @@ impl Rig {
 
     /// Starts a life from an image.
     pub(crate) fn boot(&mut self, config: Config, image: Image, incarnation: Incarnation) {
+        self.boot_with(config, image, incarnation, None);
+    }
+
+    /// The same with a state machine that holds `machine` by itself.
+    pub(crate) fn boot_with(
+        &mut self,
+        config: Config,
+        image: Image,
+        incarnation: Incarnation,
+        machine: Option<Position>,
+    ) {
         let boot = Boot {
             incarnation,
             hard_state: image.hard_state,
@@ -173,9 +244,15 @@ impl Rig {
             batches: image.batches.iter().map(|batch| batch.header).collect(),
             membership: image.membership.clone(),
             memberships: image.memberships(),
-            snapshot: None,
-            applied: None,
+            snapshot: image.snapshot.clone(),
+            applied: machine.map(|machine| machine.index()),
             damage: None,
+        };
+        // The host restores the snapshot where the state machine holds less.
+        let restored = (image.snapshot.as_ref()).map_or(Position::START, |s| s.position);
+        let holds = match machine {
+            Some(machine) if machine.index() > restored.index() => machine,
+            Some(_) | None => restored,
         };
         let id = config.id;
         let mut raft = Raft::new(config.clone(), boot).expect("recovered states are valid");
@@ -183,7 +260,9 @@ impl Rig {
             raft.plant(plant);
         }
         let node = Node {
-            applied: image.start,
+            machine: holds,
+            reported: holds,
+            machine_survives: machine.is_some(),
             raft,
             config,
             written: image.clone(),
@@ -220,7 +299,20 @@ impl Rig {
             image.apply(write);
         }
         let incarnation = Incarnation(node.raft.incarnation().0 + 1);
-        self.boot(node.config, image, incarnation);
+        let machine = node.machine_survives.then_some(node.machine);
+        self.boot_with(node.config, image, incarnation, machine);
+        // The source's copy is on its way no more, and what the other has got of it is forgotten.
+        self.transfers.retain(|transfer| transfer.from != id);
+    }
+
+    /// Changes the configuration of a node that has done nothing yet, and of its later lives.
+    pub(crate) fn set_config(&mut self, id: u64, change: impl FnOnce(&mut Config)) {
+        let node = self.node(id);
+        let (mut config, image) = (node.config.clone(), node.durable.clone());
+        let (incarnation, survives) = (node.raft.incarnation(), node.machine_survives);
+        change(&mut config);
+        self.boot(config, image, incarnation);
+        self.node_mut(id).machine_survives = survives;
     }
 
     pub(crate) fn node(&self, id: u64) -> &Node {
@@ -276,11 +368,109 @@ impl Rig {
             Output::Apply(batches) => self.check_apply(id, &batches)?,
             Output::Load(load) => self.node_mut(id).loads.push_back(load),
             Output::Respond(response) => self.node_mut(id).responses.push(response),
-            Output::ReadReady { .. } | Output::SendSnapshot { .. } | Output::InstallSnapshot(_) => {
+            Output::ReadReady { .. } => {}
+            Output::SendSnapshot { to, term, snapshot } => {
+                let durable = self.node(id).durable.snapshot.as_ref() == Some(&snapshot);
+                demand(durable || !self.disk_checks, || {
+                    format!("B8 node {id} sends {snapshot:?}, which its disk does not count on")
+                })?;
+                let (from, to) = (id, to.0);
+                self.transfers
+                    .retain(|old| (old.from, old.to) != (from, to));
+                self.transfers.push(Transfer {
+                    from,
+                    to,
+                    term,
+                    snapshot,
+                });
             }
+            Output::InstallSnapshot(snapshot) => self.restore(id, &snapshot)?,
             Output::Changed(_) => {}
         }
         Ok(())
+    }
+
+    /// The state machine is given another state, which the disk would bring back after a crash.
+    fn restore(&mut self, id: u64, snapshot: &Snapshot) -> Check {
+        self.installed += 1;
+        let position = snapshot.position;
+        let committed = self.committed.get(&position.index()).copied();
+        let disk_checks = self.disk_checks;
+        let node = self.node_mut(id);
+        demand(
+            node.durable.snapshot.as_ref() == Some(snapshot) || !disk_checks,
+            || format!("B4 node {id} restores {snapshot:?} before it is durable"),
+        )?;
+        demand(position.index() > node.machine.index(), || {
+            format!("H5 node {id} goes back from {} to {position}", node.machine)
+        })?;
+        demand(committed == Some((position.id, position.digest)), || {
+            format!("H5 node {id} restores {position}, history has {committed:?}")
+        })?;
+        node.machine = position;
+        node.applying.clear();
+        node.applying.push_back(position);
+        Ok(())
+    }
+
+    /// The state machine's state as it was last reported goes to a durable file, and the core hears of
+    /// it. Nothing if there is nothing new.
+    pub(crate) fn take_snapshot(&mut self, id: u64) -> Check {
+        match self.make_snapshot(id) {
+            Some(snapshot) => {
+                self.step(id, Input::Completed(Completion::SnapshotTaken { snapshot }))
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn make_snapshot(&mut self, id: u64) -> Option<Snapshot> {
+        let nonce = self.next_file;
+        let node = self.node(id);
+        let known = (node.written.snapshot.as_ref()).map_or(Index(0), |s| s.position.index());
+        if node.reported.index() <= known {
+            return None;
+        }
+        let snapshot = Snapshot {
+            position: node.reported,
+            membership: node.raft.membership_at(node.reported.index()).clone(),
+            file: SnapshotFile {
+                nonce,
+                bytes: 100,
+                digest: node.reported.digest.0,
+            },
+        };
+        self.next_file += 1;
+        Some(snapshot)
+    }
+
+    /// The snapshot is whole and durable at its receiver; both ends hear of it.
+    pub(crate) fn finish_transfer(&mut self, at: usize) -> Check {
+        let transfer = self.transfers.remove(at);
+        let Transfer { from, to, term, .. } = transfer;
+        self.report_sending(&transfer, SendProgress::Delivered)?;
+        let from = NodeId(from);
+        let snapshot = transfer.snapshot;
+        let completion = Completion::SnapshotReceived {
+            from,
+            term,
+            snapshot,
+        };
+        self.step(to, Input::Completed(completion))
+    }
+
+    pub(crate) fn fail_transfer(&mut self, at: usize) -> Check {
+        let transfer = self.transfers.remove(at);
+        self.report_sending(&transfer, SendProgress::Failed)
+    }
+
+    pub(crate) fn report_sending(&mut self, transfer: &Transfer, progress: SendProgress) -> Check {
+        let completion = Completion::SnapshotSending {
+            to: NodeId(transfer.to),
+            at: transfer.snapshot.position.index(),
+            progress,
+        };
+        self.step(transfer.from, Input::Completed(completion))
     }
 
     /// H2, H3: one (term, index) names one content and one history for ever. The digest chains, so
@@ -352,6 +542,9 @@ impl Rig {
             Message::AppendReply(AppendReply::Accepted { matched }) => {
                 let held = (self.node(id).raft.header_ending_at(*matched))
                     .is_none_or(|header| disk.holds(*matched, header.digest));
+                let start = self.node(id).raft.start();
+                let held =
+                    held && (*matched != start.index() || disk.holds(*matched, start.digest));
                 demand(held, || {
                     format!("B4 node {id} acknowledges {matched} before it is on disk")
                 })
@@ -390,7 +583,14 @@ impl Rig {
             format!("H10 node {id} leads {term} without being a voter")
         })?;
         for (index, (log_id, digest)) in &self.committed {
-            let held = raft.header_ending_at(*index).map(|header| header.digest);
+            let start = raft.start();
+            if *index < start.index() {
+                continue;
+            }
+            let held = match raft.header_ending_at(*index) {
+                Some(header) => Some(header.digest),
+                None => (*index == start.index()).then_some(start.digest),
+            };
             demand(log_id.term > term || held == Some(*digest), || {
                 format!("H4 the leader of {term} lacks {log_id}")
             })?;
@@ -405,11 +605,15 @@ impl Rig {
             self.record(&header)?;
             let committed = self.committed.get(&header.last()).copied();
             let node = self.node_mut(id);
-            demand(header.follows(&node.applied), || {
-                format!("H5 node {id} applies {header:?} after {}", node.applied)
+            // A state machine that has survived is handed the batch again in which its next command is.
+            let again = header.last() <= node.machine.index() && node.machine_survives;
+            demand(again || header.follows(&node.machine), || {
+                format!("H5 node {id} applies {header:?} after {}", node.machine)
             })?;
-            node.applied = header.position();
-            node.applying.push_back(header.last());
+            if !again {
+                node.machine = header.position();
+            }
+            node.applying.push_back(header.position());
             // Entries that this step committed are compared in `check_commit`.
             if let Some((log_id, digest)) = committed {
                 demand(digest == header.digest, || {
@@ -429,6 +633,14 @@ impl Rig {
         let raft = self.raft(id);
         if raft.commit() == before {
             return Ok(());
+        }
+        if raft.commit() == raft.start().index() {
+            // A snapshot has brought it.
+            let start = raft.start();
+            let known = self.committed.get(&start.index()).copied();
+            return demand(known == Some((start.id, start.digest)), || {
+                format!("H5 node {id} begins with {start}, history has {known:?}")
+            });
         }
         let news: Vec<BatchHeader> = (raft.headers().rev())
             .skip_while(|header| header.last() > raft.commit())
@@ -516,13 +728,7 @@ impl Rig {
 
     /// Starts a node that was never a member and knows nobody.
     pub(crate) fn join(&mut self, config: Config) {
-        let image = Image {
-            hard_state: HardState::default(),
-            start: Position::START,
-            batches: Vec::new(),
-            membership: Membership::unknown(),
-        };
-        self.boot(config, image, Incarnation(1));
+        self.boot(config, Image::fresh(Membership::unknown()), Incarnation(1));
     }
 
     /// All nodes tick and everything is delivered, `rounds` times.
@@ -622,6 +828,10 @@ impl Rig {
             return Ok(());
         };
         node.applying.clear();
+        if upto.index() > node.reported.index() {
+            node.reported = upto;
+        }
+        let upto = upto.index();
         self.step(id, Input::Completed(Completion::Applied { upto }))
     }
 
@@ -640,6 +850,12 @@ impl Rig {
                 if !cut.contains(&envelope.from) && !cut.contains(&envelope.to) {
                     self.deliver(envelope)?;
                 }
+            }
+            self.transfers
+                .retain(|t| !cut.contains(&NodeId(t.from)) && !cut.contains(&NodeId(t.to)));
+            while !self.transfers.is_empty() {
+                busy = true;
+                self.finish_transfer(0)?;
             }
             for id in self.ids() {
                 let node = self.node(id);
