@@ -452,7 +452,9 @@ impl Sim {
             effect @ (Effect::Read(_) | Effect::FailRead(..) | Effect::Answer(..)) => {
                 return Err(format!("node {}: nobody asked for {effect:?}", host + 1));
             }
-            effect @ (Effect::SendSnapshot { .. } | Effect::InstallSnapshot(_)) => {
+            effect @ (Effect::SendSnapshot { .. }
+            | Effect::InstallSnapshot(_)
+            | Effect::Retire(_)) => {
                 return Err(format!(
                     "node {}: nobody takes snapshots: {effect:?}",
                     host + 1

@@ -32,7 +32,7 @@ use bytes::Bytes;
 use commands::{Held, Waiter};
 use duraft_core::{
     Completion, Envelope, Event, Index, Input, Leave, Load, LogId, MemberChange, NodeId, Output,
-    ProposalId, Raft, Response, RoleKind, Snapshot, Term, Write,
+    ProposalId, Raft, Response, RoleKind, Snapshot, Term, Write, WriteSeq,
 };
 use reads::SentRounds;
 use std::collections::{BTreeMap, VecDeque};
@@ -173,8 +173,8 @@ pub enum Admin {
     ForgetLeader,
 }
 
-/// One thing to do. Each kind is to be done in order; `Apply`, `Read` and `InstallSnapshot` are one
-/// kind, all others are independent of each other.
+/// One thing to do. Each kind is to be done in order; `Apply`, `Read`, `InstallSnapshot` and `Retire`
+/// are one kind, all others are independent of each other.
 #[derive(Debug)]
 pub enum Effect {
     /// Make this durable after all earlier ones, then report [`Completion::Persisted`].
@@ -198,6 +198,9 @@ pub enum Effect {
     },
     /// Replace the replicated state by this snapshot, then report [`Completion::Applied`].
     InstallSnapshot(Snapshot),
+    /// A durable record names this snapshot: what it makes superfluous may go when everything that was
+    /// given to the apply thread before is done.
+    Retire(Snapshot),
     /// Tell the client that its command was not applied, or that nobody knows.
     Fail(Responder, RequestError),
     /// Tell the client that nothing was read.
@@ -280,6 +283,8 @@ pub struct Driver {
     rounds: SentRounds,
     /// Transfers and step-downs that the core has not answered.
     handovers: BTreeMap<ProposalId, Responder<()>>,
+    /// Writes under way that name a snapshot.
+    naming: VecDeque<(WriteSeq, Snapshot)>,
     next_proposal: ProposalId,
     /// Commands in the first three collections above whose clients wait.
     waiting: usize,
@@ -323,6 +328,7 @@ impl Driver {
             reads: BTreeMap::new(),
             rounds: SentRounds::default(),
             handovers: BTreeMap::new(),
+            naming: VecDeque::new(),
             next_proposal: ProposalId(1),
             waiting: 0,
             earliest_deadline: None,
@@ -395,11 +401,33 @@ impl Driver {
             } => {
                 // What another opening of the store wrote says nothing about this one's writes.
                 if generation == self.generation {
+                    let durable = match completion {
+                        Completion::Persisted { upto } => Some(upto),
+                        Completion::WriteFailed
+                        | Completion::Applied { .. }
+                        | Completion::Loaded { .. }
+                        | Completion::SnapshotTaken { .. }
+                        | Completion::SnapshotReceived { .. }
+                        | Completion::SnapshotSending { .. } => None,
+                    };
                     self.step(Input::Completed(completion), effects);
+                    self.retire(durable, effects);
                 }
             }
             DriverInput::Stop(reason) => self.stop(reason, effects),
         }
+    }
+
+    /// Of the snapshots whose records have become durable, the latest makes others superfluous.
+    fn retire(&mut self, durable: Option<WriteSeq>, effects: &mut Vec<Effect>) {
+        let Some(durable) = durable else {
+            return;
+        };
+        let mut latest = None;
+        while self.naming.front().is_some_and(|(seq, _)| *seq <= durable) {
+            latest = self.naming.pop_front();
+        }
+        effects.extend(latest.map(|(_, snapshot)| Effect::Retire(snapshot)));
     }
 
     fn pass_time(&mut self, now: u64, effects: &mut Vec<Effect>) {
@@ -498,7 +526,12 @@ impl Driver {
 
     fn route(&mut self, output: Output, effects: &mut Vec<Effect>) {
         match output {
-            Output::Persist(write) => effects.push(Effect::Persist(write)),
+            Output::Persist(write) => {
+                if let Some(named) = &write.snapshot {
+                    self.naming.push_back((write.seq, named.snapshot.clone()));
+                }
+                effects.push(Effect::Persist(write));
+            }
             Output::Send(envelope) => {
                 if self.options.lease.is_some() {
                     self.rounds.note(&envelope, self.now.boottime);

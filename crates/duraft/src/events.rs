@@ -4,7 +4,7 @@
 //! more than the ring holds is told exactly which positions it lost and goes on behind the gap.
 
 use crate::outcome::StopReason;
-use duraft_core::{LogId, NodeId, RoleKind, Term};
+use duraft_core::{Index, LogId, NodeId, RoleKind, Term};
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,6 +28,34 @@ pub enum NodeEvent {
         /// The last committed entry.
         upto: LogId,
     },
+    /// The membership in use changed, or the one in use was committed.
+    Membership {
+        /// Index of the batch that set it, or of the snapshot or start it was taken from.
+        at: Index,
+        /// It can no longer be rolled back.
+        committed: bool,
+    },
+    /// A snapshot of this node cannot be written. The log is kept instead.
+    SnapshotFailed {
+        /// The state that was to be kept.
+        at: LogId,
+        /// What went wrong.
+        message: String,
+    },
+    /// The log counts on a snapshot of the state up to here.
+    SnapshotDurable {
+        /// The last entry in it.
+        upto: LogId,
+    },
+    /// The state was replaced by a leader's snapshot.
+    SnapshotInstalled {
+        /// The last entry in it.
+        upto: LogId,
+    },
+    /// The log or the latest snapshot of this node is damaged; peers are asked to repair it.
+    Damaged,
+    /// The damage is repaired.
+    Healed,
     /// The disk has little room left.
     StorageLow,
     /// The node has stopped for good in this life.
@@ -155,7 +183,6 @@ impl EventRing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use duraft_core::Index;
 
     fn committed(index: u64) -> NodeEvent {
         NodeEvent::Committed {

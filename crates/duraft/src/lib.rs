@@ -54,6 +54,8 @@ mod responder;
 mod runtime;
 mod session;
 mod sessions;
+#[doc(hidden)]
+pub mod start;
 mod status;
 mod transport;
 #[doc(hidden)]
@@ -68,7 +70,7 @@ pub use duraft_core::{
     Membership, MembershipProblem, NodeId, Promotion, ReadBasis, RoleKind, Term,
 };
 pub use duraft_disk::{Disk, RealDisk};
-pub use duraft_storage::{ClusterId, OpenError, WalOptions};
+pub use duraft_storage::{ClusterId, JoinAs, OnDamage, OpenError, SnapshotOptions, WalOptions};
 pub use events::{Events, EventsError, NodeEvent, Positioned};
 pub use node::{Node, StartError};
 pub use options::{Network, NodeOptions, OptionProblem};
@@ -84,5 +86,5 @@ pub use sessions::{
     ANSWERS_MAX, SESSIONS_MAX, SessionCommand, SessionId, SessionLimits, SessionsError,
     TAGGED_CODEC,
 };
-pub use status::{Counters, Status};
+pub use status::{Counters, SnapshotStatus, Status};
 pub use transport::{Inbox, InboxClosed, Local, TcpOptions, TcpStats, TcpTransport, Transport};

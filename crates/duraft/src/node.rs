@@ -26,10 +26,12 @@ use crate::responder::{Pending, ProposeFuture, Responder};
 use crate::runtime::{End, Runtime, Shared};
 use crate::session::Session;
 use crate::sessions::{SessionCommand, SessionId, SessionLimits};
-use crate::status::Status;
+use crate::status::{SnapshotStatus, Status};
 use bytes::Bytes;
-use duraft_core::{BootError, Leave, MemberChange, Membership, NodeId, Promotion, ReadBasis};
-use duraft_storage::{Damage, Entropy, OpenError};
+use duraft_core::{
+    BootError, Index, Leave, MemberChange, Membership, NodeId, Promotion, ReadBasis, Snapshot,
+};
+use duraft_storage::{Entropy, JoinAs, OpenError, ReadError, SnapshotError};
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io;
@@ -56,9 +58,24 @@ pub enum StartError {
     /// The store does not hold this node's group.
     #[error("the store does not hold group {0}")]
     NoGroup(duraft_core::GroupId),
-    /// The log is damaged; this version does not repair it from peers.
-    #[error("the log is damaged: {0}")]
-    Damaged(Box<Damage>),
+    /// The snapshots cannot be listed or tidied up.
+    #[error("the snapshots cannot be used: {0}")]
+    Snapshots(#[from] SnapshotError),
+    /// The log cannot be read.
+    #[error("the log cannot be read: {0}")]
+    Read(#[from] ReadError),
+    /// The log begins behind the first entry, and no snapshot can be read that holds what came
+    /// before. [`OnDamage::RepairFromPeers`](duraft_storage::OnDamage) gets one from the leader.
+    #[error("the state before index {before} is lost: {}", unreadable_list(.unreadable))]
+    StateLost {
+        /// Where the log begins.
+        before: Index,
+        /// The snapshots that were tried, and why they do not serve.
+        unreadable: Vec<(Snapshot, SnapshotError)>,
+    },
+    /// The state machine did not take its snapshot or log in.
+    #[error("{0}")]
+    Restore(StopReason),
     /// The stored state contradicts itself.
     #[error("the stored state cannot be used: {0}")]
     Boot(BootError),
@@ -73,6 +90,15 @@ pub enum StartError {
         /// The system's reason.
         source: io::Error,
     },
+}
+
+fn unreadable_list(snapshots: &[(Snapshot, SnapshotError)]) -> String {
+    let texts: Vec<String> = snapshots.iter().map(|(_, e)| e.to_string()).collect();
+    if texts.is_empty() {
+        "there is no snapshot".into()
+    } else {
+        texts.join("; ")
+    }
 }
 
 fn list(problems: &[OptionProblem]) -> String {
@@ -104,6 +130,28 @@ impl Node {
             &options.wal,
             ambient_entropy(),
             &[(options.core.group, membership.clone())],
+        )?;
+        Ok(())
+    }
+
+    /// Makes the store of a node that joins a cluster which lives already, once in its life. The node
+    /// learns who the members are when the leader of one that added it sends the log. Fails where a
+    /// store exists.
+    ///
+    /// A member that has lost its disk joins as [`JoinAs::Wiped`] and must not say that it is new:
+    /// acknowledged commands could be lost.
+    pub fn bootstrap_joining(options: &NodeOptions, join: JoinAs) -> Result<(), StartError> {
+        let problems = options.validate();
+        if !problems.is_empty() {
+            return Err(StartError::Options(problems));
+        }
+        duraft_storage::bootstrap_joining(
+            &options.disk,
+            &options.identity(),
+            &options.wal,
+            ambient_entropy(),
+            &[options.core.group],
+            join,
         )?;
         Ok(())
     }
@@ -258,6 +306,14 @@ impl Node {
         R: Send + 'static,
     {
         self.wait(timeout, |_, responder| self.look(read, responder))
+    }
+
+    /// Takes a snapshot of what this node has applied, besides those that the options ask for.
+    /// Answered when its file is durable; the log counts on it soon after.
+    pub fn snapshot(&self) -> Pending<SnapshotStatus> {
+        let (responder, future) = Responder::future();
+        self.shared().take_snapshot(responder);
+        future
     }
 
     /// Changes the membership, all of `changes` at once, at the leader. Answered when the change is

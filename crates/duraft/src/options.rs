@@ -7,7 +7,7 @@ use crate::transport::{TcpOptions, Transport};
 use crate::wire::APPEND_OVERHEAD_BYTES;
 use duraft_core::{Config, DESCRIPTOR_BYTES, GroupId, NodeId};
 use duraft_disk::{Disk, DiskError, RealDisk};
-use duraft_storage::{ClusterId, StoreIdentity, WalOptions};
+use duraft_storage::{ClusterId, SnapshotOptions, StoreIdentity, WalOptions};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,6 +24,12 @@ pub struct NodeOptions {
     pub disk: Arc<dyn Disk>,
     /// The log.
     pub wal: WalOptions,
+    /// Take a snapshot when so many bytes of log were applied since the last one; `None`: only when
+    /// [`Node::snapshot`](crate::Node::snapshot) asks for it. The log and the memory it takes stay
+    /// bounded only where snapshots are taken.
+    pub snapshot_log_bytes: Option<u64>,
+    /// The files of snapshots.
+    pub snapshots: SnapshotOptions,
     /// How peers are reached.
     pub network: Network,
     /// Length of a tick. An election times out after 10 to 20 of them with the default `core`.
@@ -100,6 +106,8 @@ impl NodeOptions {
             core: Config::new(id, GroupId(1), 0),
             disk,
             wal: WalOptions::default(),
+            snapshot_log_bytes: Some(256 << 20),
+            snapshots: SnapshotOptions::default(),
             network: Network::None,
             tick: Duration::from_millis(25),
             codec: 0,
@@ -131,6 +139,10 @@ impl NodeOptions {
         }
         for problem in self.wal.validate_for(&self.identity(), 1) {
             problems.push(problem_of(&format!("wal.{}", problem.field), problem.rule));
+        }
+        for problem in self.snapshots.validate() {
+            let field = format!("snapshots.{}", problem.field);
+            problems.push(problem_of(&field, problem.rule));
         }
         let mut check = |ok: bool, field: &str, rule: &str| {
             if !ok {

@@ -6,8 +6,9 @@
 
 mod applying;
 mod loops;
+mod snapshots;
 
-use crate::apply::{Applier, StateMachine};
+use crate::apply::StateMachine;
 use crate::clock::Clock;
 use crate::driver::{Driver, DriverInput};
 use crate::events::{EventRing, NodeEvent};
@@ -16,13 +17,15 @@ use crate::options::{Network, NodeOptions};
 use crate::outcome::{RejectReason, RequestError, StopReason};
 use crate::queue::Queue;
 use crate::reads::{ReadJob, ReadRequest, ReadWork};
-use crate::responder::Gate;
-use crate::status::{Counters, Status};
+use crate::responder::{Gate, Responder};
+use crate::start;
+use crate::status::{Counters, SnapshotStatus, Status};
 use crate::transport::{Inbox, Local, TcpTransport, Transport};
 use applying::{ApplyLoop, ApplyWork};
-use duraft_core::{Boot, Completion, Incarnation, Index, Membership, NodeId, Raft, ReadBasis};
-use duraft_storage::{Entropy, Pipeline, PipelineEvent, PipelineThread, Recovered};
+use duraft_core::{Completion, Incarnation, Index, Membership, NodeId, Raft, ReadBasis, mix64};
+use duraft_storage::{Entropy, Pipeline, PipelineEvent, PipelineThread, SnapshotStore};
 use loops::{LoadLoop, RaftLoop};
+use snapshots::{TakeLoop, TakeWork};
 
 pub use loops::load_error;
 use parking_lot::{Condvar, Mutex};
@@ -71,6 +74,9 @@ pub(crate) struct Shared {
     pub(crate) propose_timeout: Option<Duration>,
     work: Queue<ApplyWork>,
     loads: Queue<duraft_core::Load>,
+    taking: Queue<TakeWork>,
+    /// A snapshot is being taken.
+    snapshot_busy: AtomicBool,
     /// The node ends: what is queued for the state machine is dropped.
     ending: AtomicBool,
     applied: Applied,
@@ -190,6 +196,12 @@ impl Shared {
         }
     }
 
+    /// Has the apply thread take a snapshot.
+    pub(crate) fn take_snapshot(&self, responder: Responder<SnapshotStatus>) {
+        // Dropped work answers its client.
+        let _ = self.work.push_exempt(ApplyWork::Snapshot(responder));
+    }
+
     /// Tells the driver; where it is gone already, nobody needs to know.
     pub(crate) fn tell_driver(&self, input: DriverInput) {
         let _ = self.inbox.push_exempt(input);
@@ -211,7 +223,8 @@ impl Runtime {
         entropy: Entropy,
     ) -> Result<Runtime, StartError> {
         let driver_options = options.driver();
-        let (wal, recovered) = duraft_storage::open(
+        let group = options.core.group;
+        let (wal, mut recovered) = duraft_storage::open(
             Arc::clone(&options.disk),
             &options.identity(),
             options.wal.clone(),
@@ -219,10 +232,27 @@ impl Runtime {
         )?;
         let reader = wal.reader();
         let generation = recovered.generation;
-        let (boot, members) = boot_of(&options, recovered)?;
-        let applier = Applier::new(machine, boot.start, boot.membership.clone());
-        let incarnation = boot.incarnation;
-        let raft = Raft::new(options.core.clone(), boot).map_err(StartError::Boot)?;
+        let found = recovered.groups.remove(&group);
+        let snapshots = SnapshotStore::open_with(
+            Arc::clone(&options.disk),
+            options.cluster,
+            group,
+            options.snapshots,
+        )?;
+        let parts = start::Parts {
+            group,
+            incarnation: Incarnation(generation),
+            found: found.ok_or(StartError::NoGroup(group))?,
+            policy: options.wal.policy,
+            reader: &reader,
+            snapshots: &snapshots,
+        };
+        let begun = start::begin(parts, machine)?;
+        let incarnation = begun.boot.incarnation;
+        let damage = begun.boot.damage.clone();
+        let latest = begun.boot.snapshot.as_ref().map(SnapshotStatus::of);
+        let members = start::latest_membership(&begun.boot).clone();
+        let raft = Raft::new(options.core.clone(), begun.boot).map_err(StartError::Boot)?;
         let transport = make_transport(&options, &members)?;
         let driver = Driver::new(raft, generation, driver_options);
         let shared = Arc::new(Shared::new(&options, &driver));
@@ -241,8 +271,21 @@ impl Runtime {
         };
         // From here on an early return drops `runtime`, which ends what was started.
         let log = runtime.start_log(wal, &options)?;
-        let applier = ApplyLoop::new(Arc::clone(&shared), generation, applier);
+        shared.publish(|status| {
+            status.snapshot = latest;
+            status.damage = damage.map(Arc::new);
+        });
+        let applier = ApplyLoop::new(
+            Arc::clone(&shared),
+            generation,
+            begun.applier,
+            snapshots.clone(),
+            options.snapshot_log_bytes,
+        );
         runtime.start_worker("duraft-apply", "apply", move || applier.run())?;
+        let seed = mix64(entropy.seed ^ generation);
+        let taker = TakeLoop::new(Arc::clone(&shared), generation, snapshots, seed);
+        runtime.start_worker("duraft-snap", "snapshot", move || taker.run())?;
         let loader = LoadLoop::new(Arc::clone(&shared), generation, options.core.group, reader);
         runtime.start_worker("duraft-load", "load", move || loader.run())?;
         if let Some(transport) = &runtime.transport {
@@ -393,6 +436,7 @@ impl Runtime {
         }
         self.shared.work.close();
         self.shared.loads.close();
+        self.shared.taking.close();
         workers.into_iter().for_each(join);
         if let Some(log) = log {
             match how {
@@ -433,6 +477,8 @@ impl Shared {
             durable: raft.durable(),
             last: raft.last().id,
             membership: Arc::new(raft.membership().clone()),
+            snapshot: None,
+            damage: None,
             stopped: None,
             commands_waiting: 0,
             counters: Counters::default(),
@@ -447,6 +493,8 @@ impl Shared {
             // Bounded by core.unapplied_bytes_max and by the few loads that the core has under way.
             work: Queue::new(u64::MAX),
             loads: Queue::new(u64::MAX),
+            taking: Queue::new(u64::MAX),
+            snapshot_busy: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             applied: Applied {
                 index: AtomicU64::new(status.applied.0),
@@ -460,30 +508,6 @@ impl Shared {
             changed: Condvar::new(),
         }
     }
-}
-
-/// What the core boots from, and the members of the cluster.
-fn boot_of(options: &NodeOptions, recovered: Recovered) -> Result<(Boot, Membership), StartError> {
-    let group = options.core.group;
-    let generation = recovered.generation;
-    let mut groups = recovered.groups;
-    let found = groups.remove(&group).ok_or(StartError::NoGroup(group))?;
-    if let Some(damage) = recovered.damage {
-        return Err(StartError::Damaged(Box::new(damage)));
-    }
-    let members = found.membership.clone();
-    let boot = Boot {
-        incarnation: Incarnation(generation),
-        hard_state: found.hard_state,
-        start: found.start,
-        batches: found.batches,
-        membership: found.membership,
-        memberships: Vec::new(),
-        snapshot: None,
-        applied: None,
-        damage: None,
-    };
-    Ok((boot, members))
 }
 
 fn make_transport(

@@ -1,7 +1,9 @@
 //! What a node says of itself.
 
 use crate::outcome::StopReason;
-use duraft_core::{Incarnation, Index, LogId, Membership, NodeId, RoleKind, Term};
+use duraft_core::{
+    Damage, Incarnation, Index, LogId, Membership, NodeId, RoleKind, Snapshot, Term,
+};
 use std::sync::Arc;
 
 /// A node as it was after a turn.
@@ -28,12 +30,34 @@ pub struct Status {
     pub last: LogId,
     /// The membership in use, committed or not.
     pub membership: Arc<Membership>,
+    /// The latest snapshot that the log counts on.
+    pub snapshot: Option<SnapshotStatus>,
+    /// What the node had lost when this life began, until peers have repaired it.
+    pub damage: Option<Arc<Damage>>,
     /// Why the node stopped, if it has.
     pub stopped: Option<StopReason>,
     /// Commands of this node's clients that wait for an outcome.
     pub commands_waiting: usize,
     /// What was done in this life.
     pub counters: Counters,
+}
+
+/// A snapshot of a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SnapshotStatus {
+    /// It covers the log up to here.
+    pub upto: LogId,
+    /// Bytes of its file.
+    pub bytes: u64,
+}
+
+impl SnapshotStatus {
+    pub(crate) fn of(snapshot: &Snapshot) -> SnapshotStatus {
+        SnapshotStatus {
+            upto: snapshot.position.id,
+            bytes: snapshot.file.bytes,
+        }
+    }
 }
 
 /// What a node did in its life.

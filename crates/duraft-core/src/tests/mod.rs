@@ -3,8 +3,6 @@
 mod garbage;
 mod membership;
 mod random;
-mod reads;
 mod release;
 mod rig;
 mod situations;
-mod transfer;

@@ -1,13 +1,19 @@
 //! The apply thread: the user's state machine, its reads, and the answers to clients.
 
 use super::Shared;
+use super::snapshots::TakeWork;
 use crate::apply::{Answer, Applier, ApplyBatch};
 use crate::clock::boottime;
 use crate::driver::DriverInput;
-use crate::outcome::StopReason;
+use crate::events::NodeEvent;
+use crate::outcome::{BusyReason, RequestError, StopReason};
 use crate::queue::Taken;
 use crate::reads::{ReadDone, ReadWork};
+use crate::responder::Responder;
+use crate::start;
+use crate::status::SnapshotStatus;
 use duraft_core::{BatchKind, Completion, Snapshot};
+use duraft_storage::SnapshotStore;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,6 +26,10 @@ pub(super) enum ApplyWork {
     Read(ReadWork),
     /// Another state, which a leader sent.
     Install(Snapshot),
+    /// The log counts on this snapshot now.
+    Retire(Snapshot),
+    /// A client wants a snapshot.
+    Snapshot(Responder<SnapshotStatus>),
 }
 
 /// See the module documentation.
@@ -29,16 +39,27 @@ pub(super) struct ApplyLoop {
     applier: Applier,
     answers: Vec<Answer>,
     reads: Vec<ReadDone>,
+    snapshots: SnapshotStore,
+    /// A snapshot is taken when so many bytes were applied since the last one.
+    snapshot_log_bytes: Option<u64>,
 }
 
 impl ApplyLoop {
-    pub(super) fn new(shared: Arc<Shared>, generation: u64, applier: Applier) -> ApplyLoop {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        generation: u64,
+        applier: Applier,
+        snapshots: SnapshotStore,
+        snapshot_log_bytes: Option<u64>,
+    ) -> ApplyLoop {
         ApplyLoop {
             shared,
             generation,
             applier,
             answers: Vec::new(),
             reads: Vec::new(),
+            snapshots,
+            snapshot_log_bytes,
         }
     }
 
@@ -75,12 +96,52 @@ impl ApplyLoop {
                 self.deliver_reads();
             }
             ApplyWork::Install(snapshot) => {
-                return Err(Some(StopReason::RestoreFailed {
-                    index: snapshot.position.index(),
-                    message: "this node keeps no snapshots".into(),
-                }));
+                self.check_ending()?;
+                self.install(&snapshot)?;
             }
+            ApplyWork::Retire(snapshot) => {
+                let _ = self.shared.taking.push_exempt(TakeWork::Retire(snapshot));
+            }
+            ApplyWork::Snapshot(responder) => self.take_snapshot(Some(responder))?,
         }
+        Ok(())
+    }
+
+    /// Replaces the state by a snapshot's. Everything that was handed over before is applied already:
+    /// it was committed, so applying it did no harm.
+    fn install(&mut self, snapshot: &Snapshot) -> Result<(), StopReason> {
+        start::restore(&self.snapshots, &mut self.applier, snapshot)
+            .map_err(|error| error.into_reason(snapshot))?;
+        let upto = snapshot.position.index();
+        self.shared.applied.index.store(upto.0, Ordering::Release);
+        self.shared
+            .complete_for(self.generation, Completion::Applied { upto });
+        self.shared.events.publish(NodeEvent::SnapshotInstalled {
+            upto: snapshot.position.id,
+        });
+        self.applier.run_reads(&mut self.reads);
+        self.deliver_reads();
+        self.shared.touch();
+        Ok(())
+    }
+
+    /// Takes a view of the state and has it written, unless one is being written already.
+    fn take_snapshot(
+        &mut self,
+        responder: Option<Responder<SnapshotStatus>>,
+    ) -> Result<(), StopReason> {
+        if self.shared.snapshot_busy.swap(true, Ordering::AcqRel) {
+            if let Some(responder) = responder {
+                let why = BusyReason::Snapshot;
+                responder.answer(Err(RequestError::Busy { why }));
+            }
+            return Ok(());
+        }
+        let view = self.applier.snapshot()?;
+        let _ = self
+            .shared
+            .taking
+            .push_exempt(TakeWork::Take { view, responder });
         Ok(())
     }
 
@@ -116,6 +177,12 @@ impl ApplyLoop {
         self.applier.run_reads(&mut self.reads);
         self.deliver_reads();
         self.shared.touch();
+        let due = self
+            .snapshot_log_bytes
+            .is_some_and(|bytes| self.applier.bytes_since_snapshot() >= bytes);
+        if due {
+            self.take_snapshot(None)?;
+        }
         Ok(())
     }
 

@@ -97,6 +97,7 @@ impl RaftLoop {
                 self.shared.complete_for(self.generation, failed);
             }
             Effect::InstallSnapshot(snapshot) => self.give_work(ApplyWork::Install(snapshot)),
+            Effect::Retire(snapshot) => self.give_work(ApplyWork::Retire(snapshot)),
             Effect::Fail(responder, error) => responder.answer(Err(error)),
             Effect::FailRead(job, error) => job.fail(error),
             Effect::Answer(responder, result) => responder.answer(result),
@@ -112,8 +113,17 @@ impl RaftLoop {
                     let event = NodeEvent::Role { role, term, leader };
                     self.shared.events.publish(event);
                 }
+                Event::Membership { at, committed } => {
+                    let event = NodeEvent::Membership { at, committed };
+                    self.shared.events.publish(event);
+                }
+                Event::Healed => {
+                    tracing::info!(node = self.shared.id.0, "the damage is repaired");
+                    self.shared.publish(|status| status.damage = None);
+                    self.shared.events.publish(NodeEvent::Healed);
+                }
                 // Reported once, as the reason of the stop that follows.
-                Event::Halted(_) | Event::Membership { .. } | Event::Healed => {}
+                Event::Halted(_) => {}
             },
             Effect::Stopped(reason) => self.shared.stopped(reason),
         }

@@ -164,7 +164,7 @@ impl Host {
             Effect::Read(_) | Effect::FailRead(..) | Effect::Answer(..) => {
                 panic!("nobody reads or hands over in these tests")
             }
-            Effect::SendSnapshot { .. } | Effect::InstallSnapshot(_) => {
+            Effect::SendSnapshot { .. } | Effect::InstallSnapshot(_) | Effect::Retire(_) => {
                 panic!("there are no snapshots in these tests")
             }
             Effect::Event(_) => {}

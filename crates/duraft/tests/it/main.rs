@@ -6,4 +6,5 @@ mod driver;
 mod handshake;
 mod node;
 mod sessions;
+mod snapshots;
 mod wire;

@@ -290,7 +290,7 @@ fn damaged_table_of_sessions_is_an_error() {
 fn bytes_that_are_no_tag_stop_the_node() {
     for bad in [vec![], vec![4], vec![1, 0], tag(3, &[1], b"more")] {
         let mut log = Log::new();
-        let batch = log.batch(&[bad.clone()], TAGGED_CODEC);
+        let batch = log.batch(std::slice::from_ref(&bad), TAGGED_CODEC);
         let stopped = apply(&mut log.applier, batch);
         assert!(
             matches!(stopped, Err(StopReason::BatchDamaged { .. })),
