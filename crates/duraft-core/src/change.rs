@@ -123,6 +123,9 @@ impl Raft {
         let Role::Leader(leader) = &self.role else {
             return Some(Reject::NotLeader);
         };
+        if self.transfer.is_some() {
+            return Some(Reject::TransferInProgress);
+        }
         let early = self.plants.has(Plant::ChangeBeforeTerm);
         if self.commit <= leader.term_begin && !early {
             return Some(Reject::NotYetCommittedInTerm);

@@ -123,6 +123,12 @@ impl Config {
             "inflight_messages_max",
             "at least 1",
         );
+        if let Some(lease) = self.lease_ticks() {
+            let rule = "used with check_quorum, without which voters promise nothing";
+            check(self.check_quorum, "lease", rule);
+            let rule = "of so little drift that a lease outlasts two heartbeats";
+            check(lease > 2 * self.heartbeat_ticks, "lease", rule);
+        }
         problems
     }
 }

@@ -18,6 +18,9 @@ use crate::role::{Role, Transition};
 use crate::types::{HardState, LogId, NodeId, Term};
 use alloc::vec::Vec;
 
+/// A node whose disk is slow waits for at most this many configured election timeouts.
+const SPAN_TIMEOUTS_MAX: u64 = 16;
+
 impl Raft {
     /// Time moves on by one tick.
     pub(crate) fn on_tick(&mut self, out: &mut Vec<Output>) -> Option<Transition> {
@@ -30,22 +33,26 @@ impl Raft {
             // over. A campaign that was split ends here too, and the new span is another random one.
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
                 self.elapsed = self.elapsed.saturating_add(1);
-                if self.elapsed < self.timeout || !self.may_campaign() {
+                if self.elapsed < self.timeout || !self.may_campaign(false) {
+                    self.ask_again(out);
                     return None;
                 }
                 if self.config.pre_vote {
                     Some(Transition::PreCampaign)
                 } else {
-                    Some(Transition::Campaign)
+                    Some(Transition::Campaign { forced: false })
                 }
             }
         }
     }
 
     /// May this node campaign at all? Voters only; not while an earlier term or vote of this node is
-    /// on its way to the disk (RULES.md 11); and only if a term and an index are left.
-    fn may_campaign(&self) -> bool {
-        self.memberships.active().is_voter(self.me.id)
+    /// on its way to the disk (RULES.md 11), nor while its disk stalls; not while it has promised itself
+    /// to a leader, unless that one has asked for it; and only if a term and an index are left.
+    pub(crate) fn may_campaign(&self, forced: bool) -> bool {
+        !self.is_bound(forced)
+            && !self.is_stalled()
+            && self.memberships.active().is_voter(self.me.id)
             && self.is_hard_state_durable()
             && self.hard.term.next().is_some()
             && self.log.last().index().0.checked_add(2).is_some()
@@ -55,7 +62,21 @@ impl Raft {
     /// count on when they refuse to depose a leader they have heard; the spread is what ends splits.
     pub(crate) fn draw_timeout(&mut self) {
         self.elapsed = 0;
-        self.timeout = self.config.election_ticks + self.rng.below(self.config.election_ticks);
+        let span = self.election_span();
+        self.timeout = span + self.rng.below(span);
+    }
+
+    /// The least election timeout of this node: the configured one, which voters count on, or more where
+    /// its own disk is slow. An election takes writes, one after the other; a timeout below a few of them
+    /// would end it before it is decided (RULES.md 11). Bounded, so that a slow disk can still be led by.
+    fn election_span(&self) -> u32 {
+        let ticks = self.config.election_ticks;
+        let most = u64::from(ticks) * SPAN_TIMEOUTS_MAX;
+        let slow = 4 * self.pace.p99(self.now, SPAN_TIMEOUTS_MAX * most);
+        if self.plants.has(Plant::TimeoutIgnoresDisk) {
+            return ticks;
+        }
+        u32::try_from(slow.min(most)).map_or(ticks, |slow| slow.max(ticks))
     }
 
     /// Has a leader spoken to this node within the least election timeout? A leader that has lost its
@@ -96,7 +117,10 @@ impl Raft {
         last: LogId,
         out: &mut Vec<Output>,
     ) {
-        let granted = wanted > self.hard.term && last >= self.log.last().id && !self.hears_leader();
+        let granted = wanted > self.hard.term
+            && last >= self.log.last().id
+            && !self.hears_leader()
+            && !self.is_bound(false);
         // The durable term travels along: an asker whose term is behind learns it from a refusal.
         let message = Message::PreVoteReply { wanted, granted };
         out.push(self.me.send(from, self.disk.hard_state().term, message));
@@ -121,7 +145,7 @@ impl Raft {
         }
         ballot.count(from, granted);
         if ballot.is_won(self.memberships.active()) {
-            Some(Transition::Campaign)
+            Some(Transition::Campaign { forced: false })
         } else if ballot.is_lost(self.memberships.active()) {
             Some(Transition::Follow { term, leader: None })
         } else {
@@ -135,7 +159,7 @@ impl Raft {
         &mut self,
         from: NodeId,
         term: Term,
-        last: LogId,
+        (last, forced): (LogId, bool),
         out: &mut Vec<Output>,
     ) -> Option<Transition> {
         let free = match self.hard.vote {
@@ -146,7 +170,10 @@ impl Raft {
         let known_leader = self.leader().is_some();
         // The log is compared on a repeated request too: the vote record alone proves nothing about
         // the asker (F6).
-        let grant = term == self.hard.term && free && !known_leader && last >= self.log.last().id;
+        let fresh = last >= self.log.last().id;
+        // What leases rest on: whoever this node follows now, it may have promised itself (RULES.md 26).
+        let bound = self.is_bound(forced) && !self.plants.has(Plant::PromiseEndsWithTerm);
+        let grant = term == self.hard.term && free && !known_leader && fresh && !bound;
         if !grant {
             self.refuse_vote(from, out);
             return None;
@@ -228,20 +255,14 @@ impl Raft {
             return None;
         };
         candidate.asked = true;
+        let forced = candidate.forced;
         candidate.ballot.count(me.id, true);
         // The voters get their time from now on, not from when the disk was asked (RULES.md 11).
         self.draw_timeout();
         let last = self.log.last().id;
         for peer in self.memberships.active().voters() {
             if peer != me.id {
-                out.push(me.send(
-                    peer,
-                    self.hard.term,
-                    Message::Vote {
-                        last,
-                        forced: false,
-                    },
-                ));
+                out.push(me.send(peer, self.hard.term, Message::Vote { last, forced }));
             }
         }
         self.tally()

@@ -18,7 +18,7 @@
 use crate::batch::Batch;
 use crate::io::{Fault, Output};
 use crate::log::Boundary;
-use crate::message::{AppendReply, Health, Message};
+use crate::message::{AppendReply, Message};
 use crate::plant::Plant;
 use crate::raft::Raft;
 use crate::role::{Role, Transition};
@@ -246,7 +246,7 @@ impl Raft {
                 from,
                 Message::HeartbeatReply {
                     round,
-                    health: Health::default(),
+                    health: self.health(),
                 },
                 out,
             );
@@ -256,6 +256,7 @@ impl Raft {
             return;
         }
         self.elapsed = 0;
+        self.promise();
         self.learn_commit(commit);
         let follower = self.role.follower_mut().expect("checked above");
         follower.owed.heartbeat = follower.owed.heartbeat.max(Some(round));
@@ -296,7 +297,7 @@ impl Raft {
         if follower.owed.is_empty() {
             return;
         }
-        let (me, term) = (self.me, self.hard.term);
+        let (me, term, health) = (self.me, self.hard.term, self.health());
         let vote_durable = self.is_hard_state_durable() || self.plants.has(Plant::EarlyVote);
         let term_durable = self.is_term_durable();
         let early = self.plants.has(Plant::EarlyAck);
@@ -330,14 +331,7 @@ impl Raft {
             return;
         };
         if let Some(round) = owed.heartbeat.take() {
-            out.push(me.send(
-                leader,
-                term,
-                Message::HeartbeatReply {
-                    round,
-                    health: Health::default(),
-                },
-            ));
+            out.push(me.send(leader, term, Message::HeartbeatReply { round, health }));
         }
         if let Some((prev, hint)) = owed.rejected.take() {
             let reply = AppendReply::Rejected { prev, hint };

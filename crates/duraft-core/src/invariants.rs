@@ -23,7 +23,7 @@ use crate::progress::{Progress, Stage};
 use crate::raft::Raft;
 use crate::role::{Leader, Role};
 use crate::snapshot::Snapshot;
-use crate::types::{HardState, LogId, Position};
+use crate::types::{HardState, Index, LogId, Position};
 use alloc::format;
 use alloc::string::String;
 
@@ -165,6 +165,18 @@ fn check_buffers(raft: &Raft) -> Verdict {
         "I8 the cache is within its limit",
         || format!("{} bytes", log.cached_bytes()),
     )?;
+    let (led, forwarded) = raft.reads.waiting();
+    ensure(
+        led + forwarded <= raft.config.reads_max,
+        "I8 reads that wait are within their limit",
+        || format!("{led} {forwarded}"),
+    )?;
+    let follows = raft.role.leader().is_none() && raft.leader().is_some();
+    ensure(
+        (led == 0 || raft.role.leader().is_some()) && (forwarded == 0 || follows),
+        "I8 reads wait under a leadership only",
+        || format!("{led} {forwarded} as {:?}", raft.role()),
+    )?;
     let cost = cost_between(raft, raft.applied, raft.handed);
     ensure(
         cost == raft.unapplied_bytes,
@@ -250,6 +262,11 @@ fn check_leader(raft: &Raft, leader: &Leader) -> Verdict {
         all && no_others,
         "I8 a leader tracks every member but itself, and others only to say farewell",
         || format!("{:?} of {members:?}", leader.progress.keys()),
+    )?;
+    ensure(
+        leader.lease.len() <= raft.config.election_ticks as usize + 1,
+        "I8 the rounds of a lease are those of one election timeout",
+        || format!("{}", leader.lease.len()),
     )?;
     for progress in leader.progress.values() {
         check_progress(raft, progress)?;
@@ -346,11 +363,10 @@ pub fn check_delta(before: &Raft, after: &Raft, outputs: &[Output]) -> Verdict {
                 "I4 a leader sends a snapshot that its disk counts on",
                 || format!("{snapshot:?} in {term}"),
             )?,
-            Output::Persist(_)
-            | Output::Load(_)
-            | Output::Respond(_)
-            | Output::Changed(_)
-            | Output::ReadReady { .. } => {}
+            Output::ReadReady { index, lease, .. } => {
+                check_read(before, after, *index, *lease)?;
+            }
+            Output::Persist(_) | Output::Load(_) | Output::Respond(_) | Output::Changed(_) => {}
         }
     }
     ensure(
@@ -606,13 +622,34 @@ fn check_send(before: &Raft, raft: &Raft, envelope: &Envelope) -> Verdict {
                 found,
             )?;
         }
+        // Who campaigns on this is voted for in spite of every promise to this leader: so it leads, and
+        // no read may rest on its lease any more. And it is asked when it can win.
+        Message::TimeoutNow => {
+            let ready = raft.role.leader().is_none_or(|leader| {
+                let target = leader.progress.get(&envelope.to);
+                leader.lease.given_up && target.is_some_and(|t| t.matched == raft.log.end())
+            });
+            ensure(
+                durable == own && leader.is_some() && ready,
+                "I4 a leader asks for a campaign that can win, and gives its lease up first",
+                found,
+            )?;
+        }
+        // A read index is committed, in a log that holds everything committed before this term.
+        Message::ReadIndexReply { index, .. } => {
+            let shown = |index| leader.is_some_and(|leader| shows_own_term(raft, leader, index));
+            let told = index.is_none_or(|index| index <= raft.commit() && shown(index));
+            ensure(
+                durable == own && leader.is_some() && told,
+                "I4 a leader tells what it has committed, in its own term",
+                found,
+            )?;
+        }
         // These carry the term and nothing else that must be kept.
         Message::VoteReply { granted: false }
         | Message::AppendReply(AppendReply::Rejected { .. } | AppendReply::Divergence { .. })
         | Message::HeartbeatReply { .. }
-        | Message::TimeoutNow
         | Message::ReadIndex { .. }
-        | Message::ReadIndexReply { .. }
         | Message::Fetch { .. }
         | Message::Fetched { .. }
         | Message::DamageReport { .. }
@@ -659,6 +696,35 @@ fn check_install(raft: &Raft, snapshot: &Snapshot) -> Verdict {
         "I4 a snapshot is restored when it is durable",
         || format!("{snapshot:?}"),
     )
+}
+
+/// A read that a leader answers shows everything committed before its term, and what it has committed
+/// itself. Only a leader has a lease; a follower repeats what its leader said.
+fn check_read(before: &Raft, after: &Raft, index: Index, lease: Option<u64>) -> Verdict {
+    let found = || format!("{index}, lease {lease:?}");
+    match leader_in(before, after) {
+        Some(leader) => ensure(
+            index <= after.commit() && shows_own_term(after, leader, index),
+            "I8 a read shows what is committed, an entry of the own term among it",
+            found,
+        )?,
+        None => ensure(
+            lease.is_none() && after.leader().is_some(),
+            "I8 a follower's read is vouched for by its leader",
+            found,
+        )?,
+    }
+    ensure(
+        lease.is_none() || after.config.lease.is_some(),
+        "I8 leases are used where they are configured",
+        found,
+    )
+}
+
+/// Does the state at `index` hold an entry of the leader's own term?
+fn shows_own_term(raft: &Raft, leader: &Leader, index: Index) -> bool {
+    let begun = raft.log.position_in(leader.term_begin);
+    begun.is_none_or(|before| index > before.index())
 }
 
 /// What is handed to the state machine, held against commit, disk and log. Returns where it ends.

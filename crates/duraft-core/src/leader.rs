@@ -12,15 +12,20 @@
 use crate::batch::{Batch, BatchKind, Body, BodyError};
 use crate::config::Config;
 use crate::io::{Load, Output, Reject, Response};
+use crate::lease::Lease;
 use crate::log::{Boundary, Log};
-use crate::message::{AppendReply, Message};
+use crate::message::{AppendReply, Health, Message};
 use crate::plant::Plant;
 use crate::progress::{Progress, Sending, Sent, Stage};
 use crate::raft::{Raft, Sender};
 use crate::role::{Leader, Role, Transition};
 use crate::snapshot::Snapshot;
 use crate::types::{Incarnation, LoadId, LogId, NodeId, Position, ProposalId, Term};
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+
+/// Heartbeats of the timer that are remembered: answers that come later say nothing of what was lost.
+const BEATS: usize = 8;
 
 impl Raft {
     /// A leader at the beginning of its term: it knows nothing of the others.
@@ -46,6 +51,10 @@ impl Raft {
             uncommitted_bytes: uncommitted,
             round: 0,
             heartbeat_elapsed: 0,
+            beats: VecDeque::new(),
+            since: self.now,
+            lease: Lease::default(),
+            confirmed_at: self.now,
         }
     }
 
@@ -106,6 +115,9 @@ impl Raft {
         let Role::Leader(leader) = &self.role else {
             return Some(Reject::NotLeader);
         };
+        if self.transfer.is_some() {
+            return Some(Reject::TransferInProgress);
+        }
         let len = body.bytes.len() as u64;
         // The offset table stays unread here; who applies the batch checks it. That it fits is plain.
         let counted = body.count >= 1 && 4 * u64::from(body.count) <= len;
@@ -126,7 +138,7 @@ impl Raft {
     /// A tick of a leader: heartbeats, and the question whether a quorum is still there.
     pub(crate) fn on_leader_tick(&mut self, out: &mut Vec<Output>) -> Option<Transition> {
         let (me, term, now) = (self.me, self.hard.term, self.now);
-        let Role::Leader(leader) = &mut self.role else {
+        let Role::Leader(leader) = &self.role else {
             return None;
         };
         let election_ticks = self.config.election_ticks;
@@ -140,6 +152,10 @@ impl Raft {
                 return Some(Transition::Follow { term, leader: None });
             }
         }
+        let resigned = self.tend_leadership(out);
+        if resigned.is_some() {
+            return resigned;
+        }
         self.tend_members(out);
         let leader = self.role.leader_mut()?;
         // Heartbeats are apart from appends: bulk data and disks must not delay the proof of contact.
@@ -148,7 +164,26 @@ impl Raft {
             return None;
         }
         leader.heartbeat_elapsed = 0;
+        if leader.beats.len() == BEATS {
+            leader.beats.pop_front();
+        }
+        leader.beats.push_back(leader.round + 1);
+        self.begin_round(out);
+        None
+    }
+
+    /// A heartbeat to every peer: by the timer, or because reads wait for one.
+    pub(crate) fn begin_round(&mut self, out: &mut Vec<Output>) {
+        let (me, term, now) = (self.me, self.hard.term, self.now);
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
         leader.round += 1;
+        if self.config.lease.is_some() {
+            leader
+                .lease
+                .sent(leader.round, now, self.config.election_ticks);
+        }
         for (peer, progress) in &mut leader.progress {
             // Not above what the peer is known to hold: its log beyond may be another.
             let commit = self.commit.min(progress.matched);
@@ -164,7 +199,6 @@ impl Raft {
             };
             out.push(me.send(*peer, term, message));
         }
-        None
     }
 
     /// The peer's progress, if this node leads `term` and the message is of the peer's living
@@ -202,22 +236,36 @@ impl Raft {
         from: NodeId,
         incarnation: Incarnation,
         term: Term,
-        round: u64,
+        (round, health): (u64, Health),
         out: &mut Vec<Output>,
     ) {
+        let confirmed = self.confirmed_round();
+        let Some(leader) = self.role.leader() else {
+            return;
+        };
+        // A round that has not begun cannot be answered. And rounds that reads began follow one another
+        // much faster than answers from a disk: only those of the timer say that something was lost.
+        let begun = leader.round;
+        let beats = leader.beats.iter().rev();
+        let beat = beats.copied().find(|beat| *beat <= round).unwrap_or(0);
         let Some(progress) = self.heard_from(from, incarnation, term) else {
             return;
         };
+        if round > begun {
+            return;
+        }
+        progress.answered = progress.answered.max(round);
+        progress.health = health;
         let mut sent_upto = None;
         match &mut progress.stage {
             // The question is older than the round that came back: ask it again below.
             Stage::Probe { asked } => {
-                if asked.is_some_and(|(_, asked_in)| asked_in < round) {
+                if asked.is_some_and(|(_, asked_in)| asked_in < beat) {
                     *asked = None;
                 }
             }
             Stage::Replicate { window, .. } => {
-                if window.front().is_some_and(|sent| sent.round < round) {
+                if window.front().is_some_and(|sent| sent.round < beat) {
                     sent_upto = Some(progress.next);
                 }
             }
@@ -237,8 +285,14 @@ impl Raft {
             };
             out.push(self.me.send(from, term, message));
         }
+        if self.confirmed_round() > confirmed
+            && let Some(leader) = self.role.leader_mut()
+        {
+            leader.confirmed_at = self.now;
+        }
         self.review_snapshot(from);
         self.replicate_to(from, out);
+        self.confirm_reads(out);
     }
 
     /// The host has lost the connection to a peer.
@@ -284,6 +338,7 @@ impl Raft {
             }
         }
         self.replicate_to(from, out);
+        self.ask_target(out);
         None
     }
 
@@ -398,6 +453,7 @@ impl Raft {
         }
         self.announce_commit(out);
         self.leave_joint(out);
+        self.confirm_reads(out);
     }
 
     /// Tells the peers that wait for nothing else about the new commit index; the others learn it

@@ -24,13 +24,16 @@ mod install;
 pub mod invariants;
 mod io;
 mod leader;
+mod lease;
 mod log;
 mod membership;
 mod memberships;
 mod message;
+mod pace;
 mod plant;
 mod progress;
 mod raft;
+mod reads;
 mod rng;
 mod role;
 mod sending;
@@ -44,6 +47,7 @@ mod snapshot;
     reason = "a test may stop at the first surprise, and its numbers are small"
 )]
 mod tests;
+mod transfer;
 mod types;
 mod view;
 

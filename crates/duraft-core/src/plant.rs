@@ -23,6 +23,24 @@ pub enum Plant {
     ChangeBeforeTerm,
     /// A second change begins while the first is not committed.
     ChangesOverlap,
+    /// A read counts answers to a round that began before it came in.
+    ReadOldRound,
+    /// A leader answers reads before it has committed an entry of its own term.
+    ReadBeforeTerm,
+    /// A lease runs from when a quorum had answered, not from when it was asked.
+    LeaseFromReceipt,
+    /// A voter that has restarted votes at once.
+    RestartedVoterGrants,
+    /// A leader keeps its lease after it has asked another node to campaign.
+    TransferKeepsLease,
+    /// A voter's promise ends with the term it was given in.
+    PromiseEndsWithTerm,
+    /// The target of a transfer is asked before it holds everything.
+    TransferEarly,
+    /// Any number of reads may wait.
+    ReadsUnbounded,
+    /// Election timeouts do not grow with what writes take.
+    TimeoutIgnoresDisk,
 }
 
 /// The fault that is planted, if any.

@@ -17,6 +17,7 @@
 //! - the window's ends ascend, the last is `next`.
 
 use crate::log::Boundary;
+use crate::message::Health;
 use crate::types::{Incarnation, LoadId, LogId, Position};
 use alloc::collections::VecDeque;
 
@@ -94,6 +95,10 @@ pub(crate) struct Progress {
     pub(crate) moved: u64,
     /// The peer has reported another content for one of this leader's log ids.
     pub(crate) diverged: bool,
+    /// The last heartbeat round of this term that it has answered.
+    pub(crate) answered: u64,
+    /// What it last said of itself.
+    pub(crate) health: Health,
     /// Is it fast enough to vote?
     pub(crate) catch_up: CatchUp,
     /// It is no member any more, and is told so until this tick.
@@ -150,6 +155,8 @@ impl Progress {
             heard: now,
             moved: now,
             diverged: false,
+            answered: 0,
+            health: Health::default(),
             catch_up: CatchUp::new(next, now),
             departs: None,
         }

@@ -36,8 +36,8 @@
 //! (48 bytes a batch) is held in memory.
 //!
 //! The rest is in `election.rs` (votes, timers), `follower.rs` (appends received), `leader.rs`
-//! (replication, commit), `change.rs` (membership), `apply.rs` (handing over committed batches,
-//! loads).
+//! (replication, commit), `change.rs` (membership), `reads.rs` and `lease.rs` (reads), `transfer.rs`
+//! (giving the leadership up), `apply.rs` (handing over committed batches, loads).
 
 use crate::batch::{Batch, check_count};
 use crate::boot::{Boot, BootError, check_chain, check_memberships, check_state};
@@ -52,10 +52,13 @@ use crate::io::{
 use crate::log::{Boundary, Log};
 use crate::memberships::Memberships;
 use crate::message::{Envelope, Message};
+use crate::pace::Pace;
 use crate::plant::{Plant, Plants};
+use crate::reads::Reads;
 use crate::rng::Rng;
 use crate::role::{Ballot, Candidate, Follower, Role, Transition};
 use crate::snapshot::Snapshot;
+use crate::transfer::{Reluctance, Transfer};
 use crate::types::{
     GroupId, HardState, Incarnation, LoadId, NodeId, Position, ProposalId, Term, WriteSeq,
 };
@@ -107,6 +110,16 @@ pub struct Raft {
     pub(crate) timeout: u32,
     /// Ticks of this life.
     pub(crate) now: u64,
+    /// Ticks of this life until which this node helps nobody into office (`lease.rs`).
+    pub(crate) promised: u64,
+    /// How this node's disk keeps up.
+    pub(crate) pace: Pace,
+    /// Reads that wait.
+    pub(crate) reads: Reads,
+    /// The leadership is being given up.
+    pub(crate) transfer: Option<Transfer>,
+    /// When this node may hand over by itself.
+    pub(crate) reluctance: Reluctance,
     /// What this step has changed and not yet written. Empty between steps.
     pub(crate) staged: Staged,
     /// Once set, this life only refuses.
@@ -214,6 +227,11 @@ impl Raft {
             elapsed: 0,
             timeout: 0,
             now: 0,
+            promised: 0,
+            pace: Pace::default(),
+            reads: Reads::default(),
+            transfer: None,
+            reluctance: Reluctance::default(),
             staged: Staged::default(),
             halted: None,
             plants: Plants::default(),
@@ -252,6 +270,8 @@ impl Raft {
             self.log
                 .trim_cache(self.config.cache_bytes_max, self.disk.log());
         }
+        self.end_transfer(out);
+        self.end_reads(out);
         if before != self.summary() {
             out.push(Output::Changed(Event::Role {
                 role: self.role(),
@@ -286,14 +306,16 @@ impl Raft {
                 self.on_leave_joint(id, out);
                 None
             }
-            // Not offered by this version: certainly not done, and the caller is told so.
-            Input::Read { id, .. }
-            | Input::TransferLeadership { id, .. }
-            | Input::StepDown { id } => {
-                self.reject(id, Reject::Unsupported, out);
+            Input::Read { id, basis } => {
+                self.on_read(id, basis, out);
                 None
             }
-            Input::ForgetLeader => None,
+            Input::TransferLeadership { id, to } => {
+                self.on_transfer(id, to, out);
+                None
+            }
+            Input::StepDown { id } => self.on_step_down(id, out),
+            Input::ForgetLeader => self.on_forget_leader(),
             Input::Unreachable { peer } => {
                 self.on_unreachable(peer);
                 None
@@ -312,6 +334,7 @@ impl Raft {
             // its own copy.
             Completion::Persisted { upto } => match self.disk.persisted(upto) {
                 Ok(()) => {
+                    self.pace.persisted(upto, self.now);
                     self.advance_commit(out);
                     None
                 }
@@ -349,7 +372,7 @@ impl Raft {
         if !self.is_sound(&envelope) {
             return None;
         }
-        if let Message::Vote { .. } = envelope.message
+        if let Message::Vote { forced: false, .. } = envelope.message
             && self.config.check_quorum
             && envelope.term > self.hard.term
             && self.hears_leader()
@@ -377,7 +400,7 @@ impl Raft {
             Message::PreVoteReply { wanted, granted } => {
                 self.on_pre_vote_reply(from, wanted, granted)
             }
-            Message::Vote { last, .. } => self.on_vote(from, term, last, out),
+            Message::Vote { last, forced } => self.on_vote(from, term, (last, forced), out),
             Message::VoteReply { granted } => self.on_vote_reply(from, term, granted),
             Message::Append {
                 prev,
@@ -391,14 +414,20 @@ impl Raft {
                 self.on_heartbeat(from, term, commit, round, out);
                 None
             }
-            Message::HeartbeatReply { round, .. } => {
-                self.on_heartbeat_reply(from, incarnation, term, round, out);
+            Message::HeartbeatReply { round, health } => {
+                self.on_heartbeat_reply(from, incarnation, term, (round, health), out);
                 None
             }
-            Message::TimeoutNow
-            | Message::ReadIndex { .. }
-            | Message::ReadIndexReply { .. }
-            | Message::Fetch { .. }
+            Message::TimeoutNow => self.on_timeout_now(from, term),
+            Message::ReadIndex { id } => {
+                self.on_read_index(from, incarnation, term, id, out);
+                None
+            }
+            Message::ReadIndexReply { id, asker, index } => {
+                self.on_read_index_reply(from, term, asker, (id, index), out);
+                None
+            }
+            Message::Fetch { .. }
             | Message::Fetched { .. }
             | Message::DamageReport { .. }
             | Message::Heal { .. }
@@ -426,11 +455,11 @@ impl Raft {
                 | Message::VoteReply { .. }
                 | Message::AppendReply(_)
                 | Message::Heartbeat { .. }
-                | Message::HeartbeatReply { .. } => true,
-                Message::TimeoutNow
+                | Message::HeartbeatReply { .. }
+                | Message::TimeoutNow
                 | Message::ReadIndex { .. }
-                | Message::ReadIndexReply { .. }
-                | Message::Fetch { .. }
+                | Message::ReadIndexReply { .. } => true,
+                Message::Fetch { .. }
                 | Message::Fetched { .. }
                 | Message::DamageReport { .. }
                 | Message::Heal { .. }
@@ -547,13 +576,16 @@ impl Raft {
             }
             // A new term with the own vote in it. Both are only staged here: until they are durable this
             // node asks nobody and counts nothing, its own vote included.
-            Transition::Campaign => {
+            Transition::Campaign { forced } => {
                 let term = self.hard.term.next().expect("checked before campaigning");
                 self.set_hard_state(HardState {
                     term,
                     vote: Some(self.me.id),
                 });
-                self.role = Role::Candidate(Candidate::default());
+                self.role = Role::Candidate(Candidate {
+                    forced,
+                    ..Candidate::default()
+                });
                 self.draw_timeout();
                 None
             }
@@ -644,10 +676,7 @@ impl Raft {
             }
             Role::Candidate(candidate) if !candidate.asked => self.release_campaign(out),
             // The membership that leaves this leader out is committed: its part is done.
-            Role::Leader(_) if self.is_removed() => Some(Transition::Follow {
-                term: self.hard.term,
-                leader: None,
-            }),
+            Role::Leader(_) if self.is_removed() => Some(self.resign(out)),
             Role::PreCandidate(_) | Role::Candidate(_) | Role::Leader(_) => None,
         }
     }
@@ -661,6 +690,7 @@ impl Raft {
         // of a write or nothing, and of several writes a prefix.
         let staged = core::mem::take(&mut self.staged);
         let seq = self.disk.issue();
+        self.pace.issued(seq, self.now);
         if staged.hard_state {
             self.disk.hard_state_written(seq, self.hard);
         }

@@ -2,11 +2,12 @@
 //! that it is gone, not stale, when the part ends.
 
 use crate::io::{Fault, RoleKind};
+use crate::lease::Lease;
 use crate::log::Boundary;
 use crate::membership::Membership;
 use crate::progress::Progress;
 use crate::types::{LogId, NodeId, Term};
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The part a node plays now.
 #[derive(Clone, Debug)]
@@ -66,8 +67,8 @@ pub(crate) enum Transition {
     Grant { to: NodeId },
     /// Ask whether a campaign could win.
     PreCampaign,
-    /// Campaign in the next term.
-    Campaign,
+    /// Campaign in the next term; `forced` because its leader has asked for it.
+    Campaign { forced: bool },
     /// Lead the present term.
     Lead,
     /// Stop for good in this life.
@@ -158,6 +159,8 @@ pub(crate) struct Candidate {
     /// Term and own vote are durable: RequestVote has gone out, the own vote counts and the
     /// campaign's timer runs.
     pub(crate) asked: bool,
+    /// The leader of the term before has asked for this campaign.
+    pub(crate) forced: bool,
 }
 
 /// Leads.
@@ -171,6 +174,14 @@ pub(crate) struct Leader {
     pub(crate) uncommitted_bytes: u64,
     /// The last heartbeat round.
     pub(crate) round: u64,
-    /// Ticks since it began.
+    /// Ticks since the timer last began one.
     pub(crate) heartbeat_elapsed: u32,
+    /// The last few rounds that the timer began, oldest first.
+    pub(crate) beats: VecDeque<u64>,
+    /// Tick at which this leadership began.
+    pub(crate) since: u64,
+    /// The rounds a lease may count from.
+    pub(crate) lease: Lease,
+    /// Tick at which a quorum last answered a round.
+    pub(crate) confirmed_at: u64,
 }

@@ -6,6 +6,7 @@ use crate::digest::mix64;
 use crate::io::{Fault, RoleKind};
 use crate::log::Boundary;
 use crate::membership::Membership;
+use crate::message::Health;
 use crate::progress::Stage;
 use crate::raft::Raft;
 use crate::role::Role;
@@ -38,6 +39,8 @@ pub struct ProgressView {
     pub inflight_bytes: u64,
     /// Entries of this leader's log that the peer is not known to hold.
     pub lag: u64,
+    /// What it last said of itself.
+    pub health: Health,
     /// It would keep up as a voter; a learner that is to be promoted is promoted then.
     pub caught_up: bool,
 }
@@ -223,6 +226,7 @@ impl Raft {
             inflight_messages,
             inflight_bytes,
             lag: (self.last().index().0).saturating_sub(progress.matched_id.index.0),
+            health: progress.health,
             caught_up: self.is_caught_up(peer),
         })
     }
@@ -290,6 +294,12 @@ impl Raft {
             self.next_load.0,
             u64::from(self.halted.is_some()),
             self.memberships.since().0,
+            self.promised,
+            self.reads.question(),
+            self.reads.waiting().0 as u64,
+            self.reads.waiting().1 as u64,
+            self.transfer.map_or(0, |transfer| mix64(transfer.to.0)),
+            self.pace.oldest(self.now),
         ]
         .into_iter()
         .fold(0, |sum, word| mix64(sum ^ word));
@@ -304,6 +314,7 @@ impl Raft {
                     messages as u64,
                     bytes,
                     progress.heard,
+                    progress.answered,
                     progress.moved,
                 ] {
                     sum = mix64(sum ^ word);

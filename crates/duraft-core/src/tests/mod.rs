@@ -3,6 +3,8 @@
 mod garbage;
 mod membership;
 mod random;
+mod reads;
 mod release;
 mod rig;
 mod situations;
+mod transfer;

@@ -130,6 +130,8 @@ pub(crate) struct Node {
     /// Where it begins after the next crash: with the snapshot, or with what it holds by itself.
     pub(crate) machine_survives: bool,
     pub(crate) responses: Vec<Response>,
+    /// Reads that were answered: the read, the index, the lease's round.
+    pub(crate) reads: Vec<(ProposalId, Index, Option<u64>)>,
 }
 
 /// A snapshot on its way.
@@ -163,6 +165,8 @@ pub(crate) struct Rig {
     /// Pairs of consecutive memberships that were compared.
     changes: BTreeSet<(Vec<u8>, Vec<u8>)>,
     next_proposal: u64,
+    /// What was committed anywhere when a read came in.
+    reads_begun: BTreeMap<ProposalId, Index>,
     outputs: Vec<Output>,
     pub(crate) trace: u64,
 }
@@ -214,6 +218,7 @@ impl Rig {
             votes: BTreeMap::new(),
             changes: BTreeSet::new(),
             next_proposal: 1,
+            reads_begun: BTreeMap::new(),
             outputs: Vec::new(),
             trace: 0,
         };
@@ -272,6 +277,7 @@ impl Rig {
             loads: VecDeque::new(),
             applying: VecDeque::new(),
             responses: Vec::new(),
+            reads: Vec::new(),
         };
         self.nodes.insert(id, node);
     }
@@ -368,7 +374,14 @@ impl Rig {
             Output::Apply(batches) => self.check_apply(id, &batches)?,
             Output::Load(load) => self.node_mut(id).loads.push_back(load),
             Output::Respond(response) => self.node_mut(id).responses.push(response),
-            Output::ReadReady { .. } => {}
+            Output::ReadReady {
+                id: read,
+                index,
+                lease,
+            } => {
+                self.check_read(id, read, index)?;
+                self.node_mut(id).reads.push((read, index, lease));
+            }
             Output::SendSnapshot { to, term, snapshot } => {
                 let durable = self.node(id).durable.snapshot.as_ref() == Some(&snapshot);
                 demand(durable || !self.disk_checks, || {
@@ -624,6 +637,14 @@ impl Rig {
         Ok(())
     }
 
+    /// H7: a read shows everything that anybody knew to be committed when it came in.
+    fn check_read(&mut self, id: u64, read: ProposalId, index: Index) -> Check {
+        let floor = self.reads_begun.get(&read).copied().unwrap_or_default();
+        demand(index >= floor, || {
+            format!("H7 node {id} answers a read at {index}, {floor} was committed when it came")
+        })
+    }
+
     /// Commit indices against history and disks: what any node commits is what every other one
     /// commits, was committed in its leader's term, and is durable on a quorum.
     ///
@@ -749,6 +770,21 @@ impl Rig {
 
     pub(crate) fn tick(&mut self, id: u64) -> Check {
         self.step(id, Input::Tick)
+    }
+
+    pub(crate) fn read(&mut self, id: u64, basis: ReadBasis) -> Check {
+        let read = ProposalId(self.next_proposal);
+        self.next_proposal += 1;
+        let committed = self.committed.last_key_value().map(|(at, _)| *at);
+        self.reads_begun.insert(read, committed.unwrap_or_default());
+        self.step(id, Input::Read { id: read, basis })
+    }
+
+    pub(crate) fn transfer(&mut self, id: u64, to: u64) -> Check {
+        let number = ProposalId(self.next_proposal);
+        self.next_proposal += 1;
+        let to = NodeId(to);
+        self.step(id, Input::TransferLeadership { id: number, to })
     }
 
     pub(crate) fn propose(&mut self, id: u64) -> Check {

@@ -359,16 +359,6 @@ fn proposals_are_refused_with_the_reason() {
     assert_eq!(rig.raft(1).uncommitted_bytes(), Some(0));
     rig.propose(1).unwrap();
     assert_eq!(refusal(&rig, 1), None);
-    let id = ProposalId(0);
-    rig.step(
-        1,
-        Input::Read {
-            id,
-            basis: crate::ReadBasis::Quorum,
-        },
-    )
-    .unwrap();
-    assert_eq!(refusal(&rig, 1), Some(Reject::Unsupported));
 }
 
 #[test]
