@@ -57,6 +57,8 @@ mod sessions;
 #[doc(hidden)]
 pub mod start;
 mod status;
+#[doc(hidden)]
+pub mod transfer;
 mod transport;
 #[doc(hidden)]
 pub mod wire;

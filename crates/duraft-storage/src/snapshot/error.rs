@@ -30,7 +30,6 @@ impl fmt::Display for SnapshotPart {
 
 /// Why a snapshot cannot be written, read or received.
 #[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum SnapshotError {
     /// There is no such file.
     #[error("snapshot {name} is missing")]

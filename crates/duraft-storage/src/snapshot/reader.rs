@@ -50,31 +50,12 @@ impl SnapshotStore {
     pub fn read(&self, snapshot: &Snapshot) -> Result<SnapshotReader, SnapshotError> {
         let name = self.path(SnapshotName::of(snapshot));
         let file = self.open_whole(snapshot)?;
-        let mut reader = SnapshotReader {
-            file,
-            name,
-            checker: self.checker(snapshot),
-            offset: 0,
-            chunk: Vec::new(),
-            given: 0,
-            content_bytes: 0,
-            failed: None,
-        };
-        reader.next_part()?;
-        reader.content_bytes = reader.checker.content_bytes().unwrap_or(0);
-        if reader.content_bytes == 0 {
-            // No chunk will come that could be held back for the footer.
-            reader.next_part()?;
-        }
-        reader.chunk.clear();
-        Ok(reader)
+        SnapshotReader::over(file, name, self.checker(snapshot))
     }
 
     /// Reads the whole file and compares everything there is to compare.
     pub fn verify(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
-        let mut reader = self.read(snapshot)?;
-        while reader.next_chunk()? {}
-        Ok(())
+        self.read(snapshot)?.check_rest()
     }
 
     /// What the whole file of this name in the store's folder says of itself, by header and footer.
@@ -154,6 +135,37 @@ impl SnapshotStore {
 }
 
 impl SnapshotReader {
+    pub(super) fn over(
+        file: Arc<dyn DiskFile>,
+        name: String,
+        checker: Checker,
+    ) -> Result<SnapshotReader, SnapshotError> {
+        let mut reader = SnapshotReader {
+            file,
+            name,
+            checker,
+            offset: 0,
+            chunk: Vec::new(),
+            given: 0,
+            content_bytes: 0,
+            failed: None,
+        };
+        reader.next_part()?;
+        reader.content_bytes = reader.checker.content_bytes().unwrap_or(0);
+        if reader.content_bytes == 0 {
+            // No chunk will come that could be held back for the footer.
+            reader.next_part()?;
+        }
+        reader.chunk.clear();
+        Ok(reader)
+    }
+
+    /// Reads to the end and gives nothing out.
+    pub(super) fn check_rest(&mut self) -> Result<(), SnapshotError> {
+        while self.next_chunk()? {}
+        Ok(())
+    }
+
     /// Bytes of the whole content.
     pub fn content_bytes(&self) -> u64 {
         self.content_bytes

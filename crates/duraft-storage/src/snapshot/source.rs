@@ -2,7 +2,7 @@
 
 use super::error::SnapshotError;
 use super::name::SnapshotName;
-use super::reader::read_exact;
+use super::reader::{SnapshotReader, read_exact};
 use super::store::SnapshotStore;
 use bytes::Bytes;
 use duraft_core::Snapshot;
@@ -13,9 +13,10 @@ use std::sync::Arc;
 ///
 /// The bytes are not checked here: whoever receives them checks them against the file's own
 /// checksums. A sender that is told again and again that a part is bad should
-/// [verify](SnapshotStore::verify) its file.
+/// [verify](SnapshotSource::verify) its file.
 #[derive(Clone)]
 pub struct SnapshotSource {
+    store: SnapshotStore,
     file: Arc<dyn DiskFile>,
     name: String,
     snapshot: Snapshot,
@@ -25,6 +26,7 @@ impl SnapshotStore {
     /// Opens a snapshot for sending.
     pub fn source(&self, snapshot: &Snapshot) -> Result<SnapshotSource, SnapshotError> {
         Ok(SnapshotSource {
+            store: self.clone(),
             file: self.open_whole(snapshot)?,
             name: self.path(SnapshotName::of(snapshot)),
             snapshot: snapshot.clone(),
@@ -45,5 +47,11 @@ impl SnapshotSource {
         let mut bytes = vec![0; len as usize];
         read_exact(&*self.file, &self.name, &mut bytes, offset)?;
         Ok(Bytes::from(bytes))
+    }
+
+    /// Reads the whole file and compares everything there is to compare.
+    pub fn verify(&self) -> Result<(), SnapshotError> {
+        let checker = self.store.checker(&self.snapshot);
+        SnapshotReader::over(self.file.clone(), self.name.clone(), checker)?.check_rest()
     }
 }
