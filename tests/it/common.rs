@@ -6,6 +6,14 @@ use duraft_tests::{Cluster, Kind, N1, Options, any};
 /// A cluster led by n1 in which everybody has applied what there is.
 pub(crate) fn led(options: Options) -> Cluster {
     let mut c = Cluster::build(options);
+    if c.options().config.lease.is_some() {
+        // A life begins with the silence that a lease may count on.
+        for id in c.ids() {
+            if id != N1 {
+                c.lose_patience(id);
+            }
+        }
+    }
     c.elect(N1);
     c.heartbeat(N1);
     c.deliver_all();

@@ -156,6 +156,41 @@ fn scenario_s11_a_leader_that_is_removed_does_not_count_itself_and_stops() {
 }
 
 #[test]
+fn seed_noraft_n2_shrinking_to_one_voter_commits() {
+    // noraft: whether a node is the only voter was computed once, at the start.
+    let mut c = led(Options::new(3));
+    c.change(N1, &[remove(N2), remove(N3)]);
+    settle(&mut c);
+    settle(&mut c);
+    assert_eq!(c.voters(N1), [N1]);
+    c.crash(N2);
+    c.crash(N3);
+    let x = c.propose(N1, "x");
+    assert!(c.acknowledged(x), "n1 alone decides");
+    // Grown again, it does not.
+    c.join(N4);
+    c.change(N1, &[add(N4)]);
+    settle(&mut c);
+    settle(&mut c);
+    c.isolate(N4);
+    let y = c.propose(N1, "y");
+    c.deliver_all();
+    assert!(!c.acknowledged(y));
+    c.heal();
+    settle(&mut c);
+    assert!(c.acknowledged(y));
+    // A single voter that restarts leads by itself.
+    c.change(N1, &[remove(N4)]);
+    settle(&mut c);
+    settle(&mut c);
+    c.crash(N1);
+    c.restart(N1);
+    c.campaign(N1);
+    c.deliver_all();
+    assert_eq!(c.leaders(), [N1]);
+}
+
+#[test]
 fn rule_membership_no_change_before_the_first_commit_of_the_term() {
     // The single-server change bug: without an own-term entry, a change of an earlier leader may come
     // back, and two leaders decide by memberships that do not follow one another.

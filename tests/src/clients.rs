@@ -47,10 +47,8 @@ impl Cluster {
             if let Some(round) = read.lease {
                 let term = node.disk.issued.hard_state.term;
                 let sent = node.rounds.get(&(term, round)).copied();
-                let config = &node.config;
-                let drift = config.lease.map_or(0, |lease| lease.drift_ppm);
-                let whole = u64::from(config.election_ticks) * u64::from(1_000_000 - drift);
-                let fresh = sent.is_some_and(|sent| (node.clock - sent) * 1_000_000 < whole);
+                let lasts = node.config.lease_ticks().map(u64::from);
+                let fresh = sent.is_some_and(|sent| Some(node.clock - sent) <= lasts);
                 if !fresh {
                     let basis = ReadBasis::Quorum;
                     return Some(Input::Read { id: read.id, basis });

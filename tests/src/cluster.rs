@@ -193,6 +193,12 @@ impl Cluster {
         let config = Config {
             id,
             seed: mix64(self.options.seed ^ mix64(id.0)),
+            priority: self
+                .options
+                .priorities
+                .get(&id)
+                .copied()
+                .unwrap_or(self.options.config.priority),
             ..self.options.config.clone()
         };
         let node = Node {

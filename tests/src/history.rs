@@ -269,6 +269,12 @@ impl History {
         Ok(())
     }
 
+    /// Nodes without a core have committed this batch.
+    pub fn committed_elsewhere(&mut self, batch: &Batch) -> Result<(), Broken> {
+        self.saw_batch(batch)?;
+        self.extend(&batch.header, None)
+    }
+
     fn extend(&mut self, header: &BatchHeader, by: Option<Term>) -> Result<(), Broken> {
         let end = self.commit();
         Broken::unless(header.follows(&end), H5, || {

@@ -35,6 +35,8 @@ pub struct Options {
     pub tolerate: bool,
     /// A fault planted in every core.
     pub plant: Option<Plant>,
+    /// How much nodes want to lead, where not as the template says.
+    pub priorities: BTreeMap<NodeId, u8>,
     /// Hosts take a snapshot after so many entries.
     pub snapshot_every: Option<u64>,
     /// State machines have disks of their own: a crash takes nothing from them.
@@ -59,6 +61,7 @@ impl Options {
             record: true,
             tolerate: false,
             plant: None,
+            priorities: BTreeMap::new(),
             snapshot_every: None,
             durable_machine: false,
         }

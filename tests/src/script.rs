@@ -30,12 +30,16 @@
 //! snapshot n1                    the host of n1 takes one
 //! hold-snapshots | free-snapshots
 //! carry n3 | give-up n3 | move n3   the snapshot under way to n3
+//! damage n1 3 4 [end-unknown] [term 1]   batches of n1, which is down, cannot be read
+//! wipe n1                        n1, which is down, comes back with an empty disk
 //! state                          one line per node
 //! ```
 
 use crate::net::{Kind, Pick, any};
-use crate::{Chain, Cluster, Options, add, commands_body, learner, promoted, remove, show};
-use duraft_core::{Lease, Leave, MemberChange, NodeId, Position};
+use crate::{
+    Chain, Cluster, Loss, Options, Store, add, commands_body, learner, loss, promoted, remove, show,
+};
+use duraft_core::{HardState, Lease, Leave, MemberChange, NodeId, Position, Term};
 
 /// Runs a script and returns it with the outputs as they are now.
 pub fn run(text: &str) -> Result<String, String> {
@@ -179,8 +183,9 @@ impl Player {
                 members if members.is_unknown() => ", knows no members".into(),
                 members => format!(", {}", show::membership(&members)),
             };
+            let damage = damage(c.issued(id));
             format!(
-                "n{id} {:?} t{} commit {} applied {} durable {durable} log {start}[{}]{members}",
+                "n{id} {:?} t{} commit {} applied {} durable {durable} log {start}[{}]{members}{damage}",
                 c.role(id),
                 c.term(id),
                 c.commit(id),
@@ -190,6 +195,30 @@ impl Player {
         };
         c.ids().into_iter().map(line).collect()
     }
+}
+
+/// `, damaged: lacks 3..4, holds 5@2 "y", end unknown`.
+fn damage(store: &Store) -> String {
+    let (Some(damage), Some(wounds)) = (store.damage(), &store.wounds) else {
+        return String::new();
+    };
+    let mut parts = Vec::new();
+    for (first, last) in &damage.missing {
+        parts.push(format!("lacks {first}..{last}"));
+    }
+    if !wounds.survivors.is_empty() {
+        parts.push(format!("holds {}", show::batches(&wounds.survivors)));
+    }
+    if wounds.lost_suffix {
+        parts.push("end unknown".into());
+    }
+    if wounds.vote_uncertain {
+        parts.push("term unknown".into());
+    }
+    if parts.is_empty() {
+        parts.push("whole again, not yet told so".into());
+    }
+    format!(", damaged: {}", parts.join(", "))
 }
 
 fn act(c: &mut Cluster, verb: &str, rest: &[&str]) -> Result<(), String> {
@@ -249,6 +278,8 @@ fn ask(c: &mut Cluster, verb: &str, id: NodeId, rest: &[&str]) -> Result<(), Str
             let (changes, leave) = changes(rest)?;
             c.change_by(id, &changes, leave);
         }
+        "damage" => c.damage(id, &what_is_lost(rest)?),
+        "wipe" => c.wipe(id),
         "leave" => {
             c.leave_joint(id);
         }
@@ -276,6 +307,24 @@ fn ask(c: &mut Cluster, verb: &str, id: NodeId, rest: &[&str]) -> Result<(), Str
         _ => return Err("no such command".into()),
     }
     Ok(())
+}
+
+fn what_is_lost(words: &[&str]) -> Result<Loss, String> {
+    let mut lost = loss([]);
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match *word {
+            "end-unknown" => lost = lost.end_unknown(),
+            "term" => {
+                let term = Term(number(words.next().ok_or("which term is left?")?)?);
+                lost = lost.hard_state(HardState { term, vote: None });
+            }
+            _ => {
+                lost.indices.insert(number(word)?);
+            }
+        }
+    }
+    Ok(lost)
 }
 
 fn changes(words: &[&str]) -> Result<(Vec<MemberChange>, Leave), String> {

@@ -1,6 +1,7 @@
 //! Snapshots in a [`Cluster`]: taken by hosts, carried by the rig, under the test's control.
 
 use crate::cluster::Cluster;
+use crate::{Chain, Machine};
 use duraft_core::{Completion, Input, NodeId, SendProgress, Snapshot, SnapshotFile, Term, mix64};
 use std::sync::Arc;
 
@@ -52,6 +53,34 @@ impl Cluster {
         }
         let snapshot = self.make_snapshot(id);
         Some(Input::Completed(Completion::SnapshotTaken { snapshot }))
+    }
+
+    /// A snapshot of this hand-made log up to `index`, as some peer without a core may hold it.
+    pub fn snapshot_of(&mut self, log: &Chain, index: u64) -> Snapshot {
+        let mut content = Machine::new(log.start, self.first_membership().clone());
+        for batch in log.between(0, index) {
+            content.apply(batch).expect("a log in order");
+        }
+        let position = content.to;
+        let file = SnapshotFile {
+            nonce: mix64(position.digest.0),
+            ..SnapshotFile::default()
+        };
+        let snapshot = Snapshot {
+            position,
+            membership: content.membership.clone(),
+            file,
+        };
+        self.contents.insert(file, Arc::new(content));
+        snapshot
+    }
+
+    /// This hand-made log is committed, among peers without a core.
+    pub fn know_committed(&mut self, log: &Chain) {
+        for batch in &log.batches {
+            let known = self.history.committed_elsewhere(batch);
+            self.claim(known);
+        }
     }
 
     /// Snapshots move only when the test says so.

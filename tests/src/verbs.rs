@@ -223,6 +223,14 @@ impl Cluster {
             .retain(|(from, to), _| *from != id && *to != id);
     }
 
+    /// As [`Cluster::isolate`], but what is under way still arrives.
+    pub fn isolate_from_now(&mut self, id: NodeId) {
+        for other in self.everybody() {
+            self.net.cut(id, other);
+            self.net.cut(other, id);
+        }
+    }
+
     /// All links work again.
     pub fn heal(&mut self) {
         self.net.heal();
