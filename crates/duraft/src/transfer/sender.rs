@@ -63,7 +63,10 @@ struct Current {
     waiting_ticks: u32,
     /// The same since it last did, over all attempts.
     silent_ticks: u32,
-    /// Bad parts since the last progress.
+    /// The most that the peer has ever acknowledged. A part that turns out to be bad takes back what
+    /// was acknowledged of it, so lesser acknowledgements prove nothing about it.
+    furthest: u64,
+    /// Bad parts since `furthest` moved.
     bad_parts: u32,
     /// The peer has moved since the last tick.
     moved: bool,
@@ -106,6 +109,7 @@ impl Sender {
             phase: Phase::Offering,
             waiting_ticks: 0,
             silent_ticks: 0,
+            furthest: 0,
             bad_parts: 0,
             moved: false,
         });
@@ -200,8 +204,11 @@ impl Sender {
         current.waiting_ticks = 0;
         if progress {
             current.silent_ticks = 0;
-            current.bad_parts = 0;
             current.moved = true;
+        }
+        if received > current.furthest {
+            current.furthest = received;
+            current.bad_parts = 0;
         }
         self.pump(out);
     }

@@ -7,4 +7,5 @@ mod handshake;
 mod node;
 mod sessions;
 mod snapshots;
+mod transfer;
 mod wire;

@@ -1,0 +1,868 @@
+//! Snapshots on their way: over a link that loses, repeats and reorders, with crashes of both sides.
+
+use bytes::Bytes;
+use duraft::transfer::{
+    Attempt, PIECE_HEAD_BYTES, TRANSFER_BODY_BYTES_MAX, TransferFrame, TransferFrameError,
+    TransferId, TransferInput, TransferKind, TransferOptions, TransferOutput, TransferRefusal,
+    Transfers,
+};
+use duraft_core::{
+    Completion, Digest, GroupId, Incarnation, Index, LogId, Membership, NodeId, Position,
+    SendProgress, Snapshot, SnapshotFile, Term,
+};
+use duraft_disk::{
+    Damage, Disk, DiskOp, Effect, Fault, FaultDisk, FaultOptions, SplitMix64, Survival,
+};
+use duraft_storage::{ClusterId, SnapshotName, SnapshotOptions, SnapshotStore};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::Arc;
+
+const CLUSTER: ClusterId = ClusterId(*b"a test's cluster");
+const GROUP: GroupId = GroupId(5);
+const LEADER: NodeId = NodeId(1);
+const FOLLOWER: NodeId = NodeId(2);
+
+fn small() -> TransferOptions {
+    TransferOptions {
+        piece_bytes: 300,
+        window_bytes: 1500,
+        burst_bytes_max: 600,
+        resend_ticks: 8,
+        give_up_ticks: 200,
+        ..TransferOptions::default()
+    }
+}
+
+fn files(chunk_bytes: u32, sync_bytes: u64) -> SnapshotOptions {
+    SnapshotOptions {
+        chunk_bytes,
+        sync_bytes,
+        ..SnapshotOptions::default()
+    }
+}
+
+fn content(len: usize, seed: u64) -> Vec<u8> {
+    let words = (0..).flat_map(|n: u64| duraft_core::mix64(n ^ seed << 48).to_le_bytes());
+    words.take(len).collect()
+}
+
+fn take(store: &SnapshotStore, index: u64, content: &[u8]) -> Snapshot {
+    let id = LogId {
+        index: Index(index),
+        term: Term(2),
+    };
+    let digest = Digest(index * 7);
+    let membership = Membership::new([LEADER, FOLLOWER], []).expect("two voters");
+    let mut writer = store
+        .create(Position { id, digest }, &membership, index)
+        .expect("the disk works");
+    writer.write_all(content).expect("the disk works");
+    writer.finish().expect("the disk works")
+}
+
+fn path(snapshot: &Snapshot) -> String {
+    format!("snap/{:016x}/{}", GROUP.0, SnapshotName::of(snapshot))
+}
+
+/// One node's disk and its transfers in the present life.
+struct Side {
+    disk: FaultDisk,
+    files: SnapshotOptions,
+    options: TransferOptions,
+    life: u64,
+    transfers: Transfers,
+}
+
+impl Side {
+    fn new(options: TransferOptions, files: SnapshotOptions) -> Side {
+        let disk = FaultDisk::new(FaultOptions {
+            sector_bytes: 4096,
+            ..FaultOptions::default()
+        });
+        Side::on(disk, options, files, 1)
+    }
+
+    fn on(disk: FaultDisk, options: TransferOptions, files: SnapshotOptions, life: u64) -> Side {
+        let store = store_on(&disk, files);
+        Side {
+            transfers: Transfers::new(options, Incarnation(life), store),
+            disk,
+            files,
+            options,
+            life,
+        }
+    }
+
+    fn store(&self) -> SnapshotStore {
+        store_on(&self.disk, self.files)
+    }
+
+    /// The next life, on what the power loss or the death of the process has left.
+    fn restart(&mut self, survival: Option<Survival<'_>>, keep: &[&Snapshot]) {
+        let disk = match survival {
+            Some(survival) => self.disk.power_loss(survival),
+            None => self.disk.process_crash(),
+        };
+        *self = Side::on(disk, self.options, self.files, self.life + 1);
+        self.store().reconcile(keep).expect("the disk works");
+    }
+}
+
+fn store_on(disk: &FaultDisk, files: SnapshotOptions) -> SnapshotStore {
+    let door: Arc<dyn Disk> = Arc::new(disk.clone());
+    SnapshotStore::open_with(door, CLUSTER, GROUP, files).expect("the disk works")
+}
+
+/// What a link does to frames, in parts of 100.
+#[derive(Clone, Copy)]
+struct Link {
+    lost: u64,
+    twice: u64,
+    delay_ticks_max: u64,
+}
+
+const GOOD: Link = Link {
+    lost: 0,
+    twice: 0,
+    delay_ticks_max: 1,
+};
+const BAD: Link = Link {
+    lost: 5,
+    twice: 5,
+    delay_ticks_max: 6,
+};
+
+/// Sides, the frames between them, and what has been observed.
+struct World {
+    sides: BTreeMap<NodeId, Side>,
+    link: Link,
+    rng: SplitMix64,
+    now: u64,
+    /// Frames under way: when, in which order, to whom, from whom.
+    under_way: BTreeMap<(u64, u64), (NodeId, NodeId, TransferFrame)>,
+    frames: u64,
+    seen: Seen,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// Bytes of files in pieces, by the tick they were emitted in.
+    sent: BTreeMap<u64, u64>,
+    offers: u64,
+    delivered: u64,
+    failed: u64,
+    /// Reports of movement, by tick.
+    moving: BTreeMap<u64, u64>,
+    received: Vec<(NodeId, Term, Snapshot)>,
+    refusals: Vec<TransferRefusal>,
+    damaged: Vec<Index>,
+    in_flight_max: u64,
+    held_max: u64,
+    /// Bytes under way at once, in pieces.
+    link_max: u64,
+}
+
+impl Seen {
+    fn sent_bytes(&self) -> u64 {
+        self.sent.values().sum()
+    }
+}
+
+impl World {
+    fn new(seed: u64, link: Link, sides: impl IntoIterator<Item = (NodeId, Side)>) -> World {
+        World {
+            sides: sides.into_iter().collect(),
+            link,
+            rng: SplitMix64::new(seed),
+            now: 0,
+            under_way: BTreeMap::new(),
+            frames: 0,
+            seen: Seen::default(),
+        }
+    }
+
+    /// A leader and a follower on a link, and a snapshot of the leader.
+    fn pair(
+        seed: u64,
+        link: Link,
+        options: TransferOptions,
+        files: SnapshotOptions,
+        len: usize,
+    ) -> (World, Snapshot) {
+        let leader = Side::new(options, files);
+        let snapshot = take(&leader.store(), 100, &content(len, seed));
+        let follower = Side::new(options, files);
+        let world = World::new(seed, link, [(LEADER, leader), (FOLLOWER, follower)]);
+        (world, snapshot)
+    }
+
+    fn side(&mut self, node: NodeId) -> &mut Side {
+        self.sides.get_mut(&node).expect("a side of this world")
+    }
+
+    fn send(&mut self, from: NodeId, to: NodeId, term: u64, snapshot: &Snapshot) {
+        let input = TransferInput::Send {
+            to,
+            term: Term(term),
+            snapshot: snapshot.clone(),
+        };
+        self.step(from, input);
+    }
+
+    fn step(&mut self, node: NodeId, input: TransferInput) {
+        let mut out = Vec::new();
+        self.side(node).transfers.step(input, &mut out);
+        for output in out {
+            self.on_output(node, output);
+        }
+        let side = &self.sides[&node];
+        let seen = &mut self.seen;
+        seen.in_flight_max = seen.in_flight_max.max(side.transfers.in_flight_bytes());
+        seen.held_max = seen.held_max.max(side.transfers.receiver().held_bytes());
+    }
+
+    fn on_output(&mut self, node: NodeId, output: TransferOutput) {
+        match output {
+            TransferOutput::Frame { to, frame } => self.carry(node, to, frame),
+            TransferOutput::Completed(Completion::SnapshotReceived {
+                from,
+                term,
+                snapshot,
+            }) => {
+                // The promise: it survives the worst power loss at this moment.
+                let side = &self.sides[&node];
+                let durable = store_on(&side.disk.durable_view(), side.files);
+                durable
+                    .verify(&snapshot)
+                    .expect("what is reported is durable");
+                self.seen.received.push((from, term, snapshot));
+            }
+            TransferOutput::Completed(Completion::SnapshotSending { progress, .. }) => {
+                match progress {
+                    SendProgress::Moving => *self.seen.moving.entry(self.now).or_default() += 1,
+                    SendProgress::Delivered => self.seen.delivered += 1,
+                    SendProgress::Failed => self.seen.failed += 1,
+                }
+            }
+            TransferOutput::Completed(other) => panic!("{other:?}"),
+            TransferOutput::Damaged { at, error } => {
+                assert!(error.is_damage(), "{error}");
+                self.seen.damaged.push(at);
+            }
+        }
+    }
+
+    fn carry(&mut self, from: NodeId, to: NodeId, frame: TransferFrame) {
+        match &frame {
+            TransferFrame::Offer { .. } => self.seen.offers += 1,
+            TransferFrame::Piece { bytes, .. } => {
+                *self.seen.sent.entry(self.now).or_default() += bytes.len() as u64;
+            }
+            TransferFrame::Ack { .. } => {}
+            TransferFrame::Refused { reason, .. } => self.seen.refusals.push(*reason),
+        }
+        if self.rng.below(100) < self.link.lost {
+            return;
+        }
+        let copies = if self.rng.below(100) < self.link.twice {
+            2
+        } else {
+            1
+        };
+        for _ in 0..copies {
+            let at = self.now + 1 + self.rng.below(self.link.delay_ticks_max);
+            self.frames += 1;
+            let place = (at, self.frames);
+            self.under_way.insert(place, (to, from, frame.clone()));
+        }
+        let pieces = self
+            .under_way
+            .values()
+            .filter_map(|(.., frame)| frame.payload());
+        let bytes: u64 = pieces.map(|bytes| bytes.len() as u64).sum();
+        self.seen.link_max = self.seen.link_max.max(bytes);
+    }
+
+    fn tick(&mut self) {
+        self.now += 1;
+        while let Some(entry) = self.under_way.first_entry() {
+            if entry.key().0 > self.now {
+                break;
+            }
+            let (to, from, frame) = entry.remove();
+            // Everything goes through its bytes.
+            let frame = through_bytes(&frame);
+            self.step(to, TransferInput::Frame { from, frame });
+        }
+        let nodes: Vec<NodeId> = self.sides.keys().copied().collect();
+        for node in nodes {
+            self.step(node, TransferInput::Tick);
+        }
+    }
+
+    /// Ticks until this holds; fails after many.
+    fn until(&mut self, ticks_max: u64, what: &str, done: impl Fn(&World) -> bool) {
+        let end = self.now + ticks_max;
+        while !done(self) {
+            assert!(self.now < end, "{what} within {ticks_max} ticks");
+            self.tick();
+        }
+    }
+
+    fn received_bytes(&self, node: NodeId) -> u64 {
+        let progress = self.sides[&node].transfers.receiver().progress();
+        progress.map_or(0, |(_, received)| received)
+    }
+}
+
+fn through_bytes(frame: &TransferFrame) -> TransferFrame {
+    let mut body = Vec::new();
+    frame.encode_head(&mut body);
+    body.extend_from_slice(frame.payload().map_or(&[], |bytes| bytes));
+    let decoded = TransferFrame::decode(frame.kind(), Bytes::from(body)).expect("its own bytes");
+    assert_eq!(decoded, *frame);
+    decoded
+}
+
+#[test]
+fn over_a_good_link_every_byte_goes_once() {
+    let (mut world, snapshot) = World::pair(1, GOOD, small(), files(512, 4096), 20_000);
+    world.send(LEADER, FOLLOWER, 7, &snapshot);
+    world.until(200, "delivered", |world| world.seen.delivered > 0);
+    let seen = &world.seen;
+    assert_eq!(seen.sent_bytes(), snapshot.file.bytes);
+    assert_eq!((seen.offers, seen.delivered, seen.failed), (1, 1, 0));
+    assert_eq!(seen.received, [(LEADER, Term(7), snapshot.clone())]);
+    assert!(seen.moving.values().all(|n| *n == 1), "at most once a tick");
+    assert!(seen.moving.len() > 5);
+    assert!(seen.in_flight_max <= 1500 && seen.held_max <= 1500);
+    world
+        .side(FOLLOWER)
+        .store()
+        .verify(&snapshot)
+        .expect("whole");
+}
+
+#[test]
+fn an_empty_snapshot_is_delivered_too() {
+    let (mut world, snapshot) = World::pair(1, GOOD, small(), files(512, 4096), 0);
+    world.send(LEADER, FOLLOWER, 7, &snapshot);
+    world.until(100, "delivered", |world| world.seen.delivered > 0);
+}
+
+#[test]
+fn a_large_snapshot_crosses_a_bad_link_and_crashes_of_both_sides() {
+    // What was received is never sent again but for what a crash has torn and what the link has lost;
+    // nobody holds more than a window.
+    const SIZE: usize = 32 << 20;
+    const SYNC: u64 = 2 << 20;
+    let options = TransferOptions {
+        piece_bytes: 64 << 10,
+        window_bytes: 1 << 20,
+        resend_ticks: 16,
+        ..TransferOptions::default()
+    };
+    let (mut world, snapshot) = World::pair(3, BAD, options, files(256 << 10, SYNC), SIZE);
+    let bytes = snapshot.file.bytes;
+    world.send(LEADER, FOLLOWER, 7, &snapshot);
+    let mut resumed = Vec::new();
+    for (crash, at) in [(0, 8), (1, 14), (2, 20), (3, 26)] {
+        let at = at << 20;
+        world.until(50_000, "on its way", |world| {
+            world.received_bytes(FOLLOWER) >= at
+        });
+        match crash {
+            0 => world
+                .side(FOLLOWER)
+                .restart(Some(Survival::Drawn(crash)), &[]),
+            1 => world
+                .side(LEADER)
+                .restart(Some(Survival::Nothing), &[&snapshot]),
+            2 => world.side(FOLLOWER).restart(None, &[]),
+            _ => {
+                world.side(FOLLOWER).restart(Some(Survival::Nothing), &[]);
+                world
+                    .side(LEADER)
+                    .restart(Some(Survival::Everything), &[&snapshot]);
+            }
+        }
+        // The new life of a leader asks again; a follower's is found out by the sender.
+        if crash % 2 == 1 {
+            world.send(LEADER, FOLLOWER, 7, &snapshot);
+        }
+        let busy = |world: &World| world.received_bytes(FOLLOWER) > 0;
+        world.until(1000, "resumed", busy);
+        resumed.push(world.received_bytes(FOLLOWER) >> 20);
+    }
+    world.until(50_000, "delivered", |world| world.seen.delivered > 0);
+    world
+        .side(FOLLOWER)
+        .store()
+        .verify(&snapshot)
+        .expect("whole");
+    let seen = &world.seen;
+    // After a power loss what was synced is there; the death of a process loses nothing.
+    assert!(resumed[0] >= 6 && resumed[1] >= 14 && resumed[2] >= 19 && resumed[3] >= 24);
+    let torn = 4 * (SYNC + options.window_bytes + (256 << 10));
+    let lost = bytes / 100 * BAD.lost * 4;
+    let sent = seen.sent_bytes();
+    assert!(sent <= bytes + torn + lost, "{sent} sent of {bytes}");
+    assert!(seen.in_flight_max <= options.window_bytes);
+    assert!(seen.held_max <= options.window_bytes);
+    // The link repeats what was sent, and what belongs to an attempt before may still be under way.
+    assert!(
+        seen.link_max <= 3 * options.window_bytes,
+        "{}",
+        seen.link_max
+    );
+    assert_eq!(seen.failed, 0);
+}
+
+#[test]
+fn many_worlds_end_well() {
+    // Losses, repetitions, delays and crashes in any order: when they end, the snapshot arrives, and
+    // what is reported on the way is true (checked at each report).
+    let mut resumptions = 0;
+    for seed in 0..150 {
+        let (mut world, snapshot) = World::pair(seed, BAD, small(), files(512, 2000), 9000);
+        let mut dice = SplitMix64::new(seed ^ 0xD1CE);
+        world.send(LEADER, FOLLOWER, 1, &snapshot);
+        for term in 1..=4 {
+            for _ in 0..dice.below(60) {
+                world.tick();
+            }
+            let survival = match dice.below(3) {
+                0 => None,
+                1 => Some(Survival::Nothing),
+                _ => Some(Survival::Drawn(dice.next())),
+            };
+            if dice.below(2) == 0 {
+                world.side(LEADER).restart(survival, &[&snapshot]);
+            } else {
+                world.side(FOLLOWER).restart(survival, &[]);
+            }
+            world.send(LEADER, FOLLOWER, term, &snapshot);
+        }
+        let before = world.seen.sent_bytes();
+        world.link = GOOD;
+        let delivered = world.seen.delivered;
+        let done = |world: &World| world.seen.delivered > delivered;
+        world.until(2000, &format!("seed {seed}: delivered"), done);
+        resumptions += u64::from(world.seen.sent_bytes() - before < snapshot.file.bytes);
+        world
+            .side(FOLLOWER)
+            .store()
+            .verify(&snapshot)
+            .expect("whole");
+        assert!(world.seen.in_flight_max <= 1500 && world.seen.held_max <= 1500);
+    }
+    assert!(resumptions > 75, "{resumptions}");
+}
+
+#[test]
+fn the_rate_is_kept() {
+    let options = TransferOptions {
+        bytes_per_tick_max: Some(400),
+        ..small()
+    };
+    let (mut world, snapshot) = World::pair(1, GOOD, options, files(512, 4096), 20_000);
+    world.send(LEADER, FOLLOWER, 7, &snapshot);
+    world.until(200, "delivered", |world| world.seen.delivered > 0);
+    let sent = &world.seen.sent;
+    for from in 0..=world.now {
+        for to in from..=world.now {
+            let bytes: u64 = sent.range(from..=to).map(|(_, bytes)| bytes).sum();
+            let allowed = 600 + 400 * (to - from + 1);
+            assert!(bytes <= allowed, "{bytes} bytes in ticks {from} to {to}");
+        }
+    }
+    assert!(world.now >= 20_000 / 400, "{}", world.now);
+    assert_eq!(
+        world.seen.offers, 1,
+        "waiting for leave to send is no silence"
+    );
+}
+
+#[test]
+fn a_rate_below_a_piece_per_patience_is_no_silence() {
+    // The sender itself sends nothing for longer than the patience of either side.
+    let options = TransferOptions {
+        bytes_per_tick_max: Some(20),
+        resend_ticks: 4,
+        give_up_ticks: 40,
+        ..small()
+    };
+    let (mut world, snapshot) = World::pair(1, GOOD, options, files(512, 4096), 1000);
+    world.send(LEADER, FOLLOWER, 7, &snapshot);
+    world.until(1000, "delivered", |world| world.seen.delivered > 0);
+    assert_eq!((world.seen.offers, world.seen.failed), (1, 0));
+}
+
+#[test]
+fn silence_ends_in_failure_and_what_came_counts_later() {
+    let (mut world, snapshot) = World::pair(1, GOOD, small(), files(512, 4096), 20_000);
+    world.send(LEADER, FOLLOWER, 7, &snapshot);
+    world.until(100, "half", |world| world.received_bytes(FOLLOWER) > 10_000);
+    world.link.lost = 100;
+    world.until(400, "given up", |world| world.seen.failed > 0);
+    world.until(400, "given up", |world| {
+        world.sides[&FOLLOWER].transfers.receiver().is_idle()
+    });
+    world.link.lost = 0;
+    let before = world.seen.sent_bytes();
+    world.send(LEADER, FOLLOWER, 8, &snapshot);
+    world.until(100, "delivered", |world| world.seen.delivered > 0);
+    let again = world.seen.sent_bytes() - before;
+    assert!(again < snapshot.file.bytes - 8000, "{again}");
+}
+
+#[test]
+fn a_flipped_bit_on_the_way_costs_one_part() {
+    let (mut world, snapshot) = World::pair(1, GOOD, small(), files(512, 4096), 20_000);
+    world.send(LEADER, FOLLOWER, 7, &snapshot);
+    world.until(100, "half", |world| world.received_bytes(FOLLOWER) > 10_000);
+    let is_piece = |frame: &TransferFrame| frame.kind() == TransferKind::Piece;
+    world.until(10, "a piece is under way", |world| {
+        world.under_way.values().any(|(.., frame)| is_piece(frame))
+    });
+    let flipped = world
+        .under_way
+        .values_mut()
+        .find_map(|(.., frame)| match frame {
+            TransferFrame::Piece { bytes, .. } => {
+                let mut bad = bytes.to_vec();
+                bad[17] ^= 1;
+                *bytes = Bytes::from(bad);
+                Some(())
+            }
+            TransferFrame::Offer { .. }
+            | TransferFrame::Ack { .. }
+            | TransferFrame::Refused { .. } => None,
+        });
+    flipped.expect("a piece is under way");
+    world.until(200, "delivered", |world| world.seen.delivered > 0);
+    assert_eq!(world.seen.refusals, [TransferRefusal::Damaged]);
+    let sent = world.seen.sent_bytes();
+    assert!(sent <= snapshot.file.bytes + 524 + 2 * 1500, "{sent}");
+    assert_eq!(world.seen.damaged, [], "the file is good");
+    world
+        .side(FOLLOWER)
+        .store()
+        .verify(&snapshot)
+        .expect("whole");
+}
+
+#[test]
+fn a_damaged_file_is_not_sent_for_ever_and_its_owner_learns_of_it() {
+    let (mut world, snapshot) = World::pair(1, GOOD, small(), files(512, 4096), 20_000);
+    let damage = Damage::FlipBit {
+        offset: 12_000,
+        bit: 3,
+    };
+    world
+        .side(LEADER)
+        .disk
+        .damage(&path(&snapshot), &damage)
+        .expect("damaged");
+    world.send(LEADER, FOLLOWER, 7, &snapshot);
+    world.until(400, "failed", |world| world.seen.failed > 0);
+    assert_eq!(world.seen.damaged, [Index(100)]);
+    assert_eq!(world.seen.refusals, [TransferRefusal::Damaged; 4]);
+    assert_eq!(world.seen.received, []);
+
+    // A file that is gone is told at once.
+    world
+        .side(LEADER)
+        .disk
+        .remove(&path(&snapshot))
+        .expect("removed");
+    world.send(LEADER, FOLLOWER, 7, &snapshot);
+    assert_eq!((world.seen.failed, world.seen.damaged.len()), (2, 2));
+}
+
+#[test]
+fn a_full_or_failing_disk_is_told_and_left_usable() {
+    for (effect, reason) in [
+        (Effect::NoSpace, TransferRefusal::NoSpace),
+        (Effect::Io, TransferRefusal::Storage),
+    ] {
+        for op in [
+            DiskOp::Write,
+            DiskOp::SyncData,
+            DiskOp::SyncAll,
+            DiskOp::SyncDir,
+        ] {
+            let (mut world, snapshot) = World::pair(1, GOOD, small(), files(512, 4096), 9000);
+            let fault = Fault::new(effect).on(op);
+            world.side(FOLLOWER).disk.inject(fault);
+            world.send(LEADER, FOLLOWER, 7, &snapshot);
+            world.until(400, "failed", |world| world.seen.failed > 0);
+            assert_eq!(world.seen.refusals.first(), Some(&reason), "{op:?}");
+            assert_eq!(world.seen.received, []);
+            let left = world.side(FOLLOWER).store().list().expect("the disk works");
+            assert_eq!(left, [], "{op:?}");
+            world.send(LEADER, FOLLOWER, 7, &snapshot);
+            world.until(400, "delivered", |world| world.seen.delivered > 0);
+        }
+    }
+}
+
+#[test]
+fn a_newer_leader_takes_over_and_the_same_file_goes_on() {
+    // Both leaders hold the same file: what came from the one is not asked of the other.
+    const OTHER: NodeId = NodeId(3);
+    let (mut world, snapshot) = World::pair(1, GOOD, small(), files(512, 4096), 20_000);
+    let bytes = content(20_000, 1);
+    let other = Side::new(small(), files(512, 4096));
+    assert_eq!(
+        take(&other.store(), 100, &bytes),
+        snapshot,
+        "a copy is the same"
+    );
+    let newer = take(&other.store(), 200, &bytes);
+    world.sides.insert(OTHER, other);
+    world.send(LEADER, FOLLOWER, 7, &snapshot);
+    world.until(100, "half", |world| world.received_bytes(FOLLOWER) > 10_000);
+
+    // Another node of the same term is no leader; one of an earlier term was one.
+    world.send(OTHER, FOLLOWER, 7, &newer);
+    world.until(20, "refused", |world| world.seen.failed > 0);
+    world.send(OTHER, FOLLOWER, 6, &newer);
+    world.until(20, "refused", |world| world.seen.failed > 1);
+    assert_eq!(
+        world.seen.refusals,
+        [TransferRefusal::Busy, TransferRefusal::Stale]
+    );
+
+    let before = world.received_bytes(FOLLOWER);
+    world.send(OTHER, FOLLOWER, 8, &snapshot);
+    world.tick();
+    assert!(world.received_bytes(FOLLOWER) >= before);
+    world.until(200, "delivered", |world| world.seen.delivered > 0);
+    assert_eq!(world.seen.received, [(OTHER, Term(8), snapshot.clone())]);
+    assert!(world.seen.sent_bytes() < snapshot.file.bytes + 3 * 1500);
+
+    // The old leader's words do not disturb any more, and a newer snapshot follows.
+    world.send(OTHER, FOLLOWER, 8, &newer);
+    world.send(LEADER, FOLLOWER, 7, &snapshot);
+    world.until(200, "delivered", |world| world.seen.delivered > 1);
+    let received = world.seen.received.last().expect("two");
+    assert_eq!(*received, (OTHER, Term(8), newer));
+}
+
+#[test]
+fn a_later_snapshot_replaces_the_one_being_sent() {
+    let (mut world, snapshot) = World::pair(1, GOOD, small(), files(512, 4096), 20_000);
+    let newer = take(&world.side(LEADER).store(), 150, &content(3000, 9));
+    world.send(LEADER, FOLLOWER, 7, &snapshot);
+    world.until(100, "half", |world| world.received_bytes(FOLLOWER) > 10_000);
+    world.send(LEADER, FOLLOWER, 7, &newer);
+    world.until(200, "delivered", |world| world.seen.delivered > 0);
+    assert_eq!(world.seen.received, [(LEADER, Term(7), newer)]);
+    assert_eq!(
+        world.seen.failed, 0,
+        "the first one was replaced, it did not fail"
+    );
+}
+
+#[test]
+fn a_snapshot_that_stands_there_already_is_acknowledged_for_each_term() {
+    // The acknowledgement of the install goes to the leader of the offer's term: a new term needs a
+    // report of its own, and an answer to the old one must not pass for it.
+    let (mut world, snapshot) = World::pair(1, GOOD, small(), files(512, 4096), 5000);
+    world.send(LEADER, FOLLOWER, 7, &snapshot);
+    world.until(100, "received", |world| !world.seen.received.is_empty());
+    // The durable ack is under way; the leader begins again in a later term before it comes.
+    assert_eq!(world.seen.delivered, 0);
+    world.send(LEADER, FOLLOWER, 9, &snapshot);
+    world.until(100, "delivered", |world| world.seen.delivered > 0);
+    let terms: Vec<Term> = world
+        .seen
+        .received
+        .iter()
+        .map(|(_, term, _)| *term)
+        .collect();
+    assert_eq!(terms, [Term(7), Term(9)]);
+    assert_eq!(world.seen.sent_bytes(), snapshot.file.bytes, "sent once");
+}
+
+#[test]
+fn a_repeated_offer_does_not_begin_again() {
+    let (mut world, snapshot) = World::pair(1, GOOD, small(), files(512, 4096), 5000);
+    world.send(LEADER, FOLLOWER, 7, &snapshot);
+    let (_, _, offer) = world.under_way.values().next().expect("the offer").clone();
+    for _ in 0..30 {
+        let frame = offer.clone();
+        let from = LEADER;
+        world.step(FOLLOWER, TransferInput::Frame { from, frame });
+        world.tick();
+    }
+    assert_eq!(world.seen.delivered, 1);
+    assert_eq!(world.seen.received.len(), 1, "reported once");
+    assert_eq!(world.seen.sent_bytes(), snapshot.file.bytes);
+}
+
+#[test]
+fn strangers_frames_do_nothing() {
+    let (mut world, snapshot) = World::pair(1, GOOD, small(), files(512, 4096), 5000);
+    let stranger = NodeId(77);
+    let attempt = Attempt {
+        life: Incarnation(1),
+        number: 1,
+    };
+    let id = TransferId {
+        attempt,
+        file: snapshot.file,
+    };
+    world.send(LEADER, FOLLOWER, 7, &snapshot);
+    for frame in [
+        TransferFrame::Ack {
+            id,
+            received: snapshot.file.bytes,
+            durable: true,
+        },
+        TransferFrame::Refused {
+            id,
+            reason: TransferRefusal::Busy,
+        },
+    ] {
+        let from = stranger;
+        world.step(LEADER, TransferInput::Frame { from, frame });
+    }
+    // A peer that answers another snapshot's or attempt's words.
+    let mut other = id;
+    other.file.digest ^= 1;
+    let mut late = id;
+    late.attempt.number = 9;
+    for id in [other, late] {
+        let frame = TransferFrame::Refused {
+            id,
+            reason: TransferRefusal::Busy,
+        };
+        let from = FOLLOWER;
+        world.step(LEADER, TransferInput::Frame { from, frame });
+    }
+    assert_eq!((world.seen.delivered, world.seen.failed), (0, 0));
+    world.until(100, "delivered", |world| world.seen.delivered > 0);
+}
+
+fn frames() -> Vec<TransferFrame> {
+    let (world, snapshot) = World::pair(1, GOOD, small(), files(512, 4096), 100);
+    drop(world);
+    let attempt = Attempt {
+        life: Incarnation(0x0102),
+        number: 3,
+    };
+    let file = SnapshotFile {
+        nonce: 0x1111,
+        bytes: 0x2222,
+        digest: 0x3333,
+    };
+    let id = TransferId { attempt, file };
+    vec![
+        TransferFrame::Offer {
+            attempt,
+            term: Term(9),
+            snapshot: Snapshot { file, ..snapshot },
+        },
+        TransferFrame::Piece {
+            id,
+            offset: 0x2221,
+            bytes: Bytes::from_static(b"x"),
+        },
+        TransferFrame::Ack {
+            id,
+            received: 0x2222,
+            durable: true,
+        },
+        TransferFrame::Refused {
+            id,
+            reason: TransferRefusal::NoSpace,
+        },
+    ]
+}
+
+fn body(frame: &TransferFrame) -> Vec<u8> {
+    let mut body = Vec::new();
+    frame.encode_head(&mut body);
+    body.extend_from_slice(frame.payload().map_or(&[], |bytes| bytes));
+    body
+}
+
+#[test]
+fn golden_bytes_of_frames() {
+    let id = "0201000000000000 0300000000000000 \
+              1111000000000000 2222000000000000 3333000000000000";
+    let tails = [
+        "0900000000000000 6400000000000000 0200000000000000 bc02000000000000 \
+         0100020000000000 0000010000000000 0000020000000000 0000",
+        "2122000000000000 78",
+        "2222000000000000 0100000000000000",
+        "0300000000000000",
+    ];
+    for (frame, tail) in frames().iter().zip(tails) {
+        let bytes = body(frame);
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let expected: String = format!("{id} {tail}").split(' ').collect();
+        assert_eq!(hex, expected, "{frame:?}");
+    }
+}
+
+#[test]
+fn no_other_bytes_are_frames() {
+    // Whatever decodes is what its encoding says, and encodes back to the same bytes.
+    let kinds = [
+        TransferKind::Offer,
+        TransferKind::Piece,
+        TransferKind::Ack,
+        TransferKind::Refused,
+    ];
+    let decode = |kind, bytes: &[u8]| TransferFrame::decode(kind, Bytes::copy_from_slice(bytes));
+    for frame in frames() {
+        let bytes = body(&frame);
+        assert_eq!(decode(frame.kind(), &bytes).as_ref(), Ok(&frame));
+        for len in 0..bytes.len() {
+            let cut = decode(frame.kind(), &bytes[..len]);
+            assert!(cut.is_err(), "{frame:?} cut to {len}");
+        }
+        for kind in kinds {
+            for at in 0..bytes.len() {
+                for bit in 0..8 {
+                    let mut changed = bytes.clone();
+                    changed[at] ^= 1 << bit;
+                    if let Ok(decoded) = decode(kind, &changed) {
+                        assert_eq!(body(&decoded), changed);
+                    }
+                }
+            }
+        }
+        let mut long = bytes;
+        long.resize(long.len() + TRANSFER_BODY_BYTES_MAX, 0);
+        if frame.kind() != TransferKind::Piece {
+            assert_eq!(decode(frame.kind(), &long), Err(TransferFrameError::Length));
+        }
+    }
+    // Beyond the file, and no bytes at all.
+    let mut piece = body(&frames()[1]);
+    piece[40..48].copy_from_slice(&u64::MAX.to_le_bytes());
+    assert!(decode(TransferKind::Piece, &piece).is_err());
+    piece[40..48].copy_from_slice(&0x2222_u64.to_le_bytes());
+    assert!(decode(TransferKind::Piece, &piece).is_err());
+    assert!(decode(TransferKind::Piece, &piece[..PIECE_HEAD_BYTES]).is_err());
+}
+
+#[test]
+fn options_have_limits() {
+    assert!(TransferOptions::default().validate().is_empty());
+    let wrong = TransferOptions {
+        piece_bytes: 2 << 20,
+        window_bytes: 1,
+        bytes_per_tick_max: Some(0),
+        burst_bytes_max: 1,
+        resend_ticks: 0,
+        give_up_ticks: 0,
+        bad_parts_max: 0,
+    };
+    assert_eq!(wrong.validate().len(), 7);
+}
