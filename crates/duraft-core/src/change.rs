@@ -18,9 +18,9 @@
 //! The joint membership is left exactly once, because leaving it appends the next one, which is then in
 //! use and not joint.
 //!
-//! A node that is no voter in the membership it uses never campaigns. A leader may lead without being
-//! one, while the batch that leaves it out is on its way: it does not count itself, as no quorum asks
-//! for it, and stops when that batch is committed.
+//! A node that is no voter does not campaign, once it knows that to be committed. Until then a leader
+//! may lead without being a voter, and a voter that is to be none may still be elected: it does not count
+//! itself, as no quorum asks for it, and stops when the batch that leaves it out is committed.
 
 use crate::batch::{Batch, BatchKind, Body, BodyError};
 use crate::crc::crc32;
@@ -53,8 +53,13 @@ impl Raft {
     pub(crate) fn adopt_membership(&mut self, batch: &Batch) {
         if batch.header.kind == BatchKind::Membership {
             let membership = Membership::decode(&batch.body).expect("is_usable has decoded it");
-            self.memberships.adopt(batch.header.first, membership);
+            self.adopt(batch.header.first, membership);
         }
+    }
+
+    fn adopt(&mut self, at: Index, membership: Membership) {
+        let direct = (membership.left()).filter(|_| self.plants.has(Plant::NoJoint));
+        self.memberships.adopt(at, direct.unwrap_or(membership));
     }
 
     /// The log was cut: what is in use is the last membership that is left in it.
@@ -159,7 +164,7 @@ impl Raft {
             })?;
         let at = batch.header.last_id();
         self.append_own(batch);
-        self.memberships.adopt(at.index, next);
+        self.adopt(at.index, next);
         self.track_members();
         Ok(at)
     }
@@ -246,6 +251,18 @@ impl Raft {
     pub(crate) fn is_caught_up(&self, peer: NodeId) -> bool {
         let progress = (self.role.leader()).and_then(|leader| leader.progress.get(&peer));
         progress.is_some_and(|progress| progress.is_caught_up(self.now, self.config.election_ticks))
+    }
+
+    /// May this node stand for election? A voter may; and, as long as it does not know that the
+    /// membership without it is committed, whoever was one before: it may be the only one with a log
+    /// that can win (thesis 4.2.2). Its own vote counts for nothing then, as no quorum asks for it.
+    pub(crate) fn may_stand(&self) -> bool {
+        let (since, committed) = self.membership_summary();
+        let votes = |membership: &Membership| membership.is_voter(self.me.id);
+        votes(self.memberships.active())
+            || (!committed
+                && !self.plants.has(Plant::OnlyVotersStand)
+                && votes(self.memberships.at(since.previous())))
     }
 
     /// Is a membership committed in which this node does not vote? A joint one that has it among the

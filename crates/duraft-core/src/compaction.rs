@@ -26,6 +26,11 @@ impl Raft {
         if index <= self.log.start().index() || known.is_some_and(|known| index <= known) {
             return None;
         }
+        // A node that has joined does not know who the members were before the batch that first told
+        // it. With such a snapshot nobody could go on.
+        if snapshot.membership.is_unknown() {
+            return None;
+        }
         let at = self.log.boundary_after(index);
         let own = at.filter(|at| {
             *at <= self.applied

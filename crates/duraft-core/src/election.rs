@@ -33,9 +33,12 @@ impl Raft {
             // over. A campaign that was split ends here too, and the new span is another random one.
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
                 self.elapsed = self.elapsed.saturating_add(1);
-                if self.elapsed < self.timeout || !self.may_campaign(false) {
+                if self.elapsed < self.timeout {
                     self.ask_again(out);
                     return None;
+                }
+                if !self.may_campaign(false) {
+                    return self.gives_leader_up();
                 }
                 if self.config.pre_vote {
                     Some(Transition::PreCampaign)
@@ -46,13 +49,27 @@ impl Raft {
         }
     }
 
-    /// May this node campaign at all? Voters only; not while an earlier term or vote of this node is
+    /// Whoever was silent for a whole timeout leads nobody here any more, also where this node cannot
+    /// take over: clients must not wait for him.
+    fn gives_leader_up(&self) -> Option<Transition> {
+        match &self.role {
+            Role::Follower(follower) if follower.leader.is_some() => Some(Transition::Follow {
+                term: self.hard.term,
+                leader: None,
+            }),
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) | Role::Leader(_) => {
+                None
+            }
+        }
+    }
+
+    /// May this node campaign at all? Only whoever may stand; not while an earlier term or vote of this node is
     /// on its way to the disk (RULES.md 11), nor while its disk stalls; not while it has promised itself
     /// to a leader, unless that one has asked for it; and only if a term and an index are left.
     pub(crate) fn may_campaign(&self, forced: bool) -> bool {
         !self.is_bound(forced)
             && !self.is_stalled()
-            && self.memberships.active().is_voter(self.me.id)
+            && self.may_stand()
             && self.is_hard_state_durable()
             && self.hard.term.next().is_some()
             && self.log.last().index().0.checked_add(2).is_some()
@@ -68,11 +85,12 @@ impl Raft {
 
     /// The least election timeout of this node: the configured one, which voters count on, or more where
     /// its own disk is slow. An election takes writes, one after the other; a timeout below a few of them
-    /// would end it before it is decided (RULES.md 11). Bounded, so that a slow disk can still be led by.
+    /// would end it before it is decided (RULES.md 11). Bounded, and so is the memory of slow writes: a disk
+    /// that was slow is one that may lead again soon.
     fn election_span(&self) -> u32 {
         let ticks = self.config.election_ticks;
         let most = u64::from(ticks) * SPAN_TIMEOUTS_MAX;
-        let slow = 4 * self.pace.p99(self.now, SPAN_TIMEOUTS_MAX * most);
+        let slow = 4 * self.pace.p99(self.now, most);
         if self.plants.has(Plant::TimeoutIgnoresDisk) {
             return ticks;
         }

@@ -424,8 +424,8 @@ fn check_history(before: &Raft, after: &Raft) -> Verdict {
         Role::Follower(_) | Role::Leader(_) => false,
     };
     ensure(
-        campaigns(before) || !campaigns(after) || after.memberships.active().is_voter(after.me.id),
-        "H10 only voters campaign",
+        campaigns(before) || !campaigns(after) || after.may_stand(),
+        "H10 only voters campaign, and who was one before a change that is not committed",
         || format!("{:?}", after.memberships),
     )?;
     let Role::Leader(_) = &after.role else {

@@ -17,10 +17,14 @@ pub enum Plant {
     LeaderRestore,
     /// An entry of an earlier term is committed by counting its copies.
     CommitOldTerm,
+    /// A change of voters takes effect at once, without a joint membership.
+    NoJoint,
     /// A membership that is cut off stays in use.
     NoRollback,
     /// A leader changes the membership before it has committed an entry of its own term.
     ChangeBeforeTerm,
+    /// Whoever is no voter in the membership in use does not campaign, committed or not.
+    OnlyVotersStand,
     /// A second change begins while the first is not committed.
     ChangesOverlap,
     /// A read counts answers to a round that began before it came in.

@@ -481,3 +481,53 @@ fn a_boot_whose_memberships_are_not_those_of_its_log_is_refused() {
         assert_eq!(error, BootError::Memberships { at: Index(at) });
     }
 }
+
+#[test]
+fn a_leader_that_leaves_itself_out_can_still_be_elected_until_that_is_committed() {
+    // Thesis 4.2.2. Only its log holds the batch that leaves it out, and more: nobody else can win.
+    for planted in [None, Some(Plant::OnlyVotersStand)] {
+        let mut rig = cluster(2, 0);
+        rig.run(2).unwrap();
+        let demote = learner(1, Promotion::Never);
+        rig.change(1, &[demote], Leave::Automatic).unwrap();
+        while rig.raft(1).membership().is_joint() {
+            for envelope in core::mem::take(&mut rig.network) {
+                rig.deliver(envelope).unwrap();
+            }
+            (1..=2).for_each(|n| rig.flush(n).unwrap());
+        }
+        rig.network.clear();
+        rig.flush(1).unwrap();
+        assert!(!rig.raft(1).membership().is_voter(id(1)));
+        assert!(rig.raft(2).membership().is_joint());
+        rig.crash(1, 0);
+        if let Some(planted) = planted {
+            rig.node_mut(1).raft.plant(planted);
+        }
+        rig.run(200).unwrap();
+        let over = rig.raft(2).role() == RoleKind::Leader && !rig.raft(2).is_membership_in_flight();
+        assert_eq!(over, planted.is_none());
+    }
+}
+
+#[test]
+fn a_learner_gives_a_silent_leader_up_though_it_cannot_take_over() {
+    // Reads that it has forwarded would wait for ever, and clients be sent to a node that is gone.
+    let mut rig = Rig::with(1, &[2], |id| Config::new(id, GROUP, 1));
+    rig.elect(1).unwrap();
+    rig.run(2).unwrap();
+    rig.network.clear();
+    rig.read(2, ReadBasis::Quorum).unwrap();
+    for _ in 0..25 {
+        rig.tick(2).unwrap();
+        rig.network.clear();
+    }
+    assert_eq!(rig.raft(2).leader(), None);
+    assert_eq!(refusal(&rig, 2), Some(Reject::LostLeadership));
+    rig.run(3).unwrap();
+    assert_eq!(
+        rig.raft(2).leader(),
+        Some(id(1)),
+        "a heartbeat brings it back"
+    );
+}

@@ -43,6 +43,10 @@ struct Run {
     events: u32,
     loss: u32,
     disk_weight: u32,
+    /// Changes of members and leaders, and reads.
+    member_weight: u32,
+    changed: u32,
+    handed_over: u32,
 }
 
 impl Run {
@@ -76,6 +80,9 @@ impl Run {
             events: 0,
             loss: [0, 20, 150][rng.below(3) as usize],
             disk_weight: [200, 400, 600][rng.below(3) as usize],
+            member_weight: 0,
+            changed: 0,
+            handed_over: 0,
             rng,
             rig,
             crashes: 0,
@@ -91,8 +98,13 @@ impl Run {
         if self.events.is_multiple_of(120) && self.snapshot_weight > 20 {
             self.away = (self.rng.below(2) == 0).then(|| self.pick());
         }
-        let dice = self.rng.below(1000 + self.snapshot_weight);
+        let dice = self
+            .rng
+            .below(1000 + self.snapshot_weight + self.member_weight);
         let id = self.pick();
+        if dice >= 1000 + self.snapshot_weight {
+            return self.members(id);
+        }
         if dice >= 1000 {
             return self.snapshots(id);
         }
@@ -149,6 +161,70 @@ impl Run {
             }
             _ => self.rig.finish_transfer(at),
         }
+    }
+
+    /// Members come, go, are promoted and demoted; leaders are sent away; everybody reads.
+    fn members(&mut self, id: u64) -> Check {
+        let at = self
+            .rig
+            .leader()
+            .filter(|_| self.rng.below(8) > 0)
+            .unwrap_or(id);
+        let to = self.pick();
+        match self.rng.below(40) {
+            0..14 => {
+                let count = 1 + self.rng.below(3);
+                let changes: Vec<MemberChange> = (0..count).map(|_| self.member_change()).collect();
+                let leave = match self.rng.below(4) {
+                    0 => Leave::Explicit,
+                    _ => Leave::Automatic,
+                };
+                self.changed += 1;
+                self.rig.change(at, &changes, leave)
+            }
+            14..16 => {
+                let id = ProposalId(0);
+                self.rig.step(at, Input::LeaveJoint { id })
+            }
+            16..18 => {
+                self.handed_over += 1;
+                self.rig.transfer(at, to)
+            }
+            18 => {
+                let id = ProposalId(0);
+                self.rig.step(at, Input::StepDown { id })
+            }
+            19 => self.rig.step(id, Input::ForgetLeader),
+            20..30 => self.rig.read(at, ReadBasis::Quorum),
+            _ => self.rig.read(id, ReadBasis::Quorum),
+        }
+    }
+
+    fn member_change(&mut self) -> MemberChange {
+        let (id, other) = (NodeId(self.pick()), NodeId(self.pick()));
+        match self.rng.below(6) {
+            0..2 => MemberChange::AddVoter(id),
+            2 => MemberChange::Remove(id),
+            3 => MemberChange::AddLearner {
+                id,
+                promotion: Promotion::Never,
+            },
+            _ => MemberChange::AddLearner {
+                id,
+                promotion: Promotion::WhenCaughtUp {
+                    replacing: (self.rng.below(2) == 0).then_some(other),
+                },
+            },
+        }
+    }
+
+    /// A joint membership that waits for somebody to end it is ended.
+    fn leave_joint(&mut self) -> Check {
+        let Some(leader) = self.rig.leader() else {
+            return Ok(());
+        };
+        let id = ProposalId(0);
+        self.rig.step(leader, Input::LeaveJoint { id })
     }
 
     /// Some writes become durable; whether the core hears of it, and how much, is another matter.
@@ -215,18 +291,34 @@ impl Run {
                 let raft = self.rig.raft(leader);
                 let last = raft.last();
                 let led = raft.commit() == last.index();
+                let members = raft.membership();
+                let settled = !raft.is_membership_in_flight();
                 let equal = (self.rig.nodes.values())
+                    .filter(|node| members.contains(node.raft.id()))
                     .all(|node| node.raft.last() == last && node.raft.applied() == last.index());
-                if led && equal {
+                if led && equal && settled && self.nobody_waits() {
                     return Ok(());
                 }
             }
+            self.leave_joint()?;
         }
+        self.never_converges()
+    }
+
+    /// Whoever asked has an answer.
+    fn nobody_waits(&self) -> bool {
+        let mut rafts = self.rig.nodes.values().map(|node| &node.raft);
+        rafts.all(|raft| raft.reads.waiting() == (0, 0) && raft.transfer.is_none())
+    }
+
+    fn never_converges(&self) -> Check {
         let nodes = self.rig.nodes.values();
         let states: Vec<String> = nodes
             .map(|n| {
                 format!(
-                    "{:?} term {} commit {} applied {} durable {} last {} halted {:?}",
+                    "{} {:?} {:?} term {} commit {} applied {} durable {} last {} halted {:?}",
+                    n.raft.id(),
+                    n.raft.membership(),
                     n.raft.role(),
                     n.raft.term(),
                     n.raft.commit(),
@@ -354,6 +446,76 @@ fn snapshots_under_random_faults() {
     assert!(installed > 500 && crashes > 1_000);
 }
 
+/// A run in which members and leaders change all the time. Two nodes have joined and know nobody.
+fn changing(seed: u64, plant: Option<Plant>, checks: Checks) -> Result<Run, String> {
+    let nodes = 1 + seed % 4;
+    let mut run = Run::new(seed, nodes, plant);
+    run.rig.local_checks = checks == Checks::All;
+    run.rig.disk_checks = checks != Checks::History;
+    let joined = run.nodes + 1..=run.nodes + 2;
+    for id in joined {
+        run.rig.join(config(NodeId(id), seed));
+        if let Some(plant) = plant {
+            run.rig.node_mut(id).raft.plant(plant);
+        }
+        run.nodes += 1;
+    }
+    let mood = mix64(seed);
+    for id in run.rig.ids() {
+        run.rig.set_config(id, |config| {
+            config.priority = if mood.is_multiple_of(3) {
+                (id % 3) as u8
+            } else {
+                0
+            };
+            config.stall_ticks = (mood.is_multiple_of(5)).then_some(12);
+            if mood.is_multiple_of(7) {
+                config.check_quorum = true;
+                config.election_ticks = 8;
+                config.lease = Some(Lease { drift_ppm: 0 });
+            }
+        });
+    }
+    run.rig.run(30)?;
+    run.disk_weight = 700;
+    run.crash_weight = [0, 1, 4][(mood >> 16) as usize % 3];
+    run.member_weight = [30, 80, 200][(mood >> 8) as usize % 3];
+    for step in 0..1_500 {
+        run.event()
+            .map_err(|why| format!("seed {seed}, event {step}: {why}"))?;
+    }
+    if plant.is_none() {
+        run.heal()
+            .map_err(|why| format!("seed {seed}, healing: {why}"))?;
+        for node in run.rig.nodes.values() {
+            if let Some(fault) = node.raft.halted() {
+                return Err(format!("seed {seed}: {fault:?}"));
+            }
+        }
+    }
+    Ok(run)
+}
+
+#[test]
+fn members_and_leaders_change_under_random_faults() {
+    let (mut changed, mut handed_over, mut memberships, mut reads, mut crashes) = (0, 0, 0, 0, 0);
+    for seed in 40_000..43_000 {
+        let run = changing(seed, None, Checks::All).unwrap_or_else(|why| panic!("{why}"));
+        changed += run.changed;
+        handed_over += run.handed_over;
+        memberships += run.rig.memberships();
+        reads += (run.rig.nodes.values())
+            .map(|node| node.reads.len())
+            .sum::<usize>();
+        crashes += run.crashes;
+    }
+    eprintln!(
+        "{changed} changes asked for, {memberships} different ones in logs, {handed_over} transfers, \
+         {reads} reads, {crashes} crashes"
+    );
+    assert!(memberships > 6_000 && reads > 20_000 && crashes > 3_000);
+}
+
 #[test]
 fn the_same_seed_gives_the_same_run() {
     // I9: a failure seed that does not replay is worth nothing.
@@ -398,6 +560,27 @@ fn every_planted_fault_is_found() {
                 .unwrap_or_else(|| panic!("{plant:?} is not found"));
             eprintln!("{plant:?}, {checks:?}: found at seed {seed}: {why}");
         }
+    }
+}
+
+#[test]
+fn every_planted_fault_of_members_and_reads_is_found() {
+    // With all checks, and with those of modelled disks, history and reads alone.
+    for (plant, checks) in [
+        (Plant::NoJoint, Checks::All),
+        (Plant::NoJoint, Checks::Disks),
+        (Plant::NoRollback, Checks::All),
+        (Plant::ChangesOverlap, Checks::Disks),
+        (Plant::ReadBeforeTerm, Checks::All),
+        (Plant::ReadBeforeTerm, Checks::Disks),
+        (Plant::TransferEarly, Checks::All),
+        // And the harm itself, which history alone can see: two leaders of two halves.
+        (Plant::NoJoint, Checks::History),
+    ] {
+        let found =
+            (0..20_000).find_map(|seed| Some((seed, changing(seed, Some(plant), checks).err()?)));
+        let (seed, why) = found.unwrap_or_else(|| panic!("{plant:?} is not found"));
+        eprintln!("{plant:?}, {checks:?}: found at seed {seed}: {why}");
     }
 }
 

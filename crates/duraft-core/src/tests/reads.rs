@@ -447,6 +447,8 @@ fn every_part_of_the_lease_rule_is_needed() {
         (Plant::RestartedVoterGrants, 1_744),
         (Plant::TransferKeepsLease, 18),
         (Plant::PromiseEndsWithTerm, 1_831),
+        (Plant::ReadOldRound, 0),
+        (Plant::ReadBeforeTerm, 0),
     ] {
         let stale = (known..known + 10_000).find_map(|seed| {
             let why = f5(seed, 0, Some(planted)).err()?;

@@ -371,6 +371,11 @@ impl Rig {
         self.step(transfer.from, Input::Completed(completion))
     }
 
+    /// How many different changes of membership were seen.
+    pub(crate) fn memberships(&self) -> usize {
+        self.changes.len()
+    }
+
     pub(crate) fn change(&mut self, id: u64, changes: &[MemberChange], leave: Leave) -> Check {
         let number = self.next_proposal;
         self.next_proposal += 1;
