@@ -2,6 +2,7 @@
 
 mod garbage;
 mod membership;
+mod partitions;
 mod random;
 mod reads;
 mod release;
