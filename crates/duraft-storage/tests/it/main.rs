@@ -14,5 +14,6 @@ mod repair;
 mod snapshot;
 mod snapshot_crash;
 mod snapshot_damage;
+mod snapshot_format;
 mod support;
 mod threads;

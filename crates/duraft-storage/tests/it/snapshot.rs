@@ -699,3 +699,37 @@ fn options_have_limits() {
         "brought within the limits"
     );
 }
+
+#[test]
+fn a_longer_leftover_does_not_become_part_of_the_file() {
+    // Nothing written later could shorten it.
+    let (one, two) = (disk(), disk());
+    let (from, to) = (store(&one), store(&two));
+    let snapshot = take_at(&from, 4, &content(900, 4)).expect("taken");
+    let bytes = raw(&from, &snapshot);
+    let mut longer = bytes[..4700].to_vec();
+    longer.resize(bytes.len() + 1, 0);
+    let left = two
+        .create(&format!("{}.part", path(&snapshot)))
+        .expect("made");
+    left.write_at(&longer, 0).expect("written");
+    let mut receiver = to.receive(&snapshot).expect("begun");
+    feed(&mut receiver, &bytes, 1000).expect("good bytes");
+    receiver.finish().expect("whole");
+    to.verify(&snapshot).expect("whole");
+}
+
+#[test]
+fn a_name_that_could_not_be_made_durable_is_taken_back() {
+    // The file would be found whole in this life and might be gone in the next.
+    let disk = disk();
+    let store = store(&disk);
+    disk.inject(Fault::new(Effect::Io).on(DiskOp::SyncDir));
+    let error = take_at(&store, 4, b"state").expect_err("the folder was not synced");
+    assert!(matches!(error, SnapshotError::Disk(_)), "{error}");
+    assert_eq!(names(&store), []);
+    let snapshot = take_at(&store, 4, b"state").expect("the disk works again");
+    self::store(&disk.durable_view())
+        .verify(&snapshot)
+        .expect("durable");
+}

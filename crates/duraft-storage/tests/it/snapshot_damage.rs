@@ -177,3 +177,46 @@ fn a_newer_format_is_told_from_damage() {
     assert!(matches!(error, SnapshotError::Newer { .. }), "{error}");
     assert!(!error.is_damage());
 }
+
+#[test]
+fn after_an_error_nothing_more_is_read() {
+    // The footer cannot be read at first: what is read when it can is not content.
+    let content = content(2 * CHUNK, 1);
+    let (disk, snapshot, _) = start(&content);
+    let end = snapshot.file.bytes;
+    let store = store(&disk);
+    let mut reader = store.read(&snapshot).expect("the header is whole");
+    disk.make_unreadable(&path(&snapshot), end - 1..end);
+    let mut read = Vec::new();
+    reader.read_to_end(&mut read).expect_err("unreadable");
+    disk.heal();
+    reader.read_to_end(&mut read).expect_err("still");
+    assert_eq!(read, content[..CHUNK], "the last chunk was held back");
+}
+
+#[test]
+fn a_chunk_of_another_snapshot_is_found_where_it_stands() {
+    // It is good in itself, and of the same number and length: the nonce in its checksum tells. Found
+    // by the digest at the end only, all that was received would be void.
+    let content = content(3 * CHUNK, 1);
+    let (disk, snapshot, other) = start(&content);
+    let store = store(&disk);
+    let stride = CHUNK + 12;
+    let chunk = 4096 + stride..4096 + 2 * stride;
+    let mut mixed = raw(&store, &snapshot);
+    mixed[chunk.clone()].copy_from_slice(&raw(&store, &other)[chunk.clone()]);
+    let elsewhere = self::disk();
+    let mut receiver = self::store(&elsewhere).receive(&snapshot).expect("begun");
+    let error = receiver.write(0, &mixed).expect_err("another's chunk");
+    let SnapshotError::Received { resume_at, .. } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(resume_at, chunk.start as u64);
+    let file = disk.open(&path(&snapshot)).expect("there");
+    file.write_at(&mixed, 0).expect("written");
+    let error = read_some(&store, &snapshot, &content).expect_err("another's chunk");
+    let SnapshotError::Corrupt { part, .. } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(part, duraft_storage::SnapshotPart::Chunk(1));
+}
