@@ -6,6 +6,7 @@ use crate::format::checksum::Seed;
 use crate::format::header::{SlotHeader, StoreFile, reseal_header};
 use crate::format::record::{DESCRIPTOR_LEN, Record, reseal_descriptor};
 use crate::format::{BLOCK_BYTES, block_offset};
+pub use crate::snapshot::reseal_snapshot;
 use byteorder::{ByteOrder, LittleEndian as LE};
 
 /// The identity in a STORE file.

@@ -458,6 +458,41 @@ impl Checker {
     }
 }
 
+/// Makes every checksum and the digest of a file image right, as far as its header says where they
+/// are: for fuzzing, to reach what lies behind them.
+#[doc(hidden)]
+pub fn reseal_snapshot(file: &mut [u8]) {
+    if (file.len() as u64) < FILE_BYTES_MIN {
+        return;
+    }
+    let sum = crc32fast::hash(&file[..HEADER_CHECKSUM_AT]);
+    LE::write_u32(&mut file[HEADER_CHECKSUM_AT..], sum);
+    let (header, rest) = file.split_at_mut(SNAPSHOT_HEADER_BYTES);
+    let (body, footer) = rest.split_at_mut(rest.len() - SNAPSHOT_FOOTER_BYTES);
+    let nonce = LE::read_u64(&header[64..]);
+    let chunk_bytes = LE::read_u32(&header[72..]);
+    let file_bytes = FILE_BYTES_MIN + body.len() as u64;
+    let sizes = SNAPSHOT_CHUNK_BYTES_MIN..=SNAPSHOT_CHUNK_BYTES_MAX;
+    if let Some(geometry) = Geometry::of(file_bytes, chunk_bytes)
+        && sizes.contains(&chunk_bytes)
+    {
+        let mut digest = FileDigest::begin(header);
+        let mut at = 0;
+        for seq in 0..geometry.chunks {
+            let unit = &mut body[at..at + geometry.chunk_unit(seq)];
+            let found_seq = LE::read_u32(&unit[0..]);
+            let mut head = ChunkHead::of(nonce, seq, &unit[SNAPSHOT_CHUNK_HEAD_BYTES..]);
+            head.seq = found_seq;
+            LE::write_u32(&mut unit[8..], head.checksum);
+            digest.add(&head);
+            at += unit.len();
+        }
+        LE::write_u64(&mut footer[16..], digest.end(geometry.content_bytes));
+    }
+    let sum = crc32fast::hash(&footer[..32]);
+    LE::write_u32(&mut footer[32..], sum);
+}
+
 fn need(bytes: &[u8], needed: usize) -> Result<(), FormatError> {
     if bytes.len() >= needed {
         return Ok(());

@@ -55,6 +55,9 @@ mod source;
 mod store;
 mod writer;
 
+#[doc(hidden)]
+pub use format::reseal_snapshot;
+
 pub use error::{SnapshotError, SnapshotPart};
 pub use format::{
     SNAPSHOT_CHUNK_BYTES_MAX, SNAPSHOT_CHUNK_BYTES_MIN, SNAPSHOT_CHUNK_HEAD_BYTES,
