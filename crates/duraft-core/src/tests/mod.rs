@@ -8,4 +8,5 @@ mod reads;
 mod release;
 mod rig;
 mod situations;
+mod tables;
 mod transfer;
