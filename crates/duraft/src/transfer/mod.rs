@@ -36,7 +36,7 @@ pub use receiver::{Receiver, ReceiverOutput};
 pub use sender::{Sender, SenderOutput};
 
 use duraft_core::{Completion, Incarnation, Index, NodeId, SendProgress, Snapshot, Term};
-use duraft_storage::{SnapshotError, SnapshotStore};
+use duraft_storage::{SnapshotError, SnapshotFileKind, SnapshotName, SnapshotStore};
 use std::collections::BTreeMap;
 
 /// Something that happened.
@@ -126,7 +126,9 @@ impl Transfers {
                 }
                 Err(error) => {
                     let at = snapshot.position.index();
-                    out.push(TransferOutput::Damaged { at, error });
+                    if !self.is_superseded(&snapshot, &error) {
+                        out.push(TransferOutput::Damaged { at, error });
+                    }
                     let progress = SendProgress::Failed;
                     let failed = Completion::SnapshotSending { to, at, progress };
                     out.push(TransferOutput::Completed(failed));
@@ -144,6 +146,16 @@ impl Transfers {
     /// Bytes sent to all peers and not acknowledged.
     pub fn in_flight_bytes(&self) -> u64 {
         self.senders.values().map(Sender::in_flight_bytes).sum()
+    }
+
+    /// Was the file removed because a later one has taken its place since the core asked? The core
+    /// will ask for that one.
+    fn is_superseded(&self, snapshot: &Snapshot, error: &SnapshotError) -> bool {
+        let missing = matches!(error, SnapshotError::Missing { .. });
+        let later = |name: &SnapshotName| {
+            name.kind == SnapshotFileKind::Whole && name.index > snapshot.position.index()
+        };
+        missing && self.store.list().is_ok_and(|names| names.iter().any(later))
     }
 
     fn on_frame(&mut self, from: NodeId, frame: TransferFrame, out: &mut Vec<TransferOutput>) {
