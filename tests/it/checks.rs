@@ -6,7 +6,8 @@ use crate::common::led;
 use duraft_core::{HardState, Incarnation, Index, Membership, NodeId, Plant, Term};
 use duraft_tests::history::History;
 use duraft_tests::sim::{Sim, World};
-use duraft_tests::{Chain, Cluster, N1, N2, N3, Options, Sabotage, Store, any};
+use duraft_tests::swarm::{Rot, Swarm};
+use duraft_tests::{Chain, Cluster, Kind, N1, N2, N3, Options, Sabotage, Store, any};
 
 /// Seeds tried before a planted fault counts as missed.
 const SEEDS: u64 = 2_000;
@@ -266,4 +267,70 @@ fn checks_a_leader_without_a_committed_entry_is_found() {
         broken.map_err(|broken| broken.rule),
         Err("H4 leader completeness")
     );
+}
+
+/// The fault is found in whole lives of clusters; by which seed and rule.
+fn swarm_finds(plant: Plant) -> Option<(u64, String)> {
+    for seed in 0..SEEDS {
+        let make = |voters, seed| Options::new(voters).seed(seed).fast().planted(plant, true);
+        let life = || Swarm::new(seed, Rot::Never, make).first_broken(200);
+        // A core that is broken on purpose may stop at an assertion of its own: that is a find too.
+        match std::panic::catch_unwind(life) {
+            Ok(None) => {}
+            Ok(Some(rule)) => return Some((seed, rule)),
+            Err(_) => return Some((seed, "an assertion of the core".into())),
+        }
+    }
+    None
+}
+
+#[test]
+fn checks_faults_of_membership_reads_and_leases_are_found_by_the_swarm() {
+    let quiet = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let plants = [
+        Plant::NoRollback,
+        Plant::ChangeBeforeTerm,
+        Plant::ChangesOverlap,
+        Plant::ReadBeforeTerm,
+        Plant::TransferEarly,
+        Plant::EarlyAck,
+        Plant::LeaderEarly,
+        Plant::CommitOldTerm,
+    ];
+    let found: Vec<_> = plants
+        .iter()
+        .map(|plant| (plant, swarm_finds(*plant)))
+        .collect();
+    std::panic::set_hook(quiet);
+    for (plant, by) in &found {
+        println!("{plant:?}: {by:?}");
+    }
+    for (plant, by) in found {
+        assert!(by.is_some(), "{plant:?} is missed");
+    }
+}
+
+#[test]
+fn checks_a_read_confirmed_by_an_old_round_is_found_stale() {
+    // The schedule that the swarm does not meet: answers to a round from before the next election are
+    // still under way when the deposed leader is asked.
+    let options = Options::new(3).planted(Plant::ReadOldRound, true);
+    let mut c = led(options);
+    c.heartbeat(N1);
+    c.deliver(any().kind(Kind::Heartbeat));
+    let answers = c.net.take(any().kind(Kind::HeartbeatReply));
+    assert_eq!(answers.len(), 2);
+    c.isolate(N1);
+    c.lose_patience(N3);
+    c.elect(N2);
+    let y = c.propose(N2, "y");
+    c.deliver_all();
+    assert!(c.acknowledged(y));
+    c.read(N1);
+    for answer in answers {
+        c.deliver_one(answer);
+    }
+    let rules: Vec<&str> = c.broken().iter().map(|broken| broken.rule).collect();
+    assert!(rules.iter().any(|rule| rule.starts_with("D4")), "{rules:?}");
 }

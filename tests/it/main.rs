@@ -22,5 +22,6 @@ mod seed_rast;
 mod seed_sims;
 mod seed_snapshots;
 mod snapshots;
+mod swarm;
 mod tidy;
 mod wal_crash;

@@ -277,6 +277,39 @@ fn rule_membership_a_change_survives_the_crash_of_everybody() {
 }
 
 #[test]
+fn liveness_l4_a_joint_membership_is_left_by_whoever_leads() {
+    // Could go wrong: the leader that began the change dies, and nobody ends it. Over every number of
+    // deliveries before the crash.
+    for crash_after in 0..60 {
+        let mut c = led(Options::new(3));
+        c.join(N4);
+        c.change(N1, &[add(N4), remove(N2)]);
+        for _ in 0..crash_after {
+            match c.net.take_first(any()) {
+                Some(envelope) => c.deliver_one(envelope),
+                None => c.heartbeat(N1),
+            }
+        }
+        c.crash(N1);
+        c.lose(any());
+        for _ in 0..30 * c.options().config.election_ticks {
+            c.tick_all(1);
+            c.deliver_all();
+        }
+        let [leader] = c.leaders()[..] else {
+            panic!("after {crash_after}: one leader\n{}", c.story());
+        };
+        assert!(!c.in_use(leader).is_joint(), "after {crash_after}");
+        c.converge();
+        let voters = c.voters(c.leaders()[0]);
+        assert!(
+            voters == [N1, N2, N3] || voters == [N1, N3, N4],
+            "{voters:?}"
+        );
+    }
+}
+
+#[test]
 fn rule_membership_a_learner_is_promoted_when_it_has_caught_up_and_replaces() {
     // `replace` as one operation: the new node takes the old one's place once it can, not before.
     let mut c = led(Options::new(3));

@@ -129,8 +129,7 @@ impl Cluster {
         let unknown = Membership::unknown();
         let start = Position::START;
         let store = Store::new(start, unknown.clone(), HardState::default(), Vec::new());
-        // Its state machine is told the first membership by the snapshot or batch that brings it.
-        self.enrol(id, store, Machine::new(start, self.membership.clone()));
+        self.enrol(id, store, Machine::new(start, unknown));
         self.restart(id);
     }
 

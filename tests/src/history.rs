@@ -5,8 +5,8 @@
 
 use crate::{Broken, Machine, Store};
 use duraft_core::{
-    Batch, BatchHeader, BatchKind, Digest, Envelope, HardState, Incarnation, Index, LogId,
-    Membership, Message, NodeId, Position, Term,
+    Batch, BatchHeader, Digest, Envelope, HardState, Incarnation, Index, LogId, Membership,
+    Message, NodeId, Position, Term,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,8 +23,9 @@ const OWN_TERM: &str = "commit by counting only in the own term";
 /// Everything that left any node.
 #[derive(Clone, Debug)]
 pub struct History {
-    /// The latest committed one.
-    membership: Membership,
+    /// The membership that the last commit was decided by: the one in use at its leader, committed or
+    /// not. Its quorums hold everything that is committed.
+    decided_by: Membership,
     /// Pairs that may follow one another, encoded.
     compatible: BTreeSet<(Vec<u8>, Vec<u8>)>,
     /// Committed batches; the log starts at `start`.
@@ -54,7 +55,7 @@ impl History {
     /// An empty history of this cluster, whose logs start at `start`.
     pub fn new(membership: Membership, start: Position) -> History {
         History {
-            membership,
+            decided_by: membership,
             compatible: BTreeSet::new(),
             committed: Vec::new(),
             committed_in: Vec::new(),
@@ -280,11 +281,6 @@ impl History {
         Broken::unless(header.follows(&end), H5, || {
             format!("{header:?} is committed after {end}")
         })?;
-        if header.kind == BatchKind::Membership {
-            let batch = self.batches.get(&(header.term, header.first));
-            let decoded = batch.and_then(|batch| Membership::decode(&batch.body).ok());
-            self.membership = decoded.expect("a committed membership was seen");
-        }
         self.committed.push(*header);
         self.committed_in.push(by);
         Ok(())
@@ -335,6 +331,13 @@ impl History {
         Ok(())
     }
 
+    /// A leader has committed by one of these memberships: the one it used before the step, or the one
+    /// after (A6; both sides of a joint one). [`History::check_durable`] holds the disks against it.
+    pub fn decided(&mut self, before: &Membership, after: &Membership) {
+        let by = [after, before].into_iter().find(|m| self.holds_quorum(m));
+        self.decided_by = by.unwrap_or(after).clone();
+    }
+
     /// Do disks of a quorum of this membership hold everything committed?
     pub fn holds_quorum(&self, membership: &Membership) -> bool {
         let covered = |node| self.covered.get(&node).copied().unwrap_or(0);
@@ -353,12 +356,8 @@ impl History {
         })
     }
 
-    /// A disk changed, or more was committed: the number of voters whose durable log holds
-    /// the committed one must be a quorum (H6, A6, B5-B7).
-    pub fn check_durable<'a>(
-        &mut self,
-        disks: impl IntoIterator<Item = (NodeId, &'a Store)>,
-    ) -> Result<(), Broken> {
+    /// Notes how much of the committed log each of these disks holds.
+    pub fn look_at<'a>(&mut self, disks: impl IntoIterator<Item = (NodeId, &'a Store)>) {
         for (node, store) in disks {
             let before = self.covered.get(&node).copied().unwrap_or(0);
             let mut covered = before.min(self.committed.len());
@@ -379,14 +378,23 @@ impl History {
             }
             self.covered.insert(node, covered);
         }
+    }
+
+    /// A disk changed, or more was committed: the number of voters whose durable log holds
+    /// the committed one must be a quorum (H6, A6, B5-B7).
+    pub fn check_durable<'a>(
+        &mut self,
+        disks: impl IntoIterator<Item = (NodeId, &'a Store)>,
+    ) -> Result<(), Broken> {
+        self.look_at(disks);
         if self.puppets {
             return Ok(());
         }
-        Broken::unless(self.holds_quorum(&self.membership), H6, || {
+        Broken::unless(self.holds_quorum(&self.decided_by), H6, || {
             format!(
                 "{} batches are committed, {:?} hold {:?}",
                 self.committed.len(),
-                self.membership,
+                self.decided_by,
                 self.covered
             )
         })

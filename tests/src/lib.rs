@@ -32,6 +32,7 @@ pub mod show;
 pub mod sim;
 mod snapshots;
 pub mod store;
+pub mod swarm;
 mod verbs;
 pub mod wounds;
 

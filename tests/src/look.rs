@@ -154,6 +154,16 @@ impl Cluster {
         &self.membership
     }
 
+    /// Steps of all cores so far.
+    pub fn steps_taken(&self) -> u64 {
+        self.steps
+    }
+
+    /// How often the state machine of `id` was replaced by a snapshot.
+    pub fn times_installed(&self, id: NodeId) -> u64 {
+        self.node(id).installed
+    }
+
     /// Rules found broken, where the options collect them.
     pub fn broken(&self) -> &[Broken] {
         &self.broken

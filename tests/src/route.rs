@@ -186,6 +186,7 @@ impl Cluster {
         let upto = snapshot.position.index();
         let node = self.node_mut(id);
         node.machine = Machine::clone(&content);
+        node.installed += 1;
         node.apply_waiting.clear();
         node.apply_waiting.push_back(upto);
         // What was proposed here and lies below may have been done or not.

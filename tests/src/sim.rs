@@ -6,7 +6,9 @@
 
 use crate::net::any;
 use crate::{Cluster, Options, Rng};
-use duraft_core::{Body, Envelope, Incarnation, MemberChange, NodeId, ProposalId, RoleKind};
+use duraft_core::{
+    Body, Envelope, Incarnation, Leave, MemberChange, NodeId, ProposalId, RoleKind, SnapshotFile,
+};
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, BinaryHeap};
 
@@ -84,8 +86,18 @@ enum Event {
     Tick(NodeId),
     Arrive(Envelope, u64),
     Synced(NodeId, Incarnation, usize),
+    /// A snapshot's journey ends, well or not; or it has come a little further.
+    Carried(NodeId, NodeId, SnapshotFile, Journey),
     Crash(NodeId),
     Restart(NodeId),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Journey {
+    Moves,
+    Arrives,
+    Fails,
+    IsLost,
 }
 
 #[derive(Clone, Debug)]
@@ -132,6 +144,7 @@ pub struct Sim {
     due: BinaryHeap<Due>,
     number: u64,
     syncing: BTreeSet<NodeId>,
+    shipped: BTreeSet<(NodeId, NodeId, SnapshotFile)>,
     terms: BTreeSet<u64>,
 }
 
@@ -152,13 +165,20 @@ impl Sim {
             due: BinaryHeap::new(),
             number: 0,
             syncing: BTreeSet::new(),
+            shipped: BTreeSet::new(),
             terms: BTreeSet::new(),
         };
         for id in sim.c.ids() {
             let phase = sim.rng.below(sim.world.tick);
             sim.schedule(phase, Event::Tick(id));
         }
-        for id in sim.world.mortal.clone() {
+        for id in sim
+            .c
+            .ids()
+            .into_iter()
+            .filter(|id| sim.world.mortal.contains(id))
+            .collect::<Vec<_>>()
+        {
             let ((least, most), _) = sim.world.lives;
             let up = sim.rng.between(least, most);
             sim.schedule(up, Event::Crash(id));
@@ -233,9 +253,68 @@ impl Sim {
 
     /// An operator asks this node for another membership.
     pub fn change(&mut self, id: NodeId, changes: &[MemberChange]) -> ProposalId {
-        let change = self.c.change(id, changes);
+        self.change_by(id, changes, Leave::Automatic)
+    }
+
+    /// An operator asks this node for another membership, left in this way.
+    pub fn change_by(&mut self, id: NodeId, changes: &[MemberChange], leave: Leave) -> ProposalId {
+        let change = self.c.change_by(id, changes, leave);
         self.touched(id);
         change
+    }
+
+    /// An operator asks this node to leave a joint membership.
+    pub fn leave_joint(&mut self, id: NodeId) {
+        self.c.leave_joint(id);
+        self.touched(id);
+    }
+
+    /// An operator asks this node to hand over.
+    pub fn transfer(&mut self, id: NodeId, to: NodeId) -> ProposalId {
+        let transfer = self.c.transfer(id, to);
+        self.touched(id);
+        transfer
+    }
+
+    /// An operator asks this node to step down.
+    pub fn step_down(&mut self, id: NodeId) {
+        self.c.step_down(id);
+        self.touched(id);
+    }
+
+    /// An operator asks this node to forget its leader.
+    pub fn forget_leader(&mut self, id: NodeId) {
+        self.c.forget_leader(id);
+        self.touched(id);
+    }
+
+    /// The host of this node has lost its connection to another.
+    pub fn unreachable(&mut self, id: NodeId, peer: NodeId) {
+        self.c.unreachable(id, peer);
+        self.touched(id);
+    }
+
+    /// A client asks this node for a read, on a lease perhaps.
+    pub fn read(&mut self, id: NodeId, lease: bool) -> ProposalId {
+        let read = if lease {
+            self.c.read_by_lease(id)
+        } else {
+            self.c.read(id)
+        };
+        self.touched(id);
+        read
+    }
+
+    /// The host of this node takes a snapshot, if there is something new to take.
+    pub fn take_snapshot(&mut self, id: NodeId) -> bool {
+        let known = self.c.snapshot_index(id).unwrap_or(0);
+        let possible =
+            self.c.alive(id) && self.c.halted(id).is_none() && self.c.applied(id) > known;
+        if possible {
+            self.c.take_snapshot(id);
+            self.touched(id);
+        }
+        possible
     }
 
     /// A new, empty node starts.
@@ -244,6 +323,11 @@ impl Sim {
         self.c.hold_disk(id);
         let phase = self.rng.below(self.world.tick);
         self.schedule(phase, Event::Tick(id));
+        if self.world.mortal.contains(&id) {
+            let ((least, most), _) = self.world.lives;
+            let up = self.rng.between(least, most);
+            self.schedule(up, Event::Crash(id));
+        }
     }
 
     /// State machine and reads of `id` answer again.
@@ -297,6 +381,7 @@ impl Sim {
                     self.touched(id);
                 }
             }
+            Event::Carried(from, to, file, how) => self.carried(from, to, file, how),
             Event::Crash(id) => self.crash(id),
             Event::Restart(id) => {
                 self.c.restart(id);
@@ -316,7 +401,11 @@ impl Sim {
                 Event::Arrive(other, earlier) => {
                     other.to == envelope.to && other.from == envelope.from && *earlier < number
                 }
-                Event::Tick(_) | Event::Synced(..) | Event::Crash(_) | Event::Restart(_) => false,
+                Event::Tick(_)
+                | Event::Synced(..)
+                | Event::Carried(..)
+                | Event::Crash(_)
+                | Event::Restart(_) => false,
             })
     }
 
@@ -351,6 +440,7 @@ impl Sim {
             }
             self.travel(envelope);
         }
+        self.ship();
         if self.c.role(id) == RoleKind::Leader && self.terms.insert(self.c.term(id)) {
             self.coverage.terms_led += 1;
         }
@@ -362,6 +452,53 @@ impl Sim {
             let takes = self.rng.between(least, most);
             let life = self.c.incarnation(id);
             self.schedule(takes, Event::Synced(id, life, pending));
+        }
+    }
+
+    /// Snapshots set out: most arrive, some are given up, some are lost without a word.
+    fn ship(&mut self) {
+        for (from, to, snapshot) in self.c.snapshots_under_way() {
+            if !self.shipped.insert((from, to, snapshot.file)) {
+                continue;
+            }
+            let (least, most) = self.world.latency;
+            let takes = self.rng.between(2 * least, 20 * most);
+            let how = match self.rng.below(if self.world.loss == 0 { 7 } else { 10 }) {
+                0..=6 => Journey::Arrives,
+                7..=8 => Journey::Fails,
+                _ => Journey::IsLost,
+            };
+            for part in 1..4 {
+                let moves = Event::Carried(from, to, snapshot.file, Journey::Moves);
+                self.schedule(takes * part / 4, moves);
+            }
+            self.schedule(takes, Event::Carried(from, to, snapshot.file, how));
+        }
+    }
+
+    fn carried(&mut self, from: NodeId, to: NodeId, file: SnapshotFile, how: Journey) {
+        let known = self.c.carried.get(&(from, to));
+        if known.is_none_or(|snapshot| snapshot.1.file != file) {
+            self.shipped.remove(&(from, to, file));
+            return;
+        }
+        match how {
+            Journey::Moves => {
+                self.c.move_snapshot_from(from, to);
+            }
+            Journey::Arrives => self.c.deliver_snapshot_from(from, to),
+            Journey::Fails => self.c.fail_snapshot_from(from, to),
+            Journey::IsLost => {
+                self.c.carried.remove(&(from, to));
+            }
+        }
+        if how != Journey::Moves {
+            self.shipped.remove(&(from, to, file));
+        }
+        for id in [from, to] {
+            if self.c.alive(id) {
+                self.touched(id);
+            }
         }
     }
 

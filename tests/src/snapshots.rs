@@ -101,21 +101,31 @@ impl Cluster {
             .collect()
     }
 
+    /// Who sends `to` a snapshot now.
+    fn sender_to(&self, to: NodeId) -> Option<NodeId> {
+        let mut ends = self.carried.keys();
+        ends.find(|(_, receiver)| *receiver == to)
+            .map(|(from, _)| *from)
+    }
+
     /// The snapshot under way to `to` arrives whole, becomes durable there, and is reported to both
     /// sides. Was there one?
     pub fn deliver_snapshot(&mut self, to: NodeId) -> bool {
-        let under_way = self.carried.keys().find(|(_, receiver)| *receiver == to);
-        let Some((from, to)) = under_way.copied() else {
-            return false;
-        };
-        let (term, snapshot) = self.carried.remove(&(from, to)).expect("found above");
-        if !self.alive(to) || self.net.is_cut(from, to) || self.net.is_cut(to, from) {
+        let from = self.sender_to(to);
+        from.inspect(|from| self.deliver_snapshot_from(*from, to))
+            .is_some()
+    }
+
+    pub(crate) fn deliver_snapshot_from(&mut self, from: NodeId, to: NodeId) {
+        let under_way = self.carried.remove(&(from, to));
+        let (term, snapshot) = under_way.expect("a snapshot is under way");
+        let gone = !self.nodes.contains_key(&to) || !self.alive(to);
+        if gone || self.net.is_cut(from, to) || self.net.is_cut(to, from) {
             self.report_sending(from, to, &snapshot, SendProgress::Failed);
-            return true;
+            return;
         }
         self.receive_snapshot(from, term, to, snapshot.clone());
         self.report_sending(from, to, &snapshot, SendProgress::Delivered);
-        true
     }
 
     /// This snapshot, which `from` sent when it led `term`, is whole and durable at `to`, late or again
@@ -133,27 +143,27 @@ impl Cluster {
 
     /// The snapshot under way to `to` is given up, and its sender told. Was there one?
     pub fn fail_snapshot(&mut self, to: NodeId) -> bool {
-        let under_way = self.carried.keys().find(|(_, receiver)| *receiver == to);
-        let Some((from, to)) = under_way.copied() else {
-            return false;
-        };
-        let (_, snapshot) = self.carried.remove(&(from, to)).expect("found above");
+        let from = self.sender_to(to);
+        from.inspect(|from| self.fail_snapshot_from(*from, to))
+            .is_some()
+    }
+
+    pub(crate) fn fail_snapshot_from(&mut self, from: NodeId, to: NodeId) {
+        let under_way = self.carried.remove(&(from, to));
+        let (_, snapshot) = under_way.expect("a snapshot is under way");
         self.report_sending(from, to, &snapshot, SendProgress::Failed);
-        true
     }
 
     /// The snapshot under way to `to` moves on a little. Was there one?
     pub fn move_snapshot(&mut self, to: NodeId) -> bool {
-        let under_way = self
-            .carried
-            .iter()
-            .find(|((_, receiver), _)| *receiver == to);
-        let Some(((from, to), snapshot)) = under_way.map(|(ends, what)| (*ends, what.1.clone()))
-        else {
-            return false;
-        };
+        let from = self.sender_to(to);
+        from.inspect(|from| self.move_snapshot_from(*from, to))
+            .is_some()
+    }
+
+    pub(crate) fn move_snapshot_from(&mut self, from: NodeId, to: NodeId) {
+        let (_, snapshot) = self.carried[&(from, to)].clone();
         self.report_sending(from, to, &snapshot, SendProgress::Moving);
-        true
     }
 
     /// The snapshots under way to `to` are lost without a word.

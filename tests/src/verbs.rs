@@ -426,7 +426,10 @@ impl Cluster {
                 let content = self.contents.get(&taken.file);
                 Machine::clone(content.expect("a snapshot has a file"))
             }
-            None => Machine::new(self.options.start, self.membership.clone()),
+            None => {
+                let store = &self.node(id).disk.durable;
+                Machine::new(self.options.start, store.membership.clone())
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 //! ranges, batches that survive behind them, an end that is known or not, a term that is uncertain.
 
 use crate::cluster::Cluster;
-use crate::{Broken, Store};
+use crate::{Broken, Machine, Store};
 use duraft_core::{Batch, BatchHeader, Damage, HardState, Index, LogId, NodeId, Position};
 use std::collections::BTreeSet;
 
@@ -192,8 +192,9 @@ impl Cluster {
     pub fn wipe(&mut self, id: NodeId) {
         assert!(!self.alive(id), "the disk of a dead node is replaced");
         self.note(|| format!("n{id} loses its disk"));
-        let node = self.node_mut(id);
         let unknown = duraft_core::Membership::unknown();
+        let machine = Machine::new(self.options.start, unknown.clone());
+        let node = self.node_mut(id);
         let start = Position::START;
         let mut store = Store::new(start, unknown, HardState::default(), Vec::new());
         store.wounds = Some(Wounds {
@@ -207,6 +208,7 @@ impl Cluster {
         node.disk.durable = store.clone();
         node.disk.issued = store;
         node.files.clear();
+        node.machine = machine;
     }
 
     /// Is the log of `id` still known to be damaged, on its disk?
