@@ -45,7 +45,7 @@ impl SnapshotStore {
     /// of the same snapshot has left is checked part by part and counts up to the first bad one.
     ///
     /// A whole file that stands here already is verified and counts as received; a damaged one is
-    /// replaced when all has come. At most one receiver of a snapshot may live at a time.
+    /// replaced when all has come. Where the disk has no room for the rest, what has come stays. At most one receiver of a snapshot may live at a time.
     pub fn receive(&self, announced: &Snapshot) -> Result<SnapshotReceiver, SnapshotError> {
         let name = SnapshotName::of(announced);
         if announced.file.bytes < FILE_BYTES_MIN {
@@ -57,12 +57,16 @@ impl SnapshotStore {
                 let state = State::Present(self.open_whole(announced)?);
                 return Ok(self.receiver(announced, name, state));
             }
-            Err(error) if error.is_damage() => {}
+            // A file that the disk cannot read is replaced like a damaged one.
+            Err(error) if error.is_damage() || matches!(error, SnapshotError::Disk(_)) => {}
             Err(error) => return Err(error),
         }
         self.drop_old_partials(name)?;
         let part_name = name.as_kind(SnapshotFileKind::Partial);
-        let coming = match self.resume(part_name, announced)? {
+        let resumed = self.resume(part_name, announced)?;
+        let written = resumed.as_ref().map_or(0, |coming| coming.written);
+        self.check_room(announced.file.bytes - written)?;
+        let coming = match resumed {
             Some(coming) => coming,
             None => Coming {
                 file: self.create_file(part_name)?,
@@ -72,7 +76,6 @@ impl SnapshotStore {
                 unsynced: 0,
             },
         };
-        self.check_room(announced.file.bytes - coming.written)?;
         Ok(self.receiver(announced, name, State::Coming(Box::new(coming))))
     }
 

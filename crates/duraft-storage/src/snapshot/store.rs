@@ -194,7 +194,8 @@ impl SnapshotStore {
     }
 
     /// Removes what the snapshot `latest` has made superfluous, once a durable record names it: every
-    /// whole file older than the one before it. Returns the names removed.
+    /// whole file older than the one before it, and every interrupted receipt of an older one. Returns
+    /// the names removed.
     pub fn retire(&self, latest: &Snapshot) -> Result<Vec<String>, SnapshotError> {
         let (names, _) = self.names()?;
         let remove = superseded(&names, SnapshotName::of(latest));
@@ -372,10 +373,13 @@ fn obsolete_at_start(names: &[SnapshotName], kept: &BTreeSet<SnapshotName>) -> V
     names.iter().filter(|name| !stays(name)).copied().collect()
 }
 
-/// What a durable `latest` makes superfluous: whole files older than the one before it. Newer files may
-/// be on their way into the log.
+/// What a durable `latest` makes superfluous: whole files older than the one before it, and interrupted
+/// receipts of older ones. Newer files may be on their way into the log.
 fn superseded(names: &[SnapshotName], latest: SnapshotName) -> Vec<SnapshotName> {
-    let older =
-        |name: &&SnapshotName| name.kind == SnapshotFileKind::Whole && name.index < latest.index;
-    names.iter().filter(older).rev().skip(1).copied().collect()
+    let older = |kind: SnapshotFileKind| {
+        let of_kind = move |name: &&SnapshotName| name.kind == kind && name.index < latest.index;
+        names.iter().filter(of_kind).copied()
+    };
+    let whole = older(SnapshotFileKind::Whole).rev().skip(1);
+    whole.chain(older(SnapshotFileKind::Partial)).collect()
 }

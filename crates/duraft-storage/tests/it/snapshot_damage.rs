@@ -158,7 +158,15 @@ fn an_unreadable_sector_is_an_error_of_the_disk() {
     let error = read_some(&store, &snapshot, &content).expect_err("unreadable");
     assert!(matches!(error, SnapshotError::Disk(_)), "{error}");
     assert!(!error.is_damage());
+    // It can be replaced by a copy from elsewhere all the same.
+    let healthy = disk.fork();
+    let bytes = raw(&self::store(&healthy), &snapshot);
+    let mut receiver = store.receive(&snapshot).expect("begun");
+    assert_eq!(receiver.received(), 0);
+    receiver.write(0, &bytes).expect("good bytes");
+    assert_eq!(store.list().expect("works").len(), 3);
     disk.heal();
+    receiver.finish().expect("replaced");
     read_some(&store, &snapshot, &content).expect("readable again");
 }
 

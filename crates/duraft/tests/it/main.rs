@@ -8,4 +8,5 @@ mod node;
 mod sessions;
 mod snapshots;
 mod transfer;
+mod transfer_frames;
 mod wire;
