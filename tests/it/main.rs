@@ -16,6 +16,7 @@ mod schedules;
 mod seed_chaos;
 mod seed_isserge;
 mod seed_little_raft;
+mod seed_members;
 mod seed_raftbare;
 mod seed_raftmodel;
 mod seed_rast;

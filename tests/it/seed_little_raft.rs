@@ -159,8 +159,9 @@ fn seed_little_raft_l7_some_node_can_always_be_elected() {
 
 #[test]
 fn seed_little_raft_t01_four_operations_are_applied_in_order_everywhere() {
-    // LR-T1 in ticks instead of seconds: +5, -51, -511, +3 with idle time between.
-    let mut c = Cluster::new(3);
+    // LR-T1 in ticks instead of seconds: +5, -51, -511, +3 with idle time between, compaction after
+    // every entry.
+    let mut c = Cluster::build(Options::new(3).snapshot_every(1));
     let mut noops = 0;
     for operation in ["+5", "-51", "-511", "+3"] {
         for _ in 0..60 {
@@ -179,7 +180,33 @@ fn seed_little_raft_t01_four_operations_are_applied_in_order_everywhere() {
     for id in [N1, N2, N3] {
         assert_eq!(c.commands(id), ["+5", "-51", "-511", "+3"]);
         assert_eq!(c.applied(id), 5, "one no-op, one leader for the whole run");
+        assert_eq!(c.snapshot_index(id), Some(5));
     }
+}
+
+#[test]
+fn seed_little_raft_a04_a_command_that_a_snapshot_has_passed_has_an_unknown_end() {
+    // The deposed leader learns from the snapshot that something was committed in the place of its
+    // command, or the command itself: it cannot tell which.
+    let options = Options::new(3).configure(|config| config.trailing_bytes_max = 0);
+    let mut c = led(options);
+    c.isolate(N1);
+    let open = c.propose(N1, "open");
+    c.lose_patience(N3);
+    c.elect(N2);
+    for i in 0..3 {
+        c.propose(N2, &format!("{i}"));
+    }
+    settle(&mut c);
+    for _ in 0..8 * c.options().config.election_ticks {
+        c.tick(N2, 1);
+        c.deliver_all();
+    }
+    c.take_snapshot(N2);
+    c.heal();
+    c.converge();
+    assert_eq!(c.outcome(open), Some(Outcome::Unknown));
+    assert_eq!(c.commands(N1), ["0", "1", "2"]);
 }
 
 #[test]

@@ -345,6 +345,7 @@ fn tests_named_in(text: &str) -> BTreeSet<String> {
         "quorum_",
         "liveness_",
         "damage_",
+        "swarm_",
         "golden_",
         "checks_",
         "tidy_",

@@ -14,12 +14,13 @@
 //!
 //! ```text
 //! lead n1                        n1 is elected and everybody follows it; nothing is told of that
+//! together n1 n2 100             so much time passes for n1, with words between these two only; untold
 //! campaign n1                    ticks until n1 starts a campaign
 //! tick n1 5 | heartbeat n1       time passes for n1
 //! patience n2                    n2 no longer defends the leader it heard
 //! propose n1 x                   one command; several words are one batch
 //! deliver [all] [vote] [from n1] [to n2]
-//! lose ... | duplicate ...       as above
+//! lose ... | duplicate ... | newest ...   as above; the newest overtakes all others
 //! isolate n1 | heal
 //! hold n1 | complete n1 2 | free n1 | fail n1
 //! crash n1 [keeping 1] | restart n1 | join n4
@@ -29,6 +30,7 @@
 //! transfer n1 n2 | step-down n1 | forget n1 | unreachable n1 n2
 //! snapshot n1                    the host of n1 takes one
 //! hold-snapshots | free-snapshots
+//! again n1 n3                    n3 has received the latest snapshot of n1
 //! carry n3 | give-up n3 | move n3   the snapshot under way to n3
 //! damage n1 3 4 [end-unknown] [term 1]   batches of n1, which is down, cannot be read
 //! wipe n1                        n1, which is down, comes back with an empty disk
@@ -93,6 +95,14 @@ impl Player {
             cluster.elect(id);
             cluster.heartbeat(id);
             cluster.deliver_all();
+            self.told = cluster.trace().len();
+            return Ok(());
+        }
+        if *verb == "together" {
+            let [a, b, ticks] = rest else {
+                return Err("who together, and for how long?".into());
+            };
+            together(cluster, node(a)?, node(b)?, number(ticks)?);
             self.told = cluster.trace().len();
             return Ok(());
         }
@@ -197,6 +207,22 @@ impl Player {
     }
 }
 
+fn together(c: &mut Cluster, a: NodeId, b: NodeId, ticks: u64) {
+    let before = c.net.pool.len();
+    for _ in 0..ticks {
+        let old: Vec<_> = c.net.pool.drain(..).collect();
+        c.tick(a, 1);
+        c.deliver_only(any().from(a).to(b));
+        c.deliver_only(any().from(b).to(a));
+        c.net.pool = old;
+    }
+    assert_eq!(
+        c.net.pool.len(),
+        before,
+        "what was under way stays, nothing is added"
+    );
+}
+
 /// `, damaged: lacks 3..4, holds 5@2 "y", end unknown`.
 fn damage(store: &Store) -> String {
     let (Some(damage), Some(wounds)) = (store.damage(), &store.wounds) else {
@@ -226,6 +252,12 @@ fn act(c: &mut Cluster, verb: &str, rest: &[&str]) -> Result<(), String> {
         "deliver" if rest == ["all"] => c.deliver_all(),
         "deliver" => {
             c.deliver(pick(rest)?);
+        }
+        "newest" => {
+            let pick = pick(rest)?;
+            let at = c.net.pool.iter().rposition(|envelope| pick.takes(envelope));
+            let envelope = c.net.pool.remove(at.ok_or("no such message")?);
+            c.deliver_one(envelope);
         }
         "lose" => {
             c.lose(pick(rest)?);
@@ -300,6 +332,11 @@ fn ask(c: &mut Cluster, verb: &str, id: NodeId, rest: &[&str]) -> Result<(), Str
         "unreachable" => c.unreachable(id, other()?),
         "snapshot" => {
             c.take_snapshot(id);
+        }
+        "again" => {
+            let to = other()?;
+            let latest = c.issued(id).snapshot.clone().ok_or("it has no snapshot")?;
+            c.receive_snapshot(id, Term(c.term(id)), to, latest);
         }
         "carry" => return found(c.deliver_snapshot(id)),
         "give-up" => return found(c.fail_snapshot(id)),
