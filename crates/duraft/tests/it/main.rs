@@ -9,4 +9,5 @@ mod sessions;
 mod snapshots;
 mod transfer;
 mod transfer_frames;
+mod transfer_world;
 mod wire;
