@@ -208,6 +208,19 @@ impl Raft {
         self.log.header(self.log.boundary_after(index)?.previous()?)
     }
 
+    /// Peers that answer heartbeats and from whose log an answer is outstanding for a long time: their
+    /// connection for bulk data may be dead (RULES.md 12). Empty unless this node leads.
+    pub fn stalled_peers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let (now, election_ticks) = (self.now, self.config.election_ticks);
+        let progress = self.role.leader().into_iter().flat_map(|l| &l.progress);
+        progress
+            .filter(move |(_, peer)| {
+                let heard = now - peer.heard < u64::from(election_ticks);
+                heard && peer.is_waiting() && peer.is_stalled(now, election_ticks)
+            })
+            .map(|(id, _)| *id)
+    }
+
     /// What this leader knows of a peer; `None` on other roles and for strangers.
     pub fn progress(&self, peer: NodeId) -> Option<ProgressView> {
         let progress = self.role.leader()?.progress.get(&peer)?;

@@ -201,6 +201,8 @@ pub enum Effect {
     /// A durable record names this snapshot: what it makes superfluous may go when everything that was
     /// given to the apply thread before is done.
     Retire(Snapshot),
+    /// Make the bulk connection to this peer anew: nothing moves on it although the peer is there.
+    Redial(NodeId),
     /// Tell the client that its command was not applied, or that nobody knows.
     Fail(Responder, RequestError),
     /// Tell the client that nothing was read.
@@ -271,6 +273,8 @@ pub struct Driver {
     generation: u64,
     options: DriverOptions,
     now: Now,
+    /// No connection is asked to be made anew before this tick.
+    redial_at: u64,
     /// Commands that have not been given to the core, oldest first.
     held: VecDeque<Held>,
     /// Batches given to the core that have no place yet.
@@ -322,6 +326,7 @@ impl Driver {
             generation,
             options,
             now: Now::default(),
+            redial_at: 0,
             held: VecDeque::new(),
             proposed: BTreeMap::new(),
             placed: BTreeMap::new(),
@@ -438,9 +443,28 @@ impl Driver {
         }
         if elapsed > 0 {
             self.end_leaderless_waits(effects);
+            self.redial_stalled(effects);
         }
         if self.earliest_deadline.is_some_and(|at| at <= self.now.tick) {
             self.end_expired_waits(effects);
+        }
+    }
+
+    /// Heartbeats come back and the log does not move: the bulk connection may be a black hole
+    /// (RULES.md 12). A new one is asked for once in an election timeout.
+    fn redial_stalled(&mut self, effects: &mut Vec<Effect>) {
+        let patience = u64::from(self.raft.config().election_ticks);
+        if self.now.tick < self.redial_at {
+            return;
+        }
+        let stalled: Vec<NodeId> = self.raft.stalled_peers().collect();
+        if stalled.is_empty() {
+            return;
+        }
+        self.redial_at = self.now.tick.saturating_add(patience);
+        for peer in stalled {
+            effects.push(Effect::Redial(peer));
+            self.step(Input::Unreachable { peer }, effects);
         }
     }
 

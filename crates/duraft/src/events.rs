@@ -42,6 +42,13 @@ pub enum NodeEvent {
         /// What went wrong.
         message: String,
     },
+    /// A snapshot of this node, which a peer needs, cannot be read. Another one is taken.
+    SnapshotUnreadable {
+        /// The index it covers the log up to.
+        at: Index,
+        /// What is wrong.
+        message: String,
+    },
     /// The log counts on a snapshot of the state up to here.
     SnapshotDurable {
         /// The last entry in it.

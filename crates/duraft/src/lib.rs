@@ -89,4 +89,6 @@ pub use sessions::{
     TAGGED_CODEC,
 };
 pub use status::{Counters, SnapshotStatus, Status};
-pub use transport::{Inbox, InboxClosed, Local, TcpOptions, TcpStats, TcpTransport, Transport};
+pub use transport::{
+    Inbox, InboxClosed, Local, Parcel, TcpOptions, TcpStats, TcpTransport, Transport,
+};

@@ -3,8 +3,9 @@
 use crate::clock::COUNTS_SUSPEND;
 use crate::driver::DriverOptions;
 use crate::sessions::TAGGED_CODEC;
+use crate::transfer::TransferOptions;
 use crate::transport::{TcpOptions, Transport};
-use crate::wire::APPEND_OVERHEAD_BYTES;
+use crate::wire::{APPEND_OVERHEAD_BYTES, PIECE_OVERHEAD_BYTES};
 use duraft_core::{Config, DESCRIPTOR_BYTES, GroupId, NodeId};
 use duraft_disk::{Disk, DiskError, RealDisk};
 use duraft_storage::{ClusterId, SnapshotOptions, StoreIdentity, WalOptions};
@@ -30,6 +31,8 @@ pub struct NodeOptions {
     pub snapshot_log_bytes: Option<u64>,
     /// The files of snapshots.
     pub snapshots: SnapshotOptions,
+    /// How snapshots move between nodes.
+    pub transfer: TransferOptions,
     /// How peers are reached.
     pub network: Network,
     /// Length of a tick. An election times out after 10 to 20 of them with the default `core`.
@@ -108,6 +111,7 @@ impl NodeOptions {
             wal: WalOptions::default(),
             snapshot_log_bytes: Some(256 << 20),
             snapshots: SnapshotOptions::default(),
+            transfer: TransferOptions::default(),
             network: Network::None,
             tick: Duration::from_millis(25),
             codec: 0,
@@ -144,6 +148,9 @@ impl NodeOptions {
             let field = format!("snapshots.{}", problem.field);
             problems.push(problem_of(&field, problem.rule));
         }
+        for (field, rule) in self.transfer.validate() {
+            problems.push(problem_of(&format!("transfer.{field}"), rule));
+        }
         let mut check = |ok: bool, field: &str, rule: &str| {
             if !ok {
                 problems.push(problem_of(field, rule));
@@ -176,6 +183,17 @@ impl NodeOptions {
         );
         if let Network::Tcp { options, .. } = &self.network {
             check_tcp(options, append, &mut check);
+            let piece = PIECE_OVERHEAD_BYTES + u64::from(self.transfer.piece_bytes);
+            check(
+                options.frame_bytes_max >= piece,
+                "network.options.frame_bytes_max",
+                "at least transfer.piece_bytes, plus frame overhead",
+            );
+            check(
+                options.transfer_queue_bytes_max >= self.transfer.window_bytes,
+                "network.options.transfer_queue_bytes_max",
+                "at least transfer.window_bytes",
+            );
         }
         problems
     }

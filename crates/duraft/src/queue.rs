@@ -70,6 +70,16 @@ impl<T> Queue<T> {
         Ok(())
     }
 
+    /// Adds an item, or gives it back when there is no room or the queue is closed.
+    pub(crate) fn push_or_drop(&self, item: T, cost: u64) -> Result<(), T> {
+        let mut state = self.state.lock();
+        if state.closed || !self.has_room(&state, cost) {
+            return Err(item);
+        }
+        self.add(&mut state, item, cost);
+        Ok(())
+    }
+
     /// Adds an item whose number is bounded elsewhere. Gives it back when the queue is closed.
     pub(crate) fn push_exempt(&self, item: T) -> Result<(), T> {
         let mut state = self.state.lock();

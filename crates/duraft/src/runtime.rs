@@ -7,6 +7,7 @@
 mod applying;
 mod loops;
 mod snapshots;
+mod transfers;
 
 use crate::apply::StateMachine;
 use crate::clock::Clock;
@@ -20,12 +21,14 @@ use crate::reads::{ReadJob, ReadRequest, ReadWork};
 use crate::responder::{Gate, Responder};
 use crate::start;
 use crate::status::{Counters, SnapshotStatus, Status};
+use crate::transfer::{TransferInput, Transfers};
 use crate::transport::{Inbox, Local, TcpTransport, Transport};
 use applying::{ApplyLoop, ApplyWork};
 use duraft_core::{Completion, Incarnation, Index, Membership, NodeId, Raft, ReadBasis, mix64};
-use duraft_storage::{Entropy, Pipeline, PipelineEvent, PipelineThread, SnapshotStore};
+use duraft_storage::{Entropy, Pipeline, PipelineEvent, PipelineThread, Recovered, SnapshotStore};
 use loops::{LoadLoop, RaftLoop};
 use snapshots::{TakeLoop, TakeWork};
+use transfers::TransferLoop;
 
 pub use loops::load_error;
 use parking_lot::{Condvar, Mutex};
@@ -75,6 +78,7 @@ pub(crate) struct Shared {
     work: Queue<ApplyWork>,
     loads: Queue<duraft_core::Load>,
     taking: Queue<TakeWork>,
+    transfers: Arc<Queue<TransferInput>>,
     /// A snapshot is being taken.
     snapshot_busy: AtomicBool,
     /// The node ends: what is queued for the state machine is dropped.
@@ -199,7 +203,7 @@ impl Shared {
     /// Has the apply thread take a snapshot.
     pub(crate) fn take_snapshot(&self, responder: Responder<SnapshotStatus>) {
         // Dropped work answers its client.
-        let _ = self.work.push_exempt(ApplyWork::Snapshot(responder));
+        let _ = self.work.push_exempt(ApplyWork::Snapshot(Some(responder)));
     }
 
     /// Tells the driver; where it is gone already, nobody needs to know.
@@ -241,7 +245,7 @@ impl Runtime {
         )?;
         let parts = start::Parts {
             group,
-            incarnation: Incarnation(generation),
+            incarnation: incarnation(&recovered),
             found: found.ok_or(StartError::NoGroup(group))?,
             policy: options.wal.policy,
             reader: &reader,
@@ -284,11 +288,11 @@ impl Runtime {
         );
         runtime.start_worker("duraft-apply", "apply", move || applier.run())?;
         let seed = mix64(entropy.seed ^ generation);
-        let taker = TakeLoop::new(Arc::clone(&shared), generation, snapshots, seed);
+        let taker = TakeLoop::new(Arc::clone(&shared), generation, snapshots.clone(), seed);
         runtime.start_worker("duraft-snap", "snapshot", move || taker.run())?;
         let loader = LoadLoop::new(Arc::clone(&shared), generation, options.core.group, reader);
         runtime.start_worker("duraft-load", "load", move || loader.run())?;
-        if let Some(transport) = &runtime.transport {
+        if let Some(transport) = runtime.transport.clone() {
             let local = Local {
                 cluster: options.cluster.0,
                 node: options.core.id,
@@ -296,8 +300,18 @@ impl Runtime {
                 max_batch_bytes: options.core.max_batch_bytes,
                 append_bytes_max: options.largest_append(),
             };
+            let mover = TransferLoop::new(
+                Arc::clone(&shared),
+                generation,
+                group,
+                local,
+                Transfers::new(options.transfer, incarnation, snapshots.clone()),
+                Arc::clone(&transport),
+            );
+            runtime.start_worker("duraft-move", "transfer", move || mover.run())?;
+            let inbox = Inbox::new(Arc::clone(&shared.inbox), Arc::clone(&shared.transfers));
             transport
-                .start(local, Inbox::new(Arc::clone(&shared.inbox)))
+                .start(local, inbox)
                 .map_err(|source| io_error("start the transport", source))?;
         }
         let raft_loop = RaftLoop::new(shared, driver, log, runtime.transport.clone());
@@ -437,6 +451,7 @@ impl Runtime {
         self.shared.work.close();
         self.shared.loads.close();
         self.shared.taking.close();
+        self.shared.transfers.close();
         workers.into_iter().for_each(join);
         if let Some(log) = log {
             match how {
@@ -494,6 +509,8 @@ impl Shared {
             work: Queue::new(u64::MAX),
             loads: Queue::new(u64::MAX),
             taking: Queue::new(u64::MAX),
+            // What a sender may have on its way, and what it repeats of it.
+            transfers: Arc::new(Queue::new(2 * options.transfer.window_bytes)),
             snapshot_busy: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             applied: Applied {
@@ -508,6 +525,15 @@ impl Shared {
             changed: Condvar::new(),
         }
     }
+}
+
+/// The number of this life, greater than those of all lives before it, also where the node's store was
+/// made anew: peers do not listen to a life after they have heard a later one. The store's birth in
+/// seconds, then its openings.
+fn incarnation(recovered: &Recovered) -> Incarnation {
+    let born = recovered.created_ns / 1_000_000_000;
+    let opened = recovered.generation & u64::from(u32::MAX);
+    Incarnation(born << 32 | opened)
 }
 
 fn make_transport(

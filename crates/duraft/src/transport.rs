@@ -10,10 +10,13 @@ mod tcp;
 
 use crate::driver::DriverInput;
 use crate::queue::Queue;
+use crate::transfer::TransferInput;
 use crate::wire::batches_of;
 use duraft_core::{Batch, Envelope, Incarnation, NodeId};
 use std::io;
 use std::sync::Arc;
+
+pub use crate::wire::Parcel;
 
 pub use tcp::{TcpOptions, TcpStats, TcpTransport};
 
@@ -23,6 +26,9 @@ pub trait Transport: Send + Sync {
     fn start(&self, local: Local, inbox: Inbox) -> io::Result<()>;
     /// Sends a message or loses it. Never blocks.
     fn send(&self, envelope: Envelope);
+    /// Sends a word of a snapshot's transfer or loses it. Never blocks. Such words must not delay
+    /// messages more than their own length does.
+    fn send_parcel(&self, parcel: Parcel);
     /// From now on `peer` can be reached at `address`, or not at all. False where the transport has
     /// its peers from elsewhere.
     fn set_peer(&self, peer: NodeId, address: Option<String>) -> bool {
@@ -58,6 +64,7 @@ pub struct Local {
 #[derive(Clone, Debug)]
 pub struct Inbox {
     queue: Arc<Queue<DriverInput>>,
+    transfers: Arc<Queue<TransferInput>>,
 }
 
 /// The node has stopped and takes no messages any more.
@@ -65,8 +72,27 @@ pub struct Inbox {
 pub struct InboxClosed;
 
 impl Inbox {
-    pub(crate) fn new(queue: Arc<Queue<DriverInput>>) -> Inbox {
-        Inbox { queue }
+    pub(crate) fn new(
+        queue: Arc<Queue<DriverInput>>,
+        transfers: Arc<Queue<TransferInput>>,
+    ) -> Inbox {
+        Inbox { queue, transfers }
+    }
+
+    /// Hands a word of a transfer to the node, or drops it while the node's queue for such is full.
+    pub fn deliver_parcel(&self, parcel: Parcel) {
+        let cost = parcel.frame.cost();
+        let input = TransferInput::Frame {
+            from: parcel.from,
+            frame: parcel.frame,
+        };
+        // What is dropped is offered again.
+        let _ = self.transfers.push_or_drop(input, cost);
+    }
+
+    /// Says that a connection to `peer` was lost, and what was sent on it may be.
+    pub fn unreachable(&self, peer: NodeId) {
+        let _ = self.queue.push_exempt(DriverInput::Unreachable(peer));
     }
 
     /// Hands a message to the node, waiting while the node's queue is full.

@@ -16,6 +16,9 @@
 //! 40 envelope | 24 after |            8 count || count x 64 descriptor | bodies, in order
 //! ```
 //!
+//! A frame of a transfer is `32 group, sender, its life, receiver | the transfer's own part`; a piece's
+//! sealed part ends before the bytes of the file, which carry the file's checksums.
+//!
 //! An index that may be missing is a byte 0, or a byte 1 and the index.
 //!
 //! [`decode`] never panics, allocates nothing that the input does not pay for byte by byte, and
@@ -25,9 +28,10 @@ mod decode;
 mod encode;
 mod kind;
 
+use crate::transfer::{PIECE_HEAD_BYTES, TransferFrame, TransferFrameError, TransferKind};
 use bytes::Bytes;
 use decode::Fields;
-use duraft_core::{Batch, DESCRIPTOR_BYTES, Envelope, Incarnation, Message, NodeId};
+use duraft_core::{Batch, DESCRIPTOR_BYTES, Envelope, GroupId, Incarnation, Message, NodeId};
 use duraft_storage::{BatchDamage, DescriptorError, encode_descriptor};
 use encode::encode_sealed;
 use kind::FrameType;
@@ -46,6 +50,10 @@ pub const APPEND_OVERHEAD_BYTES: u64 = (HEADER_BYTES + APPEND_SEALED_BYTES) as u
 
 const ENVELOPE_BYTES: usize = 40;
 const APPEND_SEALED_BYTES: usize = ENVELOPE_BYTES + 24 + 8 + 8;
+/// Bytes of the addresses of a transfer's frame.
+const PARCEL_BYTES: usize = 32;
+/// Bytes of the frame of a piece before the bytes of the file.
+pub const PIECE_OVERHEAD_BYTES: u64 = (HEADER_BYTES + PARCEL_BYTES + PIECE_HEAD_BYTES) as u64;
 const FETCHED_SEALED_BYTES: usize = ENVELOPE_BYTES + 24 + 8;
 const DESCRIPTOR: usize = 64;
 const _: () = assert!(DESCRIPTOR as u64 == DESCRIPTOR_BYTES);
@@ -63,6 +71,23 @@ pub enum Frame {
     Refused(Refusal),
     /// A message between cores.
     Message(Envelope),
+    /// A word between those who move snapshots.
+    Transfer(Parcel),
+}
+
+/// A frame of a transfer and its addresses.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Parcel {
+    /// The group whose snapshot moves.
+    pub group: GroupId,
+    /// Sender.
+    pub from: NodeId,
+    /// The sender's life.
+    pub incarnation: Incarnation,
+    /// Receiver.
+    pub to: NodeId,
+    /// What it says.
+    pub frame: TransferFrame,
 }
 
 /// Who opens a connection, to whom, for what. The layout is the same in all protocol versions, so that
@@ -201,6 +226,9 @@ pub enum WireError {
     /// A field has a value that no sender writes.
     #[error("field {0} has a value that is not allowed")]
     Value(&'static str),
+    /// The body is not a frame of a transfer.
+    #[error(transparent)]
+    Transfer(#[from] TransferFrameError),
     /// The descriptor of a batch in an append is not valid.
     #[error("batch {at} of the append: {error}")]
     Descriptor {
@@ -281,6 +309,10 @@ pub fn decode_frame(frame: Bytes) -> Result<Frame, WireError> {
         FrameType::Refused => Frame::Refused(fields.refusal()?),
         FrameType::Append => Frame::Message(decode::append(fields, &frame.slice(sealed_end..))?),
         FrameType::Fetched => Frame::Message(decode::fetched(fields, &frame.slice(sealed_end..))?),
+        FrameType::Offer => transfer(TransferKind::Offer, &frame)?,
+        FrameType::Piece => transfer(TransferKind::Piece, &frame)?,
+        FrameType::Ack => transfer(TransferKind::Ack, &frame)?,
+        FrameType::TransferRefused => transfer(TransferKind::Refused, &frame)?,
         FrameType::PreVote
         | FrameType::PreVoteReply
         | FrameType::Vote
@@ -299,6 +331,10 @@ pub fn decode_frame(frame: Bytes) -> Result<Frame, WireError> {
         | FrameType::RolledBack => Frame::Message(fields.envelope(frame_type)?),
     };
     Ok(decoded)
+}
+
+fn transfer(kind: TransferKind, frame: &Bytes) -> Result<Frame, WireError> {
+    decode::transfer(kind, frame.slice(HEADER_BYTES..)).map(Frame::Transfer)
 }
 
 /// Frames that wait to be written together. Large bodies are referred to, not copied.
@@ -332,9 +368,15 @@ impl FrameBuffer {
     pub fn push(&mut self, frame: &Frame, frame_bytes_max: u64) -> Result<(), WireError> {
         let batches = match frame {
             Frame::Message(envelope) => batches_of(envelope),
-            Frame::Hello(_) | Frame::Accepted(_) | Frame::Refused(_) => &[],
+            Frame::Hello(_) | Frame::Accepted(_) | Frame::Refused(_) | Frame::Transfer(_) => &[],
         };
-        let len = APPEND_OVERHEAD_BYTES + batches.iter().map(Batch::cost).sum::<u64>();
+        let payload = match frame {
+            Frame::Transfer(parcel) => parcel.frame.payload(),
+            Frame::Hello(_) | Frame::Accepted(_) | Frame::Refused(_) | Frame::Message(_) => None,
+        };
+        let len = APPEND_OVERHEAD_BYTES
+            + batches.iter().map(Batch::cost).sum::<u64>()
+            + payload.map_or(0, |bytes| bytes.len() as u64);
         let too_long = WireError::TooLong {
             len,
             max: frame_bytes_max,
@@ -350,6 +392,9 @@ impl FrameBuffer {
         self.bytes.extend_from_slice(&[0; 10]);
         let sealed_len = encode_sealed(frame, &mut self.bytes);
         self.push_batches(batches);
+        if let Some(payload) = payload {
+            self.push_body(payload);
+        }
         let body_len =
             self.bytes.len() - start - HEADER_BYTES + self.borrowed_bytes - borrowed_before;
         // Cannot be cut: lengths over u32::MAX were refused above, other frames have fixed sizes.
@@ -368,12 +413,16 @@ impl FrameBuffer {
             self.bytes.extend_from_slice(&descriptor);
         }
         for batch in batches {
-            if batch.body.len() >= BORROWED_BODY_BYTES {
-                self.borrowed_bytes += batch.body.len();
-                self.borrowed.push((self.bytes.len(), batch.body.clone()));
-            } else {
-                self.bytes.extend_from_slice(&batch.body);
-            }
+            self.push_body(&batch.body);
+        }
+    }
+
+    fn push_body(&mut self, body: &Bytes) {
+        if body.len() >= BORROWED_BODY_BYTES {
+            self.borrowed_bytes += body.len();
+            self.borrowed.push((self.bytes.len(), body.clone()));
+        } else {
+            self.bytes.extend_from_slice(body);
         }
     }
 

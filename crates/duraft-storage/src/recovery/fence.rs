@@ -100,7 +100,8 @@ pub(super) fn begin(
     let slot = slot_for_fence(&wal, spare, &images)?;
     bury(&slot, &images, &layout)?;
     write_fence(&mut wal, slot, &segments, &moves, &batches)?;
-    let recovered = recovered(&wal, damage, report);
+    let mut recovered = recovered(&wal, damage, report);
+    recovered.created_ns = file.wallclock_ns;
     Ok((wal, recovered))
 }
 
@@ -408,6 +409,7 @@ fn recovered(wal: &Wal, damage: crate::errors::Damage, report: super::RecoveryRe
         (*id, recovered)
     });
     Recovered {
+        created_ns: 0,
         generation: wal.generation.into(),
         groups: groups.collect(),
         damage: (!damage.is_none()).then_some(damage),

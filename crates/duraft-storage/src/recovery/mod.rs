@@ -44,6 +44,8 @@ use survey::SlotImage;
 pub struct Recovered {
     /// The open generation: greater at every open of this store. Names this life.
     pub generation: u64,
+    /// The wall clock when the store was made, as bootstrap was told.
+    pub created_ns: u64,
     /// The groups.
     pub groups: BTreeMap<GroupId, RecoveredGroup>,
     /// What is lost, if anything. Stays until every group is healed.

@@ -28,8 +28,8 @@ pub(super) enum ApplyWork {
     Install(Snapshot),
     /// The log counts on this snapshot now.
     Retire(Snapshot),
-    /// A client wants a snapshot.
-    Snapshot(Responder<SnapshotStatus>),
+    /// A snapshot is wanted, by a client or by the node itself.
+    Snapshot(Option<Responder<SnapshotStatus>>),
 }
 
 /// See the module documentation.
@@ -102,7 +102,7 @@ impl ApplyLoop {
             ApplyWork::Retire(snapshot) => {
                 let _ = self.shared.taking.push_exempt(TakeWork::Retire(snapshot));
             }
-            ApplyWork::Snapshot(responder) => self.take_snapshot(Some(responder))?,
+            ApplyWork::Snapshot(responder) => self.take_snapshot(responder)?,
         }
         Ok(())
     }

@@ -7,8 +7,9 @@ use crate::clock::boottime;
 use crate::driver::{Driver, Effect, Now};
 use crate::events::NodeEvent;
 use crate::queue::Taken;
+use crate::transfer::TransferInput;
 use crate::transport::Transport;
-use duraft_core::{Batch, Completion, Event, GroupId, Load, LoadError, LogId, SendProgress};
+use duraft_core::{Batch, Completion, Event, GroupId, Load, LoadError, LogId};
 use duraft_storage::{PipelineThread, ReadError, Submission, SubmitError, WalReader};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,7 +24,6 @@ pub(super) struct RaftLoop {
     /// Writes that the log's queue had no room for, in order.
     overflow: VecDeque<Submission>,
     group: GroupId,
-    generation: u64,
 }
 
 impl RaftLoop {
@@ -35,7 +35,6 @@ impl RaftLoop {
     ) -> RaftLoop {
         RaftLoop {
             group: driver.raft().config().group,
-            generation: driver.generation(),
             shared,
             driver,
             log,
@@ -88,13 +87,14 @@ impl RaftLoop {
                 let _ = self.shared.loads.push_exempt(load);
             }
             Effect::Read(work) => self.give_work(ApplyWork::Read(work)),
-            Effect::SendSnapshot { to, snapshot, .. } => {
-                let failed = Completion::SnapshotSending {
-                    to,
-                    at: snapshot.position.index(),
-                    progress: SendProgress::Failed,
-                };
-                self.shared.complete_for(self.generation, failed);
+            Effect::SendSnapshot { to, term, snapshot } => {
+                let send = TransferInput::Send { to, term, snapshot };
+                let _ = self.shared.transfers.push_exempt(send);
+            }
+            Effect::Redial(peer) => {
+                if let Some(transport) = &self.transport {
+                    transport.redial(peer);
+                }
             }
             Effect::InstallSnapshot(snapshot) => self.give_work(ApplyWork::Install(snapshot)),
             Effect::Retire(snapshot) => self.give_work(ApplyWork::Retire(snapshot)),

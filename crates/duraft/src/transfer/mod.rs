@@ -143,6 +143,11 @@ impl Transfers {
         &self.receiver
     }
 
+    /// Is nothing being sent or received? Then ticks change nothing.
+    pub fn is_idle(&self) -> bool {
+        self.receiver.is_idle() && self.senders.values().all(Sender::is_idle)
+    }
+
     /// Bytes sent to all peers and not acknowledged.
     pub fn in_flight_bytes(&self) -> u64 {
         self.senders.values().map(Sender::in_flight_bytes).sum()

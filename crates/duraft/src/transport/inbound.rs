@@ -1,11 +1,12 @@
 //! Connections that peers opened: the acceptor, and one reader thread per connection.
 //!
 //! A connection begins with a hello. It is refused, with the reason sent back, unless it speaks our
-//! protocol version, belongs to our cluster, means this node, comes from a peer we know and has our
-//! `max_batch_bytes`. A newer connection of the same peer and class ends the older one, so half-open
+//! protocol version, belongs to our cluster, means this node, comes from a peer we know, has our
+//! `max_batch_bytes` and is not an earlier life of the peer than one that was seen. A newer connection of the same peer and class ends the older one, so half-open
 //! connections cannot pile up. Until the hello is accepted a stranger can make us hold a few hundred
 //! bytes for a few seconds, on at most `inbound_max` connections.
 
+use super::outbound::give_up_after;
 use super::tcp::{Shared, spawn};
 use super::{Inbox, Local};
 use crate::wire::{
@@ -134,6 +135,7 @@ impl Inbound {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(patience))?;
         stream.set_read_timeout(Some(patience))?;
+        give_up_after(stream, patience);
         let mut reader = FrameReader::new(stream);
         let Some(Frame::Hello(hello)) = reader.next(HELLO_FRAME_BYTES_MAX)? else {
             return Err(Ended::NoHello);
@@ -178,7 +180,7 @@ impl Inbound {
         if hello.to != local.node {
             return Err(Refusal::WrongNode { actual: local.node });
         }
-        if hello.node == local.node || !self.shared.options.peers.contains_key(&hello.node) {
+        if hello.node == local.node || !self.shared.knows(hello.node) {
             return Err(Refusal::UnknownPeer);
         }
         if hello.max_batch_bytes != local.max_batch_bytes {
@@ -186,24 +188,35 @@ impl Inbound {
                 ours: local.max_batch_bytes,
             });
         }
-        Ok(())
+        self.shared
+            .note_life(hello.node, hello.incarnation)
+            .map_err(|seen| Refusal::RolledBack { seen })
     }
 
     fn deliver(&self, reader: &mut FrameReader<'_>, hello: &Hello) -> Result<(), Ended> {
         while let Some(frame) = reader.next(self.shared.options.frame_bytes_max)? {
-            let Frame::Message(envelope) = frame else {
-                return Err(Ended::WrongFrame);
+            let addresses = match &frame {
+                Frame::Message(envelope) => (envelope.from, envelope.incarnation, envelope.to),
+                Frame::Transfer(parcel) => (parcel.from, parcel.incarnation, parcel.to),
+                Frame::Hello(_) | Frame::Accepted(_) | Frame::Refused(_) => {
+                    return Err(Ended::WrongFrame);
+                }
             };
-            let expected = (hello.node, hello.incarnation, self.local.node);
-            if (envelope.from, envelope.incarnation, envelope.to) != expected {
+            if addresses != (hello.node, hello.incarnation, self.local.node) {
                 return Err(Ended::WrongFrame);
             }
             self.shared
                 .counters
                 .frames_received
                 .fetch_add(1, Ordering::Relaxed);
-            if self.inbox.deliver(envelope).is_err() {
-                return Ok(());
+            match frame {
+                Frame::Message(envelope) => {
+                    if self.inbox.deliver(envelope).is_err() {
+                        return Ok(());
+                    }
+                }
+                Frame::Transfer(parcel) => self.inbox.deliver_parcel(parcel),
+                Frame::Hello(_) | Frame::Accepted(_) | Frame::Refused(_) => {}
             }
         }
         Ok(())

@@ -1,14 +1,15 @@
 //! One outgoing connection: a bounded queue and the thread that writes it out.
 //!
-//! The writer takes everything that waits, encodes it into one buffer and writes it with one call.
+//! The writer takes everything that waits, encodes it into one buffer and writes it with one call. Of
+//! a snapshot's transfer it takes one piece at a time, so that messages wait for one piece at most.
 //! While no connection stands, what waits is stale and is dropped at each failed attempt: the core
 //! repeats what matters. Attempts are spaced by a backoff with jitter; a greeting from the peer ends
 //! the pause at once, and one from a new life of the peer also ends a connection to its old life.
 
 use super::inbound::{FrameReader, HELLO_FRAME_BYTES_MAX, ReadError};
 use super::tcp::{Shared, TcpOptions};
-use super::{Local, cost_of};
-use crate::wire::{Class, Frame, FrameBuffer, Hello, PROTOCOL_VERSION, Refusal, WireError};
+use super::{Inbox, Local, cost_of};
+use crate::wire::{Class, Frame, FrameBuffer, Hello, PROTOCOL_VERSION, Parcel, Refusal, WireError};
 use duraft_core::{Envelope, Incarnation, NodeId, mix64};
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
@@ -23,7 +24,6 @@ const WRITE_BYTES: usize = 1 << 20;
 /// See the module documentation.
 pub(super) struct Outbound {
     peer: NodeId,
-    address: String,
     class: Class,
     state: Mutex<State>,
     changed: Condvar,
@@ -31,13 +31,19 @@ pub(super) struct Outbound {
 
 #[derive(Default)]
 struct State {
+    address: String,
     waiting: VecDeque<Envelope>,
     bytes: u64,
+    /// Words of a transfer.
+    parcels: VecDeque<Parcel>,
+    parcel_bytes: u64,
     writer_sleeps: bool,
     /// The life of the peer that has greeted since the last attempt to connect.
     nudged: Option<Incarnation>,
     /// The life of the peer that the standing connection reaches.
     connected_to: Option<Incarnation>,
+    /// The standing connection is not to be trusted any more.
+    redial: bool,
     closed: bool,
 }
 
@@ -50,6 +56,8 @@ enum ConnectError {
     NoAddress,
     #[error("the peer refused: {0}")]
     Refused(Refusal),
+    #[error("the peer's life {seen} was seen before: its disk was rolled back")]
+    RolledBack { seen: Incarnation },
     #[error("the peer answered the hello wrongly")]
     Protocol,
     #[error("the peer's answer is not a frame: {0}")]
@@ -71,9 +79,11 @@ impl Outbound {
     pub(super) fn new(peer: NodeId, address: &str, class: Class) -> Outbound {
         Outbound {
             peer,
-            address: address.to_string(),
             class,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                address: address.to_string(),
+                ..State::default()
+            }),
             changed: Condvar::new(),
         }
     }
@@ -103,11 +113,49 @@ impl Outbound {
         }
         state.bytes += cost;
         state.waiting.push_back(envelope);
+        self.wake(&mut state);
+        dropped
+    }
+
+    /// Queues a word of a transfer, or drops it.
+    pub(super) fn push_parcel(&self, parcel: Parcel, options: &TcpOptions) -> u64 {
+        let cost = parcel.frame.cost();
+        let mut state = self.state.lock();
+        let full =
+            state.parcel_bytes > 0 && state.parcel_bytes + cost > options.transfer_queue_bytes_max;
+        if state.closed || full {
+            return 1;
+        }
+        state.parcel_bytes += cost;
+        state.parcels.push_back(parcel);
+        self.wake(&mut state);
+        0
+    }
+
+    fn wake(&self, state: &mut State) {
         if state.writer_sleeps {
             state.writer_sleeps = false;
             self.changed.notify_one();
         }
-        dropped
+    }
+
+    /// The peer is reached at another address from now on.
+    pub(super) fn set_address(&self, address: &str) {
+        let mut state = self.state.lock();
+        if state.address != address {
+            state.address = address.to_string();
+            state.redial = true;
+            self.wake(&mut state);
+        }
+    }
+
+    /// Makes the connection anew, where one stands.
+    pub(super) fn redial(&self) {
+        let mut state = self.state.lock();
+        if state.connected_to.is_some() {
+            state.redial = true;
+            self.wake(&mut state);
+        }
     }
 
     /// The peer's life `incarnation` has greeted us.
@@ -124,14 +172,15 @@ impl Outbound {
         let mut state = self.state.lock();
         state.closed = true;
         state.waiting.clear();
+        state.parcels.clear();
         self.changed.notify_all();
     }
 
-    /// Connects and writes until the transport stops.
-    pub(super) fn run(&self, shared: &Shared, local: Local) {
+    /// Connects and writes until the transport stops or the peer is taken away.
+    pub(super) fn run(&self, shared: &Shared, local: Local, inbox: &Inbox) {
         let mut backoff = Backoff::new(&shared.options, self.peer, self.class);
         let mut last_failure = String::new();
-        while !shared.stop.is_raised() {
+        while !shared.stop.is_raised() && !self.state.lock().closed {
             self.state.lock().nudged = None;
             let ended = match self.connect(shared, local) {
                 Ok((stream, id)) => {
@@ -140,6 +189,9 @@ impl Outbound {
                     tracing::debug!(peer = self.peer.0, class = ?self.class, "connected");
                     let ended = self.write_frames(shared, stream);
                     shared.streams.lock().end(id);
+                    if self.class == Class::Bulk {
+                        inbox.unreachable(self.peer);
+                    }
                     ended.map_err(ConnectError::Io)
                 }
                 Err(error) => Err(error),
@@ -158,8 +210,12 @@ impl Outbound {
         }
         last.clear();
         last.push_str(text);
-        let (peer, address, class) = (self.peer.0, self.address.as_str(), self.class);
-        if matches!(error, ConnectError::Refused(_) | ConnectError::Protocol) {
+        let (peer, address, class) = (self.peer.0, self.state.lock().address.clone(), self.class);
+        let grave = matches!(
+            error,
+            ConnectError::Refused(_) | ConnectError::Protocol | ConnectError::RolledBack { .. }
+        );
+        if grave {
             tracing::warn!(peer, address, ?class, "cannot use the connection: {text}");
         } else {
             tracing::info!(peer, address, ?class, "no connection: {text}");
@@ -172,7 +228,10 @@ impl Outbound {
         let stale = state.waiting.len() as u64;
         state.waiting.clear();
         state.bytes = 0;
+        state.parcels.clear();
+        state.parcel_bytes = 0;
         state.connected_to = None;
+        state.redial = false;
         shared.counters.dropped.fetch_add(stale, Ordering::Relaxed);
         if state.nudged.is_none() && !state.closed {
             self.changed.wait_for(&mut state, pause);
@@ -184,7 +243,8 @@ impl Outbound {
         let patience = shared.options.patience;
         let mut failure = ConnectError::NoAddress;
         let mut connected = None;
-        for address in self.address.to_socket_addrs()? {
+        let address = self.state.lock().address.clone();
+        for address in address.to_socket_addrs()? {
             match TcpStream::connect_timeout(&address, patience) {
                 Ok(stream) => {
                     connected = Some(stream);
@@ -197,12 +257,13 @@ impl Outbound {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(patience))?;
         stream.set_read_timeout(Some(patience))?;
+        give_up_after(&stream, patience);
         let id = shared
             .streams
             .lock()
             .add(&stream)?
             .ok_or(ConnectError::Stopping)?;
-        match self.greet(&stream, local) {
+        match self.greet(shared, &stream, local) {
             Ok(incarnation) => {
                 shared.counters.connects.fetch_add(1, Ordering::Relaxed);
                 let mut state = self.state.lock();
@@ -219,7 +280,12 @@ impl Outbound {
     }
 
     /// Says who we are and hears whether we are welcome.
-    fn greet(&self, stream: &TcpStream, local: Local) -> Result<Incarnation, ConnectError> {
+    fn greet(
+        &self,
+        shared: &Shared,
+        stream: &TcpStream,
+        local: Local,
+    ) -> Result<Incarnation, ConnectError> {
         let hello = Frame::Hello(Hello {
             protocol: PROTOCOL_VERSION,
             class: self.class,
@@ -236,12 +302,14 @@ impl Outbound {
         let mut reader = FrameReader::new(stream);
         match reader.next(HELLO_FRAME_BYTES_MAX)? {
             Some(Frame::Accepted(accepted)) if accepted.node == self.peer => {
-                Ok(accepted.incarnation)
+                match shared.note_life(self.peer, accepted.incarnation) {
+                    Ok(()) => Ok(accepted.incarnation),
+                    Err(seen) => Err(ConnectError::RolledBack { seen }),
+                }
             }
             Some(Frame::Refused(refusal)) => Err(ConnectError::Refused(refusal)),
-            Some(Frame::Accepted(_) | Frame::Hello(_) | Frame::Message(_)) | None => {
-                Err(ConnectError::Protocol)
-            }
+            Some(Frame::Accepted(_) | Frame::Hello(_) | Frame::Message(_) | Frame::Transfer(_))
+            | None => Err(ConnectError::Protocol),
         }
     }
 
@@ -254,10 +322,9 @@ impl Outbound {
                 buffer.clear();
                 let mut frames = 0;
                 while buffer.len() < WRITE_BYTES {
-                    let Some(envelope) = taken.pop_front() else {
+                    let Some(frame) = taken.pop_front() else {
                         break;
                     };
-                    let frame = Frame::Message(envelope);
                     match buffer.push(&frame, shared.options.frame_bytes_max) {
                         Ok(()) => frames += 1,
                         Err(error) => {
@@ -278,17 +345,21 @@ impl Outbound {
         Ok(())
     }
 
-    /// Moves everything that waits into `taken`, waiting for a first message. False when the
-    /// connection shall end.
-    fn take(&self, taken: &mut VecDeque<Envelope>) -> bool {
+    /// Moves all messages that wait, and one word of a transfer, into `taken`, waiting for a first.
+    /// False when the connection shall end.
+    fn take(&self, taken: &mut VecDeque<Frame>) -> bool {
         let mut state = self.state.lock();
         loop {
-            if state.closed || state.nudged.is_some() {
+            if state.closed || state.nudged.is_some() || state.redial {
                 return false;
             }
-            if !state.waiting.is_empty() {
-                std::mem::swap(&mut state.waiting, taken);
-                state.bytes = 0;
+            taken.extend(state.waiting.drain(..).map(Frame::Message));
+            state.bytes = 0;
+            if let Some(parcel) = state.parcels.pop_front() {
+                state.parcel_bytes -= parcel.frame.cost();
+                taken.push_back(Frame::Transfer(parcel));
+            }
+            if !taken.is_empty() {
                 return true;
             }
             state.writer_sleeps = true;
@@ -296,6 +367,20 @@ impl Outbound {
             state.writer_sleeps = false;
         }
     }
+}
+
+/// A connection whose bytes nobody acknowledges for so long is as good as lost, though the system
+/// would go on trying for many minutes. Where it cannot be set, the write timeout alone remains.
+pub(super) fn give_up_after(stream: &TcpStream, patience: Duration) {
+    #[cfg(target_os = "linux")]
+    {
+        let millis = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+        if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, millis) {
+            tracing::debug!("no timeout for unacknowledged bytes: {error}");
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (stream, patience);
 }
 
 /// Pauses that double up to a maximum, each shortened by up to a half at random.
@@ -360,7 +445,7 @@ mod tests {
         assert_eq!(dropped, [0, 0, 1, 1]);
         let mut taken = VecDeque::new();
         assert!(outbound.take(&mut taken));
-        assert_eq!(taken, [heartbeat(3), heartbeat(4)]);
+        assert_eq!(taken, [3, 4].map(|i| Frame::Message(heartbeat(i))));
     }
 
     #[test]
@@ -374,7 +459,7 @@ mod tests {
         assert_eq!(dropped, [0, 1, 1]);
         let mut taken = VecDeque::new();
         assert!(outbound.take(&mut taken));
-        assert_eq!(taken, [heartbeat(1)]);
+        assert_eq!(taken, [Frame::Message(heartbeat(1))]);
         assert_eq!(outbound.push(heartbeat(4), &options), 0, "room is back");
     }
 

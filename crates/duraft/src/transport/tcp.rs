@@ -8,9 +8,9 @@
 use super::inbound::{self, Inbound};
 use super::outbound::Outbound;
 use super::{Inbox, Local, Transport};
-use crate::wire::{APPEND_OVERHEAD_BYTES, Class};
-use duraft_core::{Envelope, NodeId};
-use parking_lot::{Condvar, Mutex};
+use crate::wire::{APPEND_OVERHEAD_BYTES, Class, Parcel};
+use duraft_core::{Envelope, Incarnation, NodeId};
+use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -28,6 +28,8 @@ pub struct TcpOptions {
     pub frame_bytes_max: u64,
     /// Most bytes of appends that wait for one peer; the newest is dropped when full.
     pub bulk_queue_bytes_max: u64,
+    /// Most bytes of a snapshot's transfer that wait for one peer; the newest is dropped when full.
+    pub transfer_queue_bytes_max: u64,
     /// Most control messages that wait for one peer; the oldest is dropped when full.
     pub control_queue_max: usize,
     /// Longest wait for a connection, for a greeting and for a blocked write.
@@ -49,6 +51,7 @@ impl TcpOptions {
             peers,
             frame_bytes_max: 4 << 20,
             bulk_queue_bytes_max: 32 << 20,
+            transfer_queue_bytes_max: 6 << 20,
             control_queue_max: 64,
             patience: Duration::from_secs(3),
             backoff_min: Duration::from_millis(10),
@@ -85,6 +88,7 @@ pub struct TcpTransport {
     listener: Mutex<Option<TcpListener>>,
     local_address: SocketAddr,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    inbox: OnceLock<Inbox>,
 }
 
 impl TcpTransport {
@@ -94,15 +98,13 @@ impl TcpTransport {
         let outbound = options
             .peers
             .iter()
-            .flat_map(|(id, address)| {
-                [Class::Control, Class::Bulk]
-                    .map(|class| ((*id, class), Arc::new(Outbound::new(*id, address, class))))
-            })
+            .flat_map(|(id, address)| outbound_to(*id, address))
             .collect();
         Ok(TcpTransport {
             shared: Arc::new(Shared {
                 options,
-                outbound,
+                outbound: RwLock::new(outbound),
+                lives: Mutex::default(),
                 local: OnceLock::new(),
                 stop: StopSignal::default(),
                 streams: Mutex::default(),
@@ -111,6 +113,7 @@ impl TcpTransport {
             listener: Mutex::new(Some(listener)),
             local_address,
             threads: Mutex::default(),
+            inbox: OnceLock::new(),
         })
     }
 
@@ -122,6 +125,33 @@ impl TcpTransport {
     /// What the transport did so far.
     pub fn stats(&self) -> TcpStats {
         self.shared.counters.read()
+    }
+
+    /// Starts the thread of one outgoing connection.
+    fn start_outbound(
+        &self,
+        peer: NodeId,
+        class: Class,
+        outbound: Arc<Outbound>,
+        local: Local,
+        inbox: Inbox,
+    ) -> io::Result<()> {
+        if peer == local.node {
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.shared);
+        // The system shows 15 bytes of a thread's name.
+        let name = match class {
+            Class::Control => format!("duraft-ctl-{peer}"),
+            Class::Bulk => format!("duraft-bulk-{peer}"),
+        };
+        let thread = spawn(name, move || {
+            outbound.run(&shared, local, &inbox);
+        })?;
+        let mut threads = self.threads.lock();
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
+        Ok(())
     }
 
     /// Wakes the acceptor out of its blocking call: a connection to ourselves does.
@@ -151,45 +181,81 @@ impl Transport for TcpTransport {
         if self.shared.local.set(local).is_err() {
             return Err(io::Error::other("the transport was started before"));
         }
-        let mut threads = self.threads.lock();
-        for ((peer, class), outbound) in &self.shared.outbound {
-            if *peer == local.node {
-                continue;
-            }
-            let (shared, outbound) = (Arc::clone(&self.shared), Arc::clone(outbound));
-            // The system shows 15 bytes of a thread's name.
-            let name = match class {
-                Class::Control => format!("duraft-ctl-{peer}"),
-                Class::Bulk => format!("duraft-bulk-{peer}"),
-            };
-            let thread = spawn(name, move || {
-                outbound.run(&shared, local);
-            })?;
-            threads.push(thread);
+        let _ = self.inbox.set(inbox.clone());
+        let outbound = self.shared.outbound.read().clone();
+        for ((peer, class), outbound) in outbound {
+            self.start_outbound(peer, class, outbound, local, inbox.clone())?;
         }
         let inbound = Inbound::new(Arc::clone(&self.shared), local, inbox);
         let acceptor = spawn("duraft-accept".into(), move || {
             inbound::accept(&listener, inbound);
         })?;
-        threads.push(acceptor);
+        self.threads.lock().push(acceptor);
         Ok(())
     }
 
     fn send(&self, envelope: Envelope) {
         let class = Class::of(&envelope.message);
-        let dropped = match self.shared.outbound.get(&(envelope.to, class)) {
+        let dropped = match self.shared.outbound.read().get(&(envelope.to, class)) {
             Some(outbound) => outbound.push(envelope, &self.shared.options),
             None => 1,
         };
-        self.shared
-            .counters
-            .dropped
-            .fetch_add(dropped, Ordering::Relaxed);
+        self.shared.count_dropped(dropped);
+    }
+
+    fn send_parcel(&self, parcel: Parcel) {
+        let dropped = match self.shared.outbound.read().get(&(parcel.to, Class::Bulk)) {
+            Some(outbound) => outbound.push_parcel(parcel, &self.shared.options),
+            None => 1,
+        };
+        self.shared.count_dropped(dropped);
+    }
+
+    fn set_peer(&self, peer: NodeId, address: Option<String>) -> bool {
+        let Some(address) = address else {
+            let mut outbound = self.shared.outbound.write();
+            for class in [Class::Control, Class::Bulk] {
+                if let Some(gone) = outbound.remove(&(peer, class)) {
+                    gone.close();
+                }
+            }
+            return true;
+        };
+        let mut new = Vec::new();
+        {
+            let mut outbound = self.shared.outbound.write();
+            for (key, made) in outbound_to(peer, &address) {
+                match outbound.get(&key) {
+                    Some(known) => known.set_address(&address),
+                    None => {
+                        outbound.insert(key, Arc::clone(&made));
+                        new.push((key, made));
+                    }
+                }
+            }
+        }
+        let started = self.shared.local.get().zip(self.inbox.get());
+        let Some((local, inbox)) = started else {
+            return true;
+        };
+        new.into_iter().all(|((peer, class), outbound)| {
+            let begun = self.start_outbound(peer, class, outbound, *local, inbox.clone());
+            begun
+                .inspect_err(|error| tracing::error!("cannot reach out to {peer}: {error}"))
+                .is_ok()
+        })
+    }
+
+    fn redial(&self, peer: NodeId) {
+        if let Some(outbound) = self.shared.outbound.read().get(&(peer, Class::Bulk)) {
+            tracing::info!(peer = peer.0, "nothing moves on the bulk connection");
+            outbound.redial();
+        }
     }
 
     fn stop(&self) {
         self.shared.stop.raise();
-        for outbound in self.shared.outbound.values() {
+        for outbound in self.shared.outbound.read().values() {
             outbound.close();
         }
         self.shared.streams.lock().close();
@@ -211,10 +277,19 @@ impl Drop for TcpTransport {
     }
 }
 
+fn outbound_to(peer: NodeId, address: &str) -> [((NodeId, Class), Arc<Outbound>); 2] {
+    [Class::Control, Class::Bulk]
+        .map(|class| ((peer, class), Arc::new(Outbound::new(peer, address, class))))
+}
+
+type Connections = BTreeMap<(NodeId, Class), Arc<Outbound>>;
+
 /// What all threads of one transport share.
 pub(super) struct Shared {
     pub(super) options: TcpOptions,
-    pub(super) outbound: BTreeMap<(NodeId, Class), Arc<Outbound>>,
+    pub(super) outbound: RwLock<Connections>,
+    /// The latest life seen of each peer.
+    lives: Mutex<BTreeMap<NodeId, Incarnation>>,
     pub(super) local: OnceLock<Local>,
     pub(super) stop: StopSignal,
     pub(super) streams: Mutex<Streams>,
@@ -222,10 +297,31 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    fn count_dropped(&self, dropped: u64) {
+        self.counters.dropped.fetch_add(dropped, Ordering::Relaxed);
+    }
+
+    /// Is this node one of those that this one talks to?
+    pub(super) fn knows(&self, peer: NodeId) -> bool {
+        self.outbound.read().contains_key(&(peer, Class::Control))
+    }
+
+    /// A life of a peer shows itself. A life after which a later one was seen has lost what happened
+    /// in between (RULES.md 18): the later one is returned.
+    pub(super) fn note_life(&self, peer: NodeId, life: Incarnation) -> Result<(), Incarnation> {
+        let mut lives = self.lives.lock();
+        let seen = lives.entry(peer).or_insert(life);
+        if life < *seen {
+            return Err(*seen);
+        }
+        *seen = life;
+        Ok(())
+    }
+
     /// A peer has greeted: it is alive, so connect to it now if that is still to be done.
-    pub(super) fn nudge(&self, peer: NodeId, incarnation: duraft_core::Incarnation) {
+    pub(super) fn nudge(&self, peer: NodeId, incarnation: Incarnation) {
         for class in [Class::Control, Class::Bulk] {
-            if let Some(outbound) = self.outbound.get(&(peer, class)) {
+            if let Some(outbound) = self.outbound.read().get(&(peer, class)) {
                 outbound.nudge(incarnation);
             }
         }

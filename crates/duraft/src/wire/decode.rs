@@ -1,7 +1,8 @@
 //! Bytes to messages.
 
 use super::kind::FrameType;
-use super::{Accepted, Class, DESCRIPTOR, Hello, Refusal, WireError};
+use super::{Accepted, Class, DESCRIPTOR, Hello, PARCEL_BYTES, Parcel, Refusal, WireError};
+use crate::transfer::{TransferFrame, TransferKind};
 use bytes::Bytes;
 use duraft_core::{
     AppendReply, Batch, Digest, Envelope, GroupId, Health, Incarnation, Index, LogId, Message,
@@ -28,6 +29,22 @@ pub(super) fn fetched(mut fields: Fields<'_>, rest: &Bytes) -> Result<Envelope, 
     let after = fields.position()?;
     let batches = fields.batches(addresses.group, rest)?;
     Ok(addresses.envelope(Message::Fetched { after, batches }))
+}
+
+/// Decodes a frame of a transfer from the whole body.
+pub(super) fn transfer(kind: TransferKind, mut body: Bytes) -> Result<Parcel, WireError> {
+    if body.len() < PARCEL_BYTES {
+        return Err(WireError::Short);
+    }
+    let head = body.split_to(PARCEL_BYTES);
+    let mut fields = Fields::new(&head);
+    Ok(Parcel {
+        group: GroupId(fields.u64()?),
+        from: NodeId(fields.u64()?),
+        incarnation: Incarnation(fields.u64()?),
+        to: NodeId(fields.u64()?),
+        frame: TransferFrame::decode(kind, body)?,
+    })
 }
 
 /// What every message says first.
@@ -287,7 +304,11 @@ impl<'a> Fields<'a> {
             | FrameType::Accepted
             | FrameType::Refused
             | FrameType::Append
-            | FrameType::Fetched => {
+            | FrameType::Fetched
+            | FrameType::Offer
+            | FrameType::Piece
+            | FrameType::Ack
+            | FrameType::TransferRefused => {
                 unreachable!("decode_frame has routed these elsewhere")
             }
         };

@@ -28,6 +28,11 @@ pub(super) fn encode_sealed(frame: &Frame, out: &mut Vec<u8>) -> usize {
             put(out, &[code, value]);
         }
         Frame::Message(envelope) => encode_envelope(envelope, out),
+        Frame::Transfer(parcel) => {
+            let life = parcel.incarnation;
+            put(out, &[parcel.group.0, parcel.from.0, life.0, parcel.to.0]);
+            parcel.frame.encode_head(out);
+        }
     }
     out.len() - start
 }

@@ -1,6 +1,7 @@
 //! The types of frames, as they stand in a header.
 
-use super::{APPEND_SEALED_BYTES, FETCHED_SEALED_BYTES, Frame, WireError};
+use super::{APPEND_SEALED_BYTES, FETCHED_SEALED_BYTES, Frame, PARCEL_BYTES, WireError};
+use crate::transfer::{PIECE_HEAD_BYTES, TransferKind};
 use duraft_core::Message;
 
 /// The type of a frame as it stands in the header.
@@ -28,6 +29,10 @@ pub(super) enum FrameType {
     TermQuery = 31,
     TermReply = 32,
     RolledBack = 33,
+    Offer = 40,
+    Piece = 41,
+    Ack = 42,
+    TransferRefused = 43,
 }
 
 impl FrameType {
@@ -54,6 +59,10 @@ impl FrameType {
             31 => FrameType::TermQuery,
             32 => FrameType::TermReply,
             33 => FrameType::RolledBack,
+            40 => FrameType::Offer,
+            41 => FrameType::Piece,
+            42 => FrameType::Ack,
+            43 => FrameType::TransferRefused,
             _ => return Err(WireError::Type(number)),
         })
     }
@@ -63,6 +72,12 @@ impl FrameType {
             Frame::Hello(_) => FrameType::Hello,
             Frame::Accepted(_) => FrameType::Accepted,
             Frame::Refused(_) => FrameType::Refused,
+            Frame::Transfer(parcel) => match parcel.frame.kind() {
+                TransferKind::Offer => FrameType::Offer,
+                TransferKind::Piece => FrameType::Piece,
+                TransferKind::Ack => FrameType::Ack,
+                TransferKind::Refused => FrameType::TransferRefused,
+            },
             Frame::Message(envelope) => match envelope.message {
                 Message::PreVote { .. } => FrameType::PreVote,
                 Message::PreVoteReply { .. } => FrameType::PreVoteReply,
@@ -87,11 +102,12 @@ impl FrameType {
     }
 
     /// Length of the sealed part of a frame's body: the whole body, but for the frames that carry
-    /// batches.
+    /// batches or bytes of a snapshot file.
     pub(super) fn sealed_len(self, body_len: usize) -> usize {
         match self {
             FrameType::Append => APPEND_SEALED_BYTES,
             FrameType::Fetched => FETCHED_SEALED_BYTES,
+            FrameType::Piece => PARCEL_BYTES + PIECE_HEAD_BYTES,
             FrameType::Hello
             | FrameType::Accepted
             | FrameType::Refused
@@ -110,7 +126,10 @@ impl FrameType {
             | FrameType::Heal
             | FrameType::TermQuery
             | FrameType::TermReply
-            | FrameType::RolledBack => body_len,
+            | FrameType::RolledBack
+            | FrameType::Offer
+            | FrameType::Ack
+            | FrameType::TransferRefused => body_len,
         }
     }
 }

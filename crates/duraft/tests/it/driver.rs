@@ -167,7 +167,7 @@ impl Host {
             Effect::SendSnapshot { .. } | Effect::InstallSnapshot(_) | Effect::Retire(_) => {
                 panic!("there are no snapshots in these tests")
             }
-            Effect::Event(_) => {}
+            Effect::Redial(_) | Effect::Event(_) => {}
             Effect::Stopped(reason) => self.stopped = Some(reason),
         }
     }
