@@ -64,8 +64,8 @@ impl Liar {
                 continue;
             }
             let kind = match self.rng.below(400) {
-                0 => BatchKind::Membership,
-                1..100 => BatchKind::Noop,
+                0..30 => BatchKind::Membership,
+                30..100 => BatchKind::Noop,
                 _ => BatchKind::Commands,
             };
             let count = if kind == BatchKind::Commands {
@@ -78,7 +78,11 @@ impl Liar {
                 codec: 0,
                 count,
                 checksum: self.rng.below(3),
-                bytes: Bytes::from(alloc::vec![0; 4 * count as usize]),
+                bytes: if kind == BatchKind::Membership && self.rng.below(9) > 0 {
+                    Bytes::from(self.membership().encode())
+                } else {
+                    Bytes::from(alloc::vec![0; 4 * count as usize])
+                },
             };
             let term = if self.rng.below(3) > 0 {
                 raft.term()
@@ -102,8 +106,83 @@ impl Liar {
         batches
     }
 
+    /// Any membership, often one that this node is no part of.
+    fn membership(&mut self) -> Membership {
+        let mut side = |odds: u32| -> Vec<NodeId> {
+            let ids = (0..6u64).filter(|_| self.rng.below(6) < odds);
+            ids.map(NodeId).collect()
+        };
+        let (voters, learners) = (side(3), side(1));
+        let learners = learners.into_iter().filter(|id| !voters.contains(id));
+        let Ok(old) = Membership::new(voters.clone(), learners) else {
+            return Membership::new([NodeId(1)], []).unwrap();
+        };
+        let next = self.changes();
+        old.change(&next, Leave::Automatic).unwrap_or(old)
+    }
+
+    fn changes(&mut self) -> Vec<MemberChange> {
+        let count = self.rng.below(3);
+        let change = |_| {
+            let (id, old) = (NodeId(self.number(3)), NodeId(self.number(3)));
+            match self.rng.below(4) {
+                0 => MemberChange::AddVoter(id),
+                1 => MemberChange::Remove(id),
+                2 => MemberChange::AddLearner {
+                    id,
+                    promotion: Promotion::Never,
+                },
+                _ => MemberChange::AddLearner {
+                    id,
+                    promotion: Promotion::WhenCaughtUp {
+                        replacing: Some(old),
+                    },
+                },
+            }
+        };
+        (0..count).map(change).collect()
+    }
+
+    /// What a client may ask of any node at any time.
+    fn wish(&mut self) -> Input {
+        let id = ProposalId(u64::from(self.rng.below(9)));
+        match self.rng.below(8) {
+            0 => Input::ChangeMembership {
+                id,
+                changes: self.changes(),
+                leave: if self.rng.below(3) == 0 {
+                    Leave::Explicit
+                } else {
+                    Leave::Automatic
+                },
+            },
+            1 => Input::LeaveJoint { id },
+            2 => Input::TransferLeadership {
+                id,
+                to: NodeId(self.number(2)),
+            },
+            3 if self.rng.below(4) == 0 => Input::StepDown { id },
+            4 if self.rng.below(4) == 0 => Input::ForgetLeader,
+            5 => Input::Read {
+                id,
+                basis: ReadBasis::Lease,
+            },
+            _ => Input::Read {
+                id,
+                basis: ReadBasis::Quorum,
+            },
+        }
+    }
+
     fn message(&mut self, raft: &Raft) -> Message {
-        match self.rng.below(10) {
+        match self.rng.below(13) {
+            10 if self.rng.below(9) == 0 => Message::TimeoutNow,
+            11 => Message::ReadIndex { id: self.number(3) },
+            12 => Message::ReadIndexReply {
+                id: self.number(raft.reads.question()),
+                asker: Incarnation(1 + u64::from(self.rng.below(2))),
+                index: (self.rng.below(4) > 0).then(|| Index(self.number(raft.last().index().0))),
+            },
             0 => Message::PreVote {
                 wanted: Term(self.number(raft.term().0)),
                 last: self.log_id(raft),
@@ -114,7 +193,7 @@ impl Liar {
             },
             2 => Message::Vote {
                 last: self.log_id(raft),
-                forced: false,
+                forced: self.rng.below(4) == 0,
             },
             3 => Message::VoteReply {
                 granted: self.rng.below(2) == 0,
@@ -125,7 +204,10 @@ impl Liar {
             },
             5 => Message::HeartbeatReply {
                 round: self.number(3),
-                health: crate::Health::default(),
+                health: crate::Health {
+                    priority: self.rng.below(3) as u8,
+                    impaired: self.rng.below(4) == 0,
+                },
             },
             6 => Message::AppendReply(AppendReply::Accepted {
                 matched: Index(self.number(raft.last().index().0)),
@@ -214,6 +296,9 @@ fn lies_never_panic_and_never_break_a_nodes_own_invariants() {
             let mut rig = Rig::with(1 + seed % 4, &[], |id| Config {
                 inflight_messages_max: 2,
                 cache_bytes_max: 150,
+                reads_max: 6,
+                stall_ticks: Some(15),
+                lease: (seed % 3 == 0).then_some(Lease { drift_ppm: 0 }),
                 ..Config::new(id, GROUP, seed)
             });
             let terms: Vec<u64> = (0..u64::from(rng.below(5))).map(|i| 1 + i / 2).collect();
@@ -226,7 +311,8 @@ fn lies_never_panic_and_never_break_a_nodes_own_invariants() {
         };
         let mut out = Vec::new();
         for _ in 0..200 {
-            let input = match liar.rng.below(10) {
+            let input = match liar.rng.below(11) {
+                10 => liar.wish(),
                 0..3 => Input::Tick,
                 3..6 => Input::Completed(liar.completion(&raft)),
                 6 => Input::Propose {
