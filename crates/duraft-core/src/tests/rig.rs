@@ -69,6 +69,8 @@ pub(crate) struct Rig {
     contents: BTreeMap<(Term, Index), Digest>,
     /// Everything any node has ever committed, by the index a batch ends with.
     pub(crate) committed: BTreeMap<Index, (LogId, Digest)>,
+    /// The term of the leader that committed it.
+    committed_in: BTreeMap<Index, Term>,
     votes: BTreeMap<(Term, NodeId), NodeId>,
     /// Pairs of consecutive memberships that were compared.
     changes: BTreeSet<(Vec<u8>, Vec<u8>)>,
@@ -123,6 +125,7 @@ impl Rig {
             leaders: BTreeMap::new(),
             contents: BTreeMap::new(),
             committed: BTreeMap::new(),
+            committed_in: BTreeMap::new(),
             votes: BTreeMap::new(),
             changes: BTreeSet::new(),
             next_proposal: 1,

@@ -121,7 +121,10 @@ impl Rig {
                 Some(header) => Some(header.digest),
                 None => (*index == start.index()).then_some(start.digest),
             };
-            demand(log_id.term > term || held == Some(*digest), || {
+            // A leader of an earlier term may be elected late, by votes that were long on their way:
+            // what a later one has committed meanwhile it need not have.
+            let later = self.committed_in.get(index).is_some_and(|by| *by > term);
+            demand(later || held == Some(*digest), || {
                 format!("H4 the leader of {term} lacks {log_id}")
             })?;
         }
@@ -194,12 +197,14 @@ impl Rig {
                 )
             })?;
         }
+        let by = self.raft(id).term();
         let first_time = news
             .first()
             .is_some_and(|h| !self.committed.contains_key(&h.last()));
         for header in &news {
             let value = (header.last_id(), header.digest);
             let known = *self.committed.entry(header.last()).or_insert(value);
+            self.committed_in.entry(header.last()).or_insert(by);
             demand(known == value, || {
                 format!("H5 node {id} commits {value:?}, history has {known:?}")
             })?;
