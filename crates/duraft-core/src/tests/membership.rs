@@ -531,3 +531,28 @@ fn a_learner_gives_a_silent_leader_up_though_it_cannot_take_over() {
         "a heartbeat brings it back"
     );
 }
+
+#[test]
+fn a_full_uncommitted_window_does_not_stop_a_change() {
+    // S25: the change may be what brings the quorum back that the window waits for.
+    let mut rig = Rig::with(3, &[], |id| Config {
+        uncommitted_bytes_max: 200,
+        ..Config::new(id, GROUP, 1)
+    });
+    rig.elect(1).unwrap();
+    rig.run(2).unwrap();
+    for _ in 0..4 {
+        rig.propose(1).unwrap();
+    }
+    assert_eq!(refusal(&rig, 1), Some(Reject::UncommittedLimit));
+    rig.change(1, &[MemberChange::Remove(id(3))], Leave::Automatic)
+        .unwrap();
+    assert_eq!(refusal(&rig, 1), None);
+    rig.settle().unwrap();
+    assert_eq!(
+        voters(rig.raft(2)),
+        [1, 2],
+        "and the joint membership is left as well"
+    );
+    assert_eq!(rig.raft(1).uncommitted_bytes(), Some(0));
+}
