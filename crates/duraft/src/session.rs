@@ -134,7 +134,9 @@ fn send<T>(
         let leader = nodes.iter().position(|n| Some(n.id()) == error.leader());
         at = leader.unwrap_or(at + 1) % nodes.len();
         if leader.is_none() && error.kind() != RequestErrorKind::OutcomeUnknown {
-            std::thread::sleep(PAUSE.min(until.saturating_duration_since(Instant::now())));
+            // Nobody to go to: wait until this node knows a leader, or try the next one.
+            let pause = PAUSE.min(until.saturating_duration_since(Instant::now()));
+            nodes[at].wait_for(pause, |_| false);
         }
     }
 }

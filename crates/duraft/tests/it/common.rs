@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use duraft::{
-    ApplyContext, ClusterId, Membership, Network, Node, NodeId, NodeOptions, Outcome, RoleKind,
-    SnapshotWork, StateMachine, TcpOptions, TcpTransport,
+    ApplyContext, ClusterId, JoinAs, Membership, Network, Node, NodeId, NodeOptions, Outcome,
+    RoleKind, SnapshotWork, StateMachine, TcpOptions, TcpTransport,
 };
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -100,11 +100,17 @@ pub(crate) struct Cluster {
     pub(crate) addresses: BTreeMap<NodeId, SocketAddr>,
     pub(crate) nodes: BTreeMap<NodeId, Node>,
     pub(crate) journals: BTreeMap<NodeId, Journal>,
+    pub(crate) tune: fn(&mut NodeOptions),
 }
 
 impl Cluster {
     /// Nodes 1..=n, started.
     pub(crate) fn start(n: u64) -> Cluster {
+        Cluster::start_with(n, |_| {})
+    }
+
+    /// The same, with other options.
+    pub(crate) fn start_with(n: u64, tune: fn(&mut NodeOptions)) -> Cluster {
         let listeners: BTreeMap<NodeId, TcpListener> = (1..=n)
             .map(|id| {
                 (
@@ -122,9 +128,10 @@ impl Cluster {
             addresses,
             nodes: BTreeMap::new(),
             journals: BTreeMap::new(),
+            tune,
         };
         for (id, listener) in listeners {
-            let options = options(id.0, &cluster.dir);
+            let options = cluster.options(id);
             Node::bootstrap(&options, &membership(n)).expect("bootstrapped");
             cluster.start_on(id, listener);
         }
@@ -136,8 +143,27 @@ impl Cluster {
         self.addresses.iter().map(text).collect()
     }
 
-    fn start_on(&mut self, id: NodeId, listener: TcpListener) {
+    fn options(&self, id: NodeId) -> NodeOptions {
         let mut options = options(id.0, &self.dir);
+        (self.tune)(&mut options);
+        options
+    }
+
+    /// Starts a node that was never a member and tells everybody where it is.
+    pub(crate) fn join(&mut self, id: NodeId, join: JoinAs) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        self.addresses.insert(id, address);
+        Node::bootstrap_joining(&self.options(id), join).expect("a new store");
+        for node in self.nodes.values() {
+            node.set_peer_address(id, Some(address.to_string()))
+                .expect("TCP can");
+        }
+        self.start_on(id, listener);
+    }
+
+    fn start_on(&mut self, id: NodeId, listener: TcpListener) {
+        let mut options = self.options(id);
         let tcp = TcpOptions::new(self.peers());
         let transport = TcpTransport::new(listener, tcp).expect("a transport");
         options.network = Network::Custom(Arc::new(transport));
@@ -172,7 +198,8 @@ impl Cluster {
             let term = first.status().term;
             first.wait_for(Duration::from_millis(20), |s| s.term > term);
         }
-        panic!("no leader within {DEADLINE:?}");
+        let found: Vec<_> = self.nodes.values().map(Node::status).collect();
+        panic!("no leader within {DEADLINE:?}: {found:#?}");
     }
 
     /// Proposes at the leader, wherever it is, until the command is applied. For commands whose
