@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod force;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -18,26 +19,48 @@ struct Cli {
 enum Command {
     /// Measure a cluster, the log alone or the disk below it, next to raw fdatasync figures.
     Bench(bench::BenchArgs),
+    /// DANGEROUS: make one survivor of a lost quorum the beginning of a new cluster.
+    ///
+    /// For a cluster whose majority is gone and WILL NOT COME BACK, so that nobody can be elected any
+    /// more. Works on the store of one survivor, offline, and asks nobody. Choose the survivor with
+    /// the last entry of the highest term and, of those, the highest index.
+    ///
+    /// COMMANDS THAT WERE ACKNOWLEDGED TO CLIENTS MAY BE LOST: all that the lost voters held and this
+    /// node does not. Commands that were never acknowledged may become committed. And IF ANY OLD NODE
+    /// THAT IS NOT AMONG THE NEW VOTERS EVER COMES BACK WITH ITS OLD DISK, THERE ARE TWO CLUSTERS that
+    /// both acknowledge commands: destroy those disks first.
+    ///
+    /// Without --i-accept-that-acknowledged-commands-may-be-lost it changes nothing: it reports what it
+    /// would do and exits with 2. Exit codes: 0 done; 1 refused, the store is damaged, in use or cannot
+    /// serve; 2 wrong usage, or only a report.
+    #[command(verbatim_doc_comment)]
+    ForceNewConfiguration(force::ForceArgs),
     /// One node of `bench cluster --processes`, spoken to over standard input and output.
     #[command(hide = true)]
     BenchNode(bench::ChildArgs),
 }
 
-/// Exit codes: 0 done and nothing lost, 1 an acknowledged command is missing, 2 could not run.
+/// Exit codes of the benchmarks: 0 done and nothing lost, 1 an acknowledged command is missing or a
+/// stated bound was passed, 2 could not run.
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Bench(args) => bench::run(args),
         Command::BenchNode(args) => bench::run_child(args),
-    };
-    match outcome {
-        Ok(code) => code,
-        Err(error) => {
-            // The one place where the program speaks of failure; results go to standard output.
-            #[allow(clippy::print_stderr)]
-            {
-                eprintln!("duraft: {error}");
-            }
-            ExitCode::from(2)
+        Command::ForceNewConfiguration(args) => {
+            return force::run(&args).unwrap_or_else(|problem| {
+                complain(&problem);
+                problem.code()
+            });
         }
-    }
+    };
+    outcome.unwrap_or_else(|error| {
+        complain(&error);
+        ExitCode::from(2)
+    })
+}
+
+/// The one place where the program speaks of failure; results go to standard output.
+#[allow(clippy::print_stderr)]
+fn complain(error: &dyn std::error::Error) {
+    eprintln!("duraft: {error}");
 }
