@@ -9,6 +9,7 @@ mod node;
 mod sessions;
 mod snapshots;
 mod transfer;
+mod transfer_cluster;
 mod transfer_frames;
 mod transfer_world;
 mod wire;
