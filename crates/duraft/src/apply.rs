@@ -392,6 +392,29 @@ impl Applier {
         }
     }
 
+    /// Do reads wait here for their index?
+    pub fn has_reads(&self) -> bool {
+        !self.reads.is_empty()
+    }
+
+    /// Ends the waits of reads whose client waits no longer than until tick `now`: this node may be
+    /// cut off, and never apply up to their index.
+    pub fn expire_reads(&mut self, now: u64) {
+        let is_late = |work: &ReadWork| work.request.deadline.is_some_and(|at| at <= now);
+        self.reads.retain(|_, works| {
+            let (late, waiting): (Vec<_>, Vec<_>) =
+                std::mem::take(works).into_iter().partition(is_late);
+            *works = waiting;
+            for work in late {
+                work.request.job.fail(RequestError::Rejected {
+                    reason: RejectReason::Expired,
+                    leader: None,
+                });
+            }
+            !works.is_empty()
+        });
+    }
+
     /// Lets the reads run whose index has been applied.
     pub fn run_reads(&mut self, done: &mut Vec<ReadDone>) {
         while let Some(first) = self.reads.first_entry()

@@ -67,7 +67,15 @@ impl ApplyLoop {
     /// which answers its clients.
     pub(super) fn run(mut self) {
         let mut taken = VecDeque::new();
-        while self.shared.work.take_all(&mut taken, None) == Taken::Items {
+        loop {
+            // Time matters only to reads that wait for an index.
+            let tick = self.shared.clock.now();
+            let wake = (self.applier.has_reads()).then(|| self.shared.clock.instant_of(tick + 1));
+            match self.shared.work.take_all(&mut taken, wake) {
+                Taken::Items | Taken::TimedOut => {}
+                Taken::Closed => return,
+            }
+            self.applier.expire_reads(self.shared.clock.now());
             for work in taken.drain(..) {
                 if let Err(reason) = self.perform(work) {
                     if let Some(reason) = reason {

@@ -4,8 +4,8 @@ use crate::common::{read_list, write_list};
 use bytes::Bytes;
 use duraft::{
     Answer, Applied, Applier, ApplyContext, BusyReason, Driver, DriverInput, DriverOptions, Effect,
-    Now, Outcome, Proposal, RejectReason, RequestError, RequestErrorKind, Responder, SnapshotWork,
-    StateMachine, StopReason, UnknownReason,
+    Now, Outcome, Proposal, ReadBasis, ReadJob, ReadRequest, ReadWork, RejectReason, RequestError,
+    RequestErrorKind, Responder, SnapshotWork, StateMachine, StopReason, UnknownReason,
 };
 use duraft_core::{
     Boot, Completion, Config, Envelope, GroupId, HardState, Incarnation, Index, Membership, NodeId,
@@ -606,6 +606,40 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op, 1..120)
 }
 
+#[test]
+fn read_that_waits_for_an_index_ends_with_its_deadline() {
+    // A node that is cut off may never apply the index it was told: its clients would wait for ever.
+    let members = Membership::new([NodeId(1)], []).expect("valid");
+    let machine = Echo(Arc::new(Mutex::new(Vec::new())));
+    let mut applier = Applier::new(Box::new(machine), Position::START, members);
+    let answer = Arc::new(Mutex::new(None));
+    let heard = Arc::clone(&answer);
+    let responder = Responder::call(move |outcome: Result<(), RequestError>| {
+        *heard.lock().expect("unpoisoned") = Some(outcome);
+    });
+    let work = ReadWork {
+        index: Index(3),
+        lease_until: None,
+        request: ReadRequest {
+            basis: ReadBasis::Quorum,
+            deadline: Some(5),
+            job: ReadJob::new(|_: &Echo| (), responder),
+        },
+    };
+    let mut done = Vec::new();
+    applier.read(work, &mut done);
+    applier.expire_reads(4);
+    assert!(done.is_empty() && applier.has_reads());
+    assert_eq!(*answer.lock().expect("unpoisoned"), None);
+    applier.expire_reads(5);
+    assert!(!applier.has_reads());
+    let expired = RequestError::Rejected {
+        reason: RejectReason::Expired,
+        leader: None,
+    };
+    assert_eq!(*answer.lock().expect("unpoisoned"), Some(Err(expired)));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
@@ -639,7 +673,8 @@ proptest! {
         }
         hosts.iter_mut().for_each(Host::release_disk);
         elect(&mut hosts, None);
-        for _ in 0..100 {
+        // A disk that was slow makes elections slow, to a bound; several may follow one another.
+        for _ in 0..1000 {
             hosts.iter_mut().for_each(|h| h.tick += 1);
             settle(&mut hosts, None);
         }
