@@ -28,7 +28,11 @@ impl Raft {
         match &self.role {
             Role::Leader(_) => self.on_leader_tick(out),
             // The campaign's own write is not durable yet: its timer starts with RequestVote.
-            Role::Candidate(candidate) if !candidate.asked => None,
+            Role::Candidate(candidate)
+                if !candidate.asked && !self.plants.has(Plant::CampaignsPileUp) =>
+            {
+                None
+            }
             // No leader has spoken, or the campaign has brought no decision: try again when the span is
             // over. A campaign that was split ends here too, and the new span is another random one.
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
@@ -70,7 +74,7 @@ impl Raft {
         !self.is_bound(forced)
             && !self.is_stalled()
             && self.may_stand()
-            && self.is_hard_state_durable()
+            && (self.is_hard_state_durable() || self.plants.has(Plant::CampaignsPileUp))
             && self.hard.term.next().is_some()
             && self.log.last().index().0.checked_add(2).is_some()
     }
@@ -113,7 +117,10 @@ impl Raft {
     /// Asks everyone whether a campaign could win. This changes nothing anywhere, so it needs no
     /// durable write and carries the present, durable term.
     pub(crate) fn begin_pre_campaign(&mut self, out: &mut Vec<Output>) -> Option<Transition> {
-        assert!(self.is_hard_state_durable(), "RULES.md 11");
+        assert!(
+            self.is_hard_state_durable() || self.plants.has(Plant::CampaignsPileUp),
+            "RULES.md 11"
+        );
         self.draw_timeout();
         let wanted = self.hard.term.next().expect("checked in may_campaign");
         let last = self.log.last().id;

@@ -143,9 +143,12 @@ impl Raft {
         };
         let election_ticks = self.config.election_ticks;
         if self.config.check_quorum {
+            let blind = self.plants.has(Plant::HeartbeatsHideStall);
             let live = self.memberships.active().voters().filter(|id| {
+                let peer = leader.progress.get(id);
                 *id == me.id
-                    || (leader.progress.get(id)).is_some_and(|p| p.is_live(now, election_ticks))
+                    || peer.is_some_and(|p| p.is_live(now, election_ticks))
+                    || (blind && peer.is_some_and(|p| now - p.heard < u64::from(election_ticks)))
             });
             if !self.memberships.active().is_quorum(live) {
                 // Others may have elected a leader by now; clients must not wait here.

@@ -43,6 +43,10 @@ pub enum Plant {
     TransferEarly,
     /// Any number of reads may wait.
     ReadsUnbounded,
+    /// A node campaigns again while its last campaign is still being written.
+    CampaignsPileUp,
+    /// A peer that answers heartbeats counts, whatever becomes of the appends it is sent.
+    HeartbeatsHideStall,
     /// Election timeouts do not grow with what writes take.
     TimeoutIgnoresDisk,
 }

@@ -8,5 +8,6 @@ mod reads;
 mod release;
 mod rig;
 mod situations;
+mod slow_disks;
 mod tables;
 mod transfer;
