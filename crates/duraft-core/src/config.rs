@@ -123,6 +123,8 @@ impl Config {
             "inflight_messages_max",
             "at least 1",
         );
+        check(self.reads_max >= 1, "reads_max", "at least 1");
+        check(self.stall_ticks != Some(0), "stall_ticks", "at least 1");
         if let Some(lease) = self.lease_ticks() {
             let rule = "used with check_quorum, without which voters promise nothing";
             check(self.check_quorum, "lease", rule);

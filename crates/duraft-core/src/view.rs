@@ -244,6 +244,17 @@ impl Raft {
         })
     }
 
+    /// The node this leader is handing over to, if it is.
+    pub fn transfer_target(&self) -> Option<NodeId> {
+        self.transfer.map(|transfer| transfer.to)
+    }
+
+    /// Reads that wait here: for a quorum on a leader, for the leader's answer on a follower.
+    pub fn reads_waiting(&self) -> usize {
+        let (led, forwarded) = self.reads.waiting();
+        led + forwarded
+    }
+
     /// Bytes proposed to this leader and not committed; `None` on other roles.
     pub fn uncommitted_bytes(&self) -> Option<u64> {
         Some(self.role.leader()?.uncommitted_bytes)

@@ -353,22 +353,35 @@ fn leases_need_check_quorum_and_a_span_to_live_in() {
 
 /// A cluster whose clocks drift as far as stated and whose messages take up to an election timeout. A
 /// node may be cut off at any moment: what it has sent, and what was sent to it, still arrives. Every
-/// node reads by lease in every tick. Returns the reads by lease and the terms.
-fn f5(seed: u64, drift_ppm: u32, planted: Option<Plant>) -> Result<(usize, u64), String> {
+/// node reads by lease in every tick. `members`: a fourth node has joined, and members come and go.
+/// Returns the reads by lease and the terms.
+fn f5(
+    seed: u64,
+    drift_ppm: u32,
+    members: bool,
+    planted: Option<Plant>,
+) -> Result<(usize, u64), String> {
     let mut rng = Rng::new(seed);
-    let mut rig = Rig::with(3, &[], |id| Config {
+    let config = |id| Config {
         lease: Some(Lease { drift_ppm }),
         election_ticks: 12,
         pre_vote: seed.is_multiple_of(2),
         ..Config::new(id, GROUP, seed)
-    });
+    };
+    let mut rig = Rig::with(3, &[], config);
     rig.local_checks = false;
+    let nodes = if members {
+        rig.join(config(NodeId(4)));
+        4
+    } else {
+        3
+    };
     if let Some(planted) = planted {
         plant(&mut rig, planted);
     }
     // One node's clock is slow by the stated drift, the others' are true.
     let slow = 1 + u64::from(rng.below(3));
-    let mut owed = [0; 4];
+    let mut owed = [0; 5];
     let mut post: Vec<(u64, Envelope)> = Vec::new();
     let (mut cut, mut far, mut delay) = (0, 0, 0);
     for now in 0..400u64 {
@@ -379,7 +392,7 @@ fn f5(seed: u64, drift_ppm: u32, planted: Option<Plant>) -> Result<(usize, u64),
             3 => rig.crash(1 + u64::from(rng.below(3)), 9),
             _ => {}
         }
-        for id in 1..=3 {
+        for id in 1..=nodes {
             let lost = if id == slow { drift_ppm } else { 0 };
             owed[id as usize] += 1_000_000 - lost;
             if owed[id as usize] >= 1_000_000 {
@@ -392,6 +405,14 @@ fn f5(seed: u64, drift_ppm: u32, planted: Option<Plant>) -> Result<(usize, u64),
             }
             if leads && rng.below(40) == 0 {
                 rig.transfer(id, 1 + id % 3)?;
+            }
+            if members && leads && rng.below(10) == 0 {
+                let other = NodeId(1 + u64::from(rng.below(4)));
+                let change = match rng.below(3) {
+                    0 => MemberChange::Remove(other),
+                    _ => MemberChange::AddVoter(other),
+                };
+                rig.change(id, &[change], Leave::Automatic)?;
             }
         }
         // A few exchanges fit into a tick.
@@ -409,7 +430,7 @@ fn f5(seed: u64, drift_ppm: u32, planted: Option<Plant>) -> Result<(usize, u64),
             let due: Vec<(u64, Envelope)> = due;
             due.into_iter()
                 .try_for_each(|(_, envelope)| rig.deliver(envelope))?;
-            for id in 1..=3 {
+            for id in 1..=nodes {
                 rig.flush(id)?;
                 rig.answer_load(id)?;
                 rig.report_applied(id)?;
@@ -428,7 +449,7 @@ fn schedule_f5_no_lease_read_is_stale() {
     let (mut leases, mut terms) = (0, 0);
     for seed in 0..400 {
         for drift_ppm in [0, 100_000] {
-            let (read, term) = f5(seed, drift_ppm, None)
+            let (read, term) = f5(seed, drift_ppm, false, None)
                 .unwrap_or_else(|why| panic!("seed {seed}, drift {drift_ppm}: {why}"));
             leases += read;
             terms += term;
@@ -436,6 +457,17 @@ fn schedule_f5_no_lease_read_is_stale() {
     }
     assert!(leases > 50_000, "{leases} reads by lease");
     assert!(terms > 3_000, "{terms} terms");
+}
+
+#[test]
+fn no_lease_read_is_stale_while_members_come_and_go() {
+    // A lease counts answers in the membership in use; the next leader is elected in that or the next.
+    let mut leases = 0;
+    for seed in 50_000..50_400 {
+        let (read, _) = f5(seed, 0, true, None).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        leases += read;
+    }
+    assert!(leases > 15_000, "{leases} reads by lease");
 }
 
 #[test]
@@ -451,7 +483,7 @@ fn every_part_of_the_lease_rule_is_needed() {
         (Plant::ReadBeforeTerm, 0),
     ] {
         let stale = (known..known + 10_000).find_map(|seed| {
-            let why = f5(seed, 0, Some(planted)).err()?;
+            let why = f5(seed, 0, false, Some(planted)).err()?;
             why.starts_with("H7").then_some((seed, why))
         });
         let (seed, why) = stale.unwrap_or_else(|| panic!("{planted:?} does no harm"));
