@@ -12,6 +12,7 @@ const HEADER: usize = wire::HEADER_BYTES;
 const SEALED_APPEND: usize = wire::APPEND_OVERHEAD_BYTES as usize - HEADER;
 /// As in an append, without the commit index.
 const SEALED_FETCHED: usize = SEALED_APPEND - 8;
+const SEALED_PIECE: usize = wire::PIECE_OVERHEAD_BYTES as usize - HEADER;
 const DESCRIPTOR: usize = 64;
 
 /// Where a descriptor keeps the length of its body and the checksums of body and descriptor.
@@ -21,6 +22,8 @@ const DESCRIPTOR_CHECKSUM: std::ops::Range<usize> = 60..64;
 /// The types of the frames that carry batches.
 const APPEND: u8 = 20;
 const FETCHED: u8 = 28;
+/// The type of the frame that carries bytes of a snapshot's file.
+const PIECE: u8 = 41;
 
 fn u32_at(bytes: &[u8], at: std::ops::Range<usize>) -> u32 {
     u32::from_le_bytes(bytes[at].try_into().expect("four bytes"))
@@ -61,7 +64,8 @@ fn seal(frame: &mut Vec<u8>) {
             }
         }
     }
-    let sealed = carries.unwrap_or(usize::MAX).min(body.len());
+    let piece = (head[5] == PIECE).then_some(SEALED_PIECE);
+    let sealed = carries.or(piece).unwrap_or(usize::MAX).min(body.len());
     let mut crc = crc32fast::Hasher::new();
     crc.update(&head[..12]);
     crc.update(&body[..sealed]);
