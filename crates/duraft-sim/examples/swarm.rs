@@ -2,7 +2,7 @@
 //! exits with 1 if there was a violation. Shards are ranges of seeds.
 #![allow(clippy::print_stdout)]
 
-use duraft_sim::{Sim, SimConfig};
+use duraft_sim::{Report, Sim, SimConfig};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -15,14 +15,10 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let mut violations = 0;
-    let (mut events, mut promises, mut crashes) = (0, 0, 0);
+    let mut sum = Report::default();
     for seed in first..first.saturating_add(count) {
         match Sim::new(SimConfig::from_seed(seed)).run(ticks) {
-            Ok(report) => {
-                events += report.events;
-                promises += report.promises;
-                crashes += report.crashes;
-            }
+            Ok(report) => sum.add(&report),
             Err(violation) => {
                 violations += 1;
                 println!("{violation}");
@@ -30,10 +26,14 @@ fn main() -> ExitCode {
         }
         if (seed - first) % 100 == 99 {
             println!(
-                "seeds {first} to {seed}: {violations} violations, {events} events, {crashes} \
-                 crashes, {promises} promises checked"
+                "seeds {first} to {seed}: {violations} violations, {} events, {} crashes, \
+                 {} promises checked",
+                sum.events, sum.crashes, sum.promises
             );
         }
+    }
+    for (what, count) in sum.counts() {
+        println!("{count:>12} {what}");
     }
     ExitCode::from(u8::from(violations > 0))
 }

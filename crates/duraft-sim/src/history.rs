@@ -1,8 +1,11 @@
 //! What happened on all nodes in all their lives, and what must be true of it.
 
-use duraft::{Outcome, RequestError};
-use duraft_core::{BatchHeader, Digest, Incarnation, Index, LogId, NodeId, Position, Term};
-use std::collections::BTreeMap;
+use crate::recorder::Entry;
+use duraft::{Applied, Outcome, RequestError};
+use duraft_core::{
+    BatchHeader, Digest, Incarnation, Index, LogId, Membership, NodeId, Position, Term,
+};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// See the module documentation. Every method records something and says what is wrong with it.
 #[derive(Clone, Debug, Default)]
@@ -13,15 +16,24 @@ pub(crate) struct History {
     leaders: BTreeMap<Term, (NodeId, Incarnation)>,
     /// The log of each term's leader, by batch ends, as far as it ever was.
     leader_logs: BTreeMap<Term, BTreeMap<Index, Digest>>,
+    /// What leaders sent of their logs, by term and batch end; some is sent by a leader that is none
+    /// any more when its turn ends.
+    sent_logs: BTreeMap<(Term, Index), Digest>,
     /// Votes granted, by voter and term.
     votes: BTreeMap<(NodeId, Term), NodeId>,
     /// Everything committed, by batch end, and the term in which that became known.
     committed: BTreeMap<Index, (BatchHeader, Term)>,
     /// Commands in the order in which state machines apply them.
-    applied: Vec<(LogId, u64)>,
-    /// What clients were told.
-    pub(crate) outcomes: BTreeMap<u64, Outcome>,
+    applied: Vec<Entry>,
+    /// What clients were told of each command, once per time it was sent.
+    pub(crate) outcomes: BTreeMap<u64, Vec<Outcome>>,
+    /// How often each command was sent.
+    sent: BTreeMap<u64, u64>,
     pub(crate) submitted: u64,
+    /// Committed memberships, by the index of their batch; the initial one at 0.
+    memberships: BTreeMap<Index, Membership>,
+    /// The membership under which the end of everything committed was counted.
+    counted_in: Option<Membership>,
 }
 
 pub(crate) type Verdict = Result<(), String>;
@@ -86,7 +98,22 @@ impl History {
         if at == Index(0) {
             return Some(Digest::EMPTY);
         }
-        self.leader_logs.get(&term)?.get(&at).copied()
+        let whole = self.leader_logs.get(&term).and_then(|log| log.get(&at));
+        whole.or_else(|| self.sent_logs.get(&(term, at))).copied()
+    }
+
+    /// A2, A3: a leader sent a batch of its log.
+    pub(crate) fn leader_sent(&mut self, term: Term, header: &BatchHeader) -> Verdict {
+        self.batch_seen(header)?;
+        let at = header.last();
+        let known = self.leader_digest(term, at);
+        self.sent_logs.insert((term, at), header.digest);
+        match known {
+            Some(known) if known != header.digest => {
+                Err(format!("A2: the leader of term {term} changed {at}"))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// B2: a vote left a node.
@@ -117,6 +144,72 @@ impl History {
         }
         self.committed.insert(header.last(), (*header, term));
         Ok(true)
+    }
+
+    /// A5: a log begins at `start`, so everything before it must be committed.
+    pub(crate) fn begins(&self, node: NodeId, start: &Position) -> Verdict {
+        match self.committed_digest(start.index()) {
+            Some(digest) if digest == start.digest => Ok(()),
+            known => Err(format!(
+                "A5: the log of node {node} begins at {start}, committed is {known:?}"
+            )),
+        }
+    }
+
+    /// The digest of the committed log at a batch end.
+    pub(crate) fn committed_digest(&self, at: Index) -> Option<Digest> {
+        if at == Index(0) {
+            return Some(Digest::EMPTY);
+        }
+        Some(self.committed.get(&at)?.0.digest)
+    }
+
+    /// The membership that the cluster begins with.
+    pub(crate) fn begin_with(&mut self, membership: Membership) {
+        self.memberships.insert(Index(0), membership);
+    }
+
+    /// H10: a membership was committed; a leader counted it, or whatever came after, in `counted_in`.
+    pub(crate) fn membership_committed(&mut self, at: Index, membership: &Membership) -> Verdict {
+        if let Some(known) = self.memberships.get(&at) {
+            return if known == membership {
+                Ok(())
+            } else {
+                Err(format!(
+                    "H10: two memberships at {at}: {known:?} and {membership:?}"
+                ))
+            };
+        }
+        let before = self.latest_membership();
+        if !share_quorums(before, membership) {
+            return Err(format!(
+                "H10: {before:?} and {membership:?} at {at} can decide without each other"
+            ));
+        }
+        self.memberships.insert(at, membership.clone());
+        Ok(())
+    }
+
+    pub(crate) fn counted_in(&mut self, membership: &Membership) {
+        self.counted_in = Some(membership.clone());
+    }
+
+    /// The latest committed membership.
+    pub(crate) fn latest_membership(&self) -> &Membership {
+        let latest = self.memberships.last_key_value();
+        latest.expect("there is an initial one").1
+    }
+
+    /// Do the holders of everything committed decide, in the membership in force there or in the one
+    /// it was counted in?
+    pub(crate) fn is_quorum(&self, holders: &BTreeSet<NodeId>) -> bool {
+        let mut in_force = std::iter::once(self.latest_membership()).chain(&self.counted_in);
+        in_force.any(|membership| membership.is_quorum(holders.iter().copied()))
+    }
+
+    /// Membership changes committed.
+    pub(crate) fn changes(&self) -> u64 {
+        self.memberships.len() as u64 - 1
     }
 
     /// The end of everything committed.
@@ -158,19 +251,64 @@ impl History {
         }
     }
 
+    /// A5: a state machine was restored: it holds what all others applied up to `upto`, and nothing
+    /// else.
+    pub(crate) fn restored(&self, node: NodeId, upto: Index, entries: &[Entry]) -> Verdict {
+        let count = self.applied.partition_point(|(id, _)| id.index <= upto);
+        if self.applied[..count] == *entries {
+            return Ok(());
+        }
+        let differ = std::iter::zip(&self.applied[..count], entries).position(|(a, b)| a != b);
+        Err(format!(
+            "A5: node {node} restored {} commands as the state at {upto}, {count} were applied \
+             there; first difference at {differ:?}",
+            entries.len()
+        ))
+    }
+
     /// Commands applied by the node that is furthest.
     pub(crate) fn applied_len(&self) -> usize {
         self.applied.len()
     }
 
+    /// A client sends a command, perhaps once more.
+    pub(crate) fn sent(&mut self, command: u64) {
+        *self.sent.entry(command).or_default() += 1;
+    }
+
     /// A client was told how its command ended.
     pub(crate) fn answered(&mut self, command: u64, outcome: Outcome) -> Verdict {
-        match self.outcomes.insert(command, outcome) {
-            None => Ok(()),
-            Some(before) => Err(format!(
-                "D3: command {command} ended twice, first {before:?}"
-            )),
+        let outcomes = self.outcomes.entry(command).or_default();
+        let known = outcomes.iter().flatten().next();
+        if let (Some(known), Ok(applied)) = (known, &outcome)
+            && known != applied
+        {
+            return Err(format!(
+                "D2: command {command} was answered {known:?} and {applied:?}"
+            ));
         }
+        outcomes.push(outcome);
+        if outcomes.len() as u64 > self.sent.get(&command).copied().unwrap_or(0) {
+            return Err(format!("D3: command {command} ended twice: {outcomes:?}"));
+        }
+        Ok(())
+    }
+
+    /// Is no client waiting for a command?
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.unanswered().is_empty()
+    }
+
+    /// Commands whose clients wait.
+    pub(crate) fn unanswered(&self) -> Vec<u64> {
+        let told = |command| self.outcomes.get(command).map_or(0, Vec::len) as u64;
+        let waiting = self.sent.iter().filter(|(id, sent)| told(id) < **sent);
+        waiting.map(|(id, _)| *id).collect()
+    }
+
+    /// How a command was acknowledged, if it was.
+    pub(crate) fn acknowledged(&self, command: u64) -> Option<&Applied> {
+        self.outcomes.get(&command)?.iter().flatten().next()
     }
 
     /// Every client's view against what the state machines did: each acknowledged command exactly
@@ -184,25 +322,44 @@ impl History {
                 ));
             }
         }
-        for command in 0..self.submitted {
-            let place = places.get(&command);
-            match (self.outcomes.get(&command), place) {
-                (None, _) => return Err(format!("D3: command {command} was never answered")),
-                (Some(Ok(applied)), Some(at)) if applied.log_id == *at => {}
-                (Some(Ok(applied)), at) => {
-                    return Err(format!(
-                        "D1: command {command} was acknowledged at {}, but is at {at:?}",
-                        applied.log_id
-                    ));
-                }
-                (Some(Err(RequestError::OutcomeUnknown { .. })), _) | (Some(Err(_)), None) => {}
-                (Some(Err(error)), Some(at)) => {
-                    return Err(format!(
-                        "D3: command {command} at {at} was answered '{error}'"
-                    ));
-                }
+        for (command, sent) in &self.sent {
+            let told: &[Outcome] = self.outcomes.get(command).map_or(&[], |told| told);
+            if (told.len() as u64) < *sent {
+                return Err(format!("D3: command {command} was never answered"));
             }
+            self.judge_command(*command, told, places.get(command))?;
         }
         Ok(())
     }
+
+    fn judge_command(&self, command: u64, told: &[Outcome], place: Option<&LogId>) -> Verdict {
+        let unknown =
+            |outcome: &Outcome| matches!(outcome, Err(RequestError::OutcomeUnknown { .. }));
+        match (self.acknowledged(command), place) {
+            (Some(applied), Some(at)) if applied.log_id == *at => Ok(()),
+            (Some(applied), at) => Err(format!(
+                "D1: command {command} was acknowledged at {}, but is at {at:?}",
+                applied.log_id
+            )),
+            (None, None) => Ok(()),
+            (None, Some(_)) if told.iter().any(unknown) => Ok(()),
+            (None, Some(at)) => Err(format!(
+                "D3: command {command} at {at} was answered {told:?}"
+            )),
+        }
+    }
+}
+
+/// Does every set of nodes that can decide in one of two memberships meet every such set of the
+/// other? Tried over all sets.
+fn share_quorums(a: &Membership, b: &Membership) -> bool {
+    let nodes: Vec<NodeId> = a.voters().chain(b.voters()).collect();
+    let nodes: Vec<NodeId> = BTreeSet::from_iter(nodes).into_iter().collect();
+    (0..1u64 << nodes.len()).all(|set| {
+        let part = |wanted: u64| {
+            let chosen = nodes.iter().enumerate();
+            chosen.filter_map(move |(bit, id)| (set >> bit & 1 == wanted).then_some(*id))
+        };
+        !(a.is_quorum(part(1)) && b.is_quorum(part(0)))
+    })
 }

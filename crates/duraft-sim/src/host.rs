@@ -1,19 +1,13 @@
 //! One node of the simulated cluster: its disk, and the shipped code of its current life.
 
 use crate::config::SimConfig;
+use crate::life::{Born, Life};
+use crate::recorder::Recorder;
 use crate::recovered::RecoveredState;
-use bytes::Bytes;
-use duraft::{
-    Applier, ApplyBatch, ApplyContext, Driver, DriverInput, DriverOptions, SnapshotWork,
-    StateMachine, StepObserver,
-};
-use duraft_core::{
-    Boot, HardState, Incarnation, Index, LogId, NodeId, Output, Raft, Term, invariants,
-};
-use duraft_disk::{DiskOp, FaultDisk};
-use duraft_storage::{Entropy, Pipeline, Preparer, StoreIdentity, Submission, WalReader};
-use std::collections::VecDeque;
-use std::io::{self, Read};
+use duraft::start::Parts;
+use duraft_core::{GroupId, HardState, Incarnation, NodeId, Raft, Snapshot};
+use duraft_disk::{Damage, Disk, DiskOp, FaultDisk, SplitMix64};
+use duraft_storage::{Entropy, SnapshotStore, StoreIdentity};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// See the module documentation.
@@ -30,7 +24,19 @@ pub(crate) struct Host {
     pub(crate) paused_until: u64,
     /// The disk has a failure in store for its present life.
     pub(crate) armed: bool,
+    /// There is a store on the disk.
+    pub(crate) exists: bool,
+    /// The disk was damaged in some earlier life.
+    pub(crate) scarred: bool,
+    /// It lacks something of what it held, as recovery reports it.
+    pub(crate) damaged: bool,
     recovered: Option<(DiskVersion, RecoveredState)>,
+    /// The snapshot whose file was last read through on the synced bytes.
+    pub(crate) verified: Option<Snapshot>,
+    /// How fast the node's clock runs, of [`SimConfig::CLOCK_RATE`].
+    pub(crate) clock_rate: u64,
+    /// What it shows at the beginning.
+    pub(crate) clock_phase: u64,
 }
 
 /// What distinguishes two contents of the synced bytes: the disk's life and its syncs.
@@ -40,101 +46,19 @@ struct DiskVersion {
     syncs: u64,
 }
 
-/// A running node.
-pub(crate) struct Life {
-    pub(crate) driver: Driver,
-    pub(crate) pipeline: Pipeline,
-    pub(crate) preparer: Preparer,
-    pub(crate) reader: WalReader,
-    pub(crate) applier: Applier,
-    machine: Shared<Vec<(LogId, u64)>>,
-    broken: Shared<Option<String>>,
-    pub(crate) generation: u64,
-    pub(crate) inputs: VecDeque<DriverInput>,
-    pub(crate) submissions: VecDeque<Submission>,
-    pub(crate) work: VecDeque<ApplyBatch>,
-    pub(crate) turn_due: bool,
-    pub(crate) pipeline_due: bool,
-    pub(crate) apply_due: bool,
-    /// Commands of the state machine that the history has seen.
-    pub(crate) applied_seen: usize,
-    /// Committed batches that the history has seen.
-    pub(crate) commit_seen: Index,
-    /// The driver has stopped; whatever it emitted before came from before.
-    pub(crate) stopped: bool,
-    /// The disk's mutations when the log failed.
-    pub(crate) failed_at: Option<u64>,
-}
-
 /// Shared within one thread; the driver wants its parts to be `Send`.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Shared<T>(Arc<Mutex<T>>);
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Shared<T> {
+        Shared(Arc::clone(&self.0))
+    }
+}
 
 impl<T> Shared<T> {
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Remembers commands by the number in their first eight bytes.
-struct Recorder(Shared<Vec<(LogId, u64)>>);
-
-impl StateMachine for Recorder {
-    fn apply(&mut self, context: ApplyContext, command: &[u8]) -> Bytes {
-        let number = command
-            .first_chunk::<8>()
-            .map_or(u64::MAX, |b| u64::from_le_bytes(*b));
-        self.0.lock().push((context.log_id, number));
-        Bytes::copy_from_slice(&number.to_le_bytes())
-    }
-
-    fn snapshot(&self) -> SnapshotWork {
-        let applied = self.0.lock().clone();
-        Box::new(move |out| {
-            for (log_id, number) in applied {
-                for word in [log_id.term.0, log_id.index.0, number] {
-                    out.write_all(&word.to_le_bytes())?;
-                }
-            }
-            Ok(())
-        })
-    }
-
-    fn restore(&mut self, source: &mut dyn Read) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        source.read_to_end(&mut bytes)?;
-        let word = |b: &[u8]| {
-            b.first_chunk::<8>()
-                .map_or(u64::MAX, |b| u64::from_le_bytes(*b))
-        };
-        let entry = |b: &[u8]| {
-            let log_id = LogId {
-                term: Term(word(b)),
-                index: Index(word(&b[8..])),
-            };
-            (log_id, word(&b[16..]))
-        };
-        *self.0.lock() = bytes.chunks_exact(24).map(entry).collect();
-        Ok(())
-    }
-}
-
-/// Checks the core's invariants after every step and keeps the first violation.
-struct Inspector {
-    before: Raft,
-    broken: Shared<Option<String>>,
-}
-
-impl StepObserver for Inspector {
-    fn stepped(&mut self, raft: &Raft, outputs: &[Output]) {
-        let verdict = invariants::check(raft)
-            .and_then(|()| invariants::check_delta(&self.before, raft, outputs));
-        if let Err(violation) = verdict {
-            self.broken
-                .lock()
-                .get_or_insert_with(|| violation.to_string());
-        }
-        self.before.clone_from(raft);
     }
 }
 
@@ -149,22 +73,30 @@ impl Host {
             generation: 0,
             paused_until: 0,
             armed: false,
+            exists: false,
+            scarred: false,
+            damaged: false,
             recovered: None,
+            verified: None,
+            clock_rate: SimConfig::CLOCK_RATE,
+            clock_phase: 0,
         }
     }
 
     /// Opens the store and begins a life. On an error the node stays down.
     pub(crate) fn start(&mut self, config: &SimConfig, entropy: Entropy) -> Result<(), String> {
         let disk = Arc::new(self.disk.clone());
-        let (wal, mut recovered) =
-            duraft_storage::open(disk, &self.identity, config.wal.clone(), entropy)
-                .map_err(|error| format!("node {} cannot open its store: {error}", self.id))?;
         let group = config.core.group;
+        let (wal, mut recovered) =
+            duraft_storage::open(disk.clone(), &self.identity, config.wal.clone(), entropy)
+                .map_err(|error| format!("node {} cannot open its store: {error}", self.id))?;
         let found = recovered
             .groups
             .remove(&group)
             .ok_or_else(|| format!("node {} has lost its group", self.id))?;
-        if let Some(damage) = found.damage {
+        if let Some(damage) = &found.damage
+            && !self.scarred
+        {
             return Err(format!("node {} reports damage: {damage}", self.id));
         }
         let generation = recovered.generation;
@@ -174,28 +106,58 @@ impl Host {
                 self.id, self.generation
             ));
         }
+        let cluster = self.identity.cluster;
+        let store = SnapshotStore::open_with(disk, cluster, group, config.snapshot)
+            .map_err(|error| format!("node {} cannot open its snapshots: {error}", self.id))?;
+        let machine = Shared::default();
+        let parts = Parts {
+            group,
+            incarnation: Incarnation(generation),
+            found,
+            policy: config.wal.policy,
+            reader: &wal.reader(),
+            snapshots: &store,
+        };
+        let start = duraft::start::begin(parts, Box::new(Recorder(machine.clone())))
+            .map_err(|error| format!("node {} cannot begin: {error}", self.id))?;
+        let damage = start.boot.damage.clone();
+        if damage.is_some() && !self.scarred {
+            return Err(format!("node {} has lost its state: {damage:?}", self.id));
+        }
+        self.damaged = damage.is_some();
+        let state_lost = damage.is_some_and(|damage| damage.snapshot_lost);
         let mut core = config.core.clone();
         core.id = self.id;
-        let boot = Boot {
-            incarnation: Incarnation(generation),
-            hard_state: found.hard_state,
-            start: found.start,
-            batches: found.batches,
-            membership: found.membership,
-            memberships: Vec::new(),
-            snapshot: None,
-            applied: None,
-            damage: None,
-        };
-        let mut raft = Raft::new(core, boot)
+        let mut raft = Raft::new(core, start.boot)
             .map_err(|error| format!("node {} cannot boot: {error}", self.id))?;
         if let Some(prepare) = config.prepare {
             prepare(&mut raft);
         }
         self.generation = generation;
         self.lives += 1;
-        self.life = Some(Life::new(config, raft, generation, wal));
+        let born = Born {
+            raft,
+            applier: start.applier,
+            machine,
+            store,
+            wal,
+            generation,
+            state_lost,
+        };
+        self.life = Some(Life::new(config, born));
         Ok(())
+    }
+
+    /// What this node's clock shows.
+    pub(crate) fn clock(&self, now: u64) -> u64 {
+        now * self.clock_rate / SimConfig::CLOCK_RATE + self.clock_phase
+    }
+
+    /// Steps from now until this node's clock shows the next tick.
+    pub(crate) fn until_tick(&self, now: u64) -> u64 {
+        let next = (self.clock(now) / SimConfig::TICK + 1) * SimConfig::TICK;
+        let at = ((next - self.clock_phase) * SimConfig::CLOCK_RATE).div_ceil(self.clock_rate);
+        at.saturating_sub(now).max(1)
     }
 
     /// The state that recovery finds in the synced bytes.
@@ -216,9 +178,11 @@ impl Host {
             .is_none_or(|(known, _)| *known != version)
         {
             let view = self.disk.durable_view();
-            let state = RecoveredState::open(view, &self.identity, &config.wal, config.core.group)
-                .map_err(|error| format!("recovery of node {}: {error}", self.id))?;
-            if let Some((_, before)) = &self.recovered {
+            let state = self.recover(config, view)?;
+            if let Some((_, before)) = &self.recovered
+                && !before.damaged
+                && !state.damaged
+            {
                 check_monotone(self.id, before.hard_state, state.hard_state)?;
             }
             self.recovered = Some((version, state));
@@ -228,12 +192,106 @@ impl Host {
         Ok((state, fresh))
     }
 
+    /// What recovery makes of a copy of the disk.
+    fn recover(&mut self, config: &SimConfig, view: FaultDisk) -> Result<RecoveredState, String> {
+        RecoveredState::open(view, self, config)
+            .map_err(|error| format!("{error}, in recovery of node {}", self.id))
+    }
+
+    /// Has the disk been found whole since it was damaged? Then its promises count again.
+    pub(crate) fn is_healed(&mut self, config: &SimConfig) -> Result<bool, String> {
+        if self.damaged && self.life.is_some() {
+            self.damaged = self.recovered(config)?.0.damaged;
+            return Ok(!self.damaged);
+        }
+        Ok(false)
+    }
+
+    /// Damages the disk of a node that is down. Before, whatever was acknowledged is proven by one
+    /// more life, as a single copy of the last write cannot be told from one that was torn. Returns
+    /// what is on the disk before, and whether any byte changed.
+    pub(crate) fn rot(
+        &mut self,
+        config: &SimConfig,
+        entropy: Entropy,
+        rng: &mut SplitMix64,
+    ) -> Result<Option<RecoveredState>, String> {
+        let disk = Arc::new(self.disk.clone());
+        let opened = duraft_storage::open(disk, &self.identity, config.wal.clone(), entropy);
+        let generation = opened.map(|(_, recovered)| recovered.generation);
+        let disk = self.disk.process_crash();
+        self.replace_disk(disk);
+        self.generation = generation.map_err(|error| format!("node {}: {error}", self.id))?;
+        let view = self.disk.durable_view();
+        let before = self.recover(config, view)?;
+        for _ in 0..50 {
+            let group = config.core.group;
+            let files = files_of(&self.disk, group);
+            let Some(file) = pick(rng, &files) else {
+                continue;
+            };
+            let sectors = self.disk.sectors(file).map_err(|e| e.to_string())?;
+            if sectors == 0 {
+                continue;
+            }
+            let sector = rng.below(sectors);
+            let size = config.disk.sector_bytes as u64;
+            let damage = match rng.below(4) {
+                0 => Damage::FlipBit {
+                    offset: sector * size + rng.below(size),
+                    bit: u8::try_from(rng.below(8)).expect("below 8"),
+                },
+                1 => Damage::ZeroSector { sector },
+                2 => Damage::StaleSector { sector },
+                _ => Damage::GarbageSector {
+                    sector,
+                    seed: rng.next(),
+                },
+            };
+            // Past the end of a file there is nothing to damage; where nothing was ever written
+            // there is nothing to lose.
+            if self.disk.damage(file, &damage).unwrap_or(false) {
+                self.scarred = true;
+                self.recovered = None;
+                self.verified = None;
+                return Ok(Some(before));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The disk is gone; a store that says so is on the one in its place.
+    pub(crate) fn replaced_by_empty(&mut self, disk: FaultDisk) {
+        self.replace_disk(disk);
+        self.scarred = true;
+        self.damaged = true;
+        self.recovered = None;
+        self.generation = 0;
+    }
+
     /// Another disk took the place of the old one: what was recovered from that says nothing.
     pub(crate) fn replace_disk(&mut self, disk: FaultDisk) {
         self.disk = disk;
         self.armed = false;
         self.lives += 1;
+        self.verified = None;
     }
+}
+
+/// The files of the log and the snapshots, by name; those of the log twice, as they matter more.
+fn files_of(disk: &FaultDisk, group: GroupId) -> Vec<String> {
+    let snapshots = format!("snap/{:016x}", group.0);
+    let list = |folder: &str| {
+        let names = disk.list(folder).unwrap_or_default();
+        let names = names.into_iter().map(|name| format!("{folder}/{name}"));
+        names.collect::<Vec<String>>()
+    };
+    [list("wal"), list("wal"), list(&snapshots)].concat()
+}
+
+fn pick<'a>(rng: &mut SplitMix64, of: &'a [String]) -> Option<&'a str> {
+    let at = usize::try_from(rng.below(of.len().max(1) as u64)).ok()?;
+    of.get(at).map(String::as_str)
 }
 
 /// B12: over all lives the durable term never decreases and a vote never changes within it.
@@ -245,59 +303,5 @@ fn check_monotone(id: NodeId, before: HardState, after: HardState) -> Result<(),
         Err(format!(
             "B12: node {id} had {before:?} on disk and now has {after:?}"
         ))
-    }
-}
-
-impl Life {
-    fn new(config: &SimConfig, raft: Raft, generation: u64, wal: duraft_storage::Wal) -> Life {
-        let machine = Shared::default();
-        let broken = Shared::default();
-        let inspector = Inspector {
-            before: raft.clone(),
-            broken: broken.clone(),
-        };
-        let options = DriverOptions {
-            max_batch_bytes: config.core.max_batch_bytes,
-            commands_max: 256,
-            batches_in_flight_max: 8,
-            ticks_per_turn_max: u64::from(config.core.heartbeat_ticks),
-            ..DriverOptions::default()
-        };
-        let commit_seen = raft.commit();
-        let (start, membership) = (raft.start(), raft.membership().clone());
-        let mut driver = Driver::new(raft, generation, options);
-        if config.check_invariants {
-            driver.observe_steps(Box::new(inspector));
-        }
-        Life {
-            driver,
-            reader: wal.reader(),
-            preparer: wal.preparer(),
-            pipeline: Pipeline::new(wal, config.wal.clone()),
-            applier: Applier::new(Box::new(Recorder(machine.clone())), start, membership),
-            machine,
-            broken,
-            generation,
-            inputs: VecDeque::new(),
-            submissions: VecDeque::new(),
-            work: VecDeque::new(),
-            turn_due: false,
-            pipeline_due: false,
-            apply_due: false,
-            applied_seen: 0,
-            commit_seen,
-            stopped: false,
-            failed_at: None,
-        }
-    }
-
-    /// The first broken invariant of the core, if any.
-    pub(crate) fn broken(&self) -> Option<String> {
-        self.broken.lock().clone()
-    }
-
-    /// What the state machine applied that the history has not seen.
-    pub(crate) fn newly_applied(&self) -> Vec<(LogId, u64)> {
-        self.machine.lock()[self.applied_seen..].to_vec()
     }
 }

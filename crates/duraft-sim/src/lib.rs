@@ -27,8 +27,10 @@
 mod config;
 mod history;
 mod host;
+mod life;
+mod recorder;
 mod recovered;
 mod sim;
 
-pub use config::{DiskFaults, Network, SimConfig};
+pub use config::{Clients, DiskFaults, Network, SimConfig};
 pub use sim::{Report, Sim, Violation};

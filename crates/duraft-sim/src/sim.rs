@@ -1,22 +1,28 @@
 //! The event loop: virtual time, one queue of events, one source of choices.
 
 mod check;
+mod clients;
+mod damage;
+mod disk;
+mod members;
+mod network;
+mod node;
 mod report;
+mod state;
 
 use crate::config::{CERTAIN, SimConfig};
 use crate::history::History;
-use crate::host::{Host, Life, Shared};
-use bytes::Bytes;
-use duraft::{Answer, DriverInput, Effect, Now, Outcome, Proposal, Responder, StopReason};
-use duraft_core::{
-    Completion, Envelope, Event, Fault as CoreFault, Load, Membership, NodeId, RoleKind, mix64,
-};
-use duraft_disk::{CacheAfter, Disk, DiskOp, Effect as DiskEffect, Fault, FaultDisk, FaultOptions};
-use duraft_disk::{SplitMix64, Survival};
-use duraft_storage::{ClusterId, Entropy, PipelineEvent, StoreIdentity};
+use crate::host::{Host, Shared};
+use crate::life::Thread;
+use crate::recovered::RecoveredState;
+use clients::{Client, Requests, Told};
+use duraft::DriverInput;
+use duraft::transfer::TransferFrame;
+use duraft_core::{Completion, Envelope, Load, Membership, NodeId, mix64};
+use duraft_disk::{Disk, FaultDisk, FaultOptions, SplitMix64};
+use duraft_storage::{ClusterId, Entropy, StoreIdentity};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 pub use report::{Report, Violation};
 
@@ -32,8 +38,12 @@ pub struct Sim {
     /// The side of the cut on which each node is; messages pass only within a side.
     sides: Vec<u8>,
     history: History,
-    /// Outcomes that clients were told and the checker has not seen.
-    answers: Shared<Vec<(u64, Outcome)>>,
+    /// What clients were told and the checker has not seen.
+    answers: Shared<Vec<Told>>,
+    clients: Vec<Client>,
+    requests: Requests,
+    /// The node whose disk was damaged just now, and what was on it.
+    rotten: Option<(usize, RecoveredState)>,
     /// Faults are over: the cluster must recover.
     healing: bool,
     report: Report,
@@ -46,12 +56,18 @@ enum Happening {
     Tick(usize),
     /// A message arrives.
     Arrive(Envelope),
-    /// The driver takes in what waits.
-    Turn { host: usize, life: u64 },
-    /// The log finishes what waits.
-    Commit { host: usize, life: u64 },
-    /// The state machine takes in one batch.
-    Apply { host: usize, life: u64 },
+    /// A frame of a snapshot's transfer arrives.
+    Frame {
+        from: NodeId,
+        to: NodeId,
+        frame: TransferFrame,
+    },
+    /// A thread of a node does some of what waits for it.
+    Run {
+        host: usize,
+        life: u64,
+        thread: Thread,
+    },
     /// The driver hears that something is done; a later life may hear of an earlier one's doings.
     Report {
         host: usize,
@@ -91,11 +107,17 @@ impl Sim {
             sides: Vec::new(),
             history: History::default(),
             answers: Shared::default(),
+            clients: Vec::new(),
+            requests: Requests::default(),
+            rotten: None,
             healing: false,
             report: Report::new(config.seed),
             config,
         };
-        for id in 1..=sim.config.nodes {
+        let clients = usize::try_from(sim.config.clients.sessions).expect("few clients");
+        sim.clients.resize_with(clients, Client::default);
+        sim.history.begin_with(sim.first_membership());
+        for id in 1..=sim.config.pool.max(sim.config.nodes) {
             sim.add_host(NodeId(id));
         }
         sim
@@ -149,8 +171,13 @@ impl Sim {
         })
     }
 
+    fn first_membership(&self) -> Membership {
+        Membership::new((1..=self.config.nodes).map(NodeId), [])
+            .expect("the configuration has at least one node")
+    }
+
     fn add_host(&mut self, id: NodeId) {
-        let host = self.hosts.len();
+        let at = self.hosts.len();
         let identity = StoreIdentity {
             cluster: ClusterId(*b"simulated-duraft"),
             node: id,
@@ -160,24 +187,34 @@ impl Sim {
             sector_bytes: self.config.disk.sector_bytes,
             ..FaultOptions::default()
         });
-        let membership = Membership::new((1..=self.config.nodes).map(NodeId), [])
-            .expect("the configuration has at least one node");
+        let mut host = Host::new(id, identity, disk);
+        let drift = u64::from(self.config.clock_drift_ppm);
+        if drift > 0 {
+            // The fastest clock runs at most so much faster than the slowest.
+            host.clock_rate = SimConfig::CLOCK_RATE - self.rng.below(drift + 1);
+            host.clock_phase = self.rng.below(100 * SimConfig::TICK);
+        }
+        self.hosts.push(host);
+        self.sides.push(0);
+        let phase = self.rng.below(SimConfig::TICK);
+        self.plan(phase, Happening::Tick(at));
+        if id.0 > self.config.nodes {
+            return;
+        }
+        let membership = self.first_membership();
         let entropy = self.entropy();
-        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let shared: Arc<dyn Disk> = Arc::new(self.hosts[at].disk.clone());
         duraft_storage::bootstrap(
             &shared,
-            &identity,
+            &self.hosts[at].identity,
             &self.config.wal,
             entropy,
             &[(self.config.core.group, membership)],
         )
         .expect("an empty disk without faults takes a store");
-        self.hosts.push(Host::new(id, identity, disk));
-        self.sides.push(0);
-        let phase = self.rng.below(SimConfig::TICK);
-        self.plan(phase, Happening::Tick(host));
+        self.hosts[at].exists = true;
         let delay = self.rng.below(3 * SimConfig::TICK);
-        self.plan(delay, Happening::Start(host));
+        self.plan(delay, Happening::Start(at));
     }
 
     fn entropy(&mut self) -> Entropy {
@@ -210,19 +247,10 @@ impl Sim {
         match happening {
             Happening::Tick(host) => self.tick(host)?,
             Happening::Arrive(envelope) => self.arrive(envelope),
-            Happening::Turn { host, life } => {
+            Happening::Frame { from, to, frame } => self.frame_arrives(from, to, frame),
+            Happening::Run { host, life, thread } => {
                 if self.is_alive(host, life) {
-                    self.turn(host)?;
-                }
-            }
-            Happening::Commit { host, life } => {
-                if self.is_alive(host, life) {
-                    self.commit(host)?;
-                }
-            }
-            Happening::Apply { host, life } => {
-                if self.is_alive(host, life) {
-                    self.apply(host)?;
+                    self.run_thread(host, thread)?;
                 }
             }
             Happening::Report {
@@ -254,12 +282,10 @@ impl Sim {
     /// When the process that this happens to goes on, if it stands still.
     fn paused_until(&self, happening: &Happening) -> Option<u64> {
         let host = match happening {
-            Happening::Turn { host, .. }
-            | Happening::Commit { host, .. }
-            | Happening::Apply { host, .. }
-            | Happening::Load { host, .. } => *host,
+            Happening::Run { host, .. } | Happening::Load { host, .. } => *host,
             Happening::Tick(_)
             | Happening::Arrive(_)
+            | Happening::Frame { .. }
             | Happening::Report { .. }
             | Happening::Start(_)
             | Happening::Bury { .. } => return None,
@@ -272,33 +298,46 @@ impl Sim {
         self.hosts[host].lives == life && self.hosts[host].life.is_some()
     }
 
+    /// A thread of a living node takes its turn.
+    fn run_thread(&mut self, host: usize, thread: Thread) -> Step {
+        if let Some(life) = &mut self.hosts[host].life {
+            life.due.remove(&thread);
+        }
+        match thread {
+            Thread::Raft => self.turn(host),
+            Thread::Wal => self.commit(host),
+            Thread::Apply => self.apply(host),
+            Thread::Snapshot => self.take(host),
+            Thread::Transfer => self.transfer(host),
+        }
+    }
+
+    /// Plans a thread's turn, unless one is planned.
+    fn soon(&mut self, host: usize, thread: Thread, delay: u64) {
+        let lives = self.hosts[host].lives;
+        if let Some(life) = &mut self.hosts[host].life
+            && life.due.insert(thread)
+        {
+            let life = lives;
+            self.plan(delay, Happening::Run { host, life, thread });
+        }
+    }
+
     /// Time passes for one node, and with it come the troubles of its life.
     fn tick(&mut self, host: usize) -> Step {
-        self.plan(SimConfig::TICK, Happening::Tick(host));
-        self.turn_soon(host, 0);
+        let next = self.hosts[host].until_tick(self.now);
+        self.plan(next, Happening::Tick(host));
+        self.soon(host, Thread::Raft, 0);
+        self.transfers_tick(host);
         self.idle_commit(host);
         if host == 0 {
-            self.client_tick();
-            if self.chance(self.config.blackout) {
-                self.report.blackouts += 1;
-                for host in 0..self.hosts.len() {
-                    if self.hosts[host].life.is_some() {
-                        self.crash(host)?;
-                    }
-                }
-            }
-            if self.chance(self.config.network.repartition) {
-                for side in &mut self.sides {
-                    *side = u8::from(self.rng.below(2) == 0);
-                }
-                self.report.partitions += 1;
-            }
+            self.cluster_tick()?;
         }
         if self.chance(self.config.pause) {
             self.hosts[host].paused_until = self.now + self.between(1, self.config.pause_max);
             self.report.pauses += 1;
         }
-        if self.chance(self.config.disk.failure) {
+        if self.chance(self.config.disk.failure) && self.hosts[host].exists {
             self.break_disk(host);
         }
         if self.chance(self.config.crash) && self.hosts[host].life.is_some() {
@@ -307,436 +346,35 @@ impl Sim {
         Ok(())
     }
 
-    /// Makes the next write or sync of a node's disk fail.
-    fn break_disk(&mut self, host: usize) {
-        let landed = (self.rng.below(2) == 0).then(|| self.rng.next());
-        let cache = if self.rng.below(2) == 0 {
-            CacheAfter::NewContent
-        } else {
-            CacheAfter::OldContent
-        };
-        let fault = match self.rng.below(3) {
-            0 => Fault::new(DiskEffect::Io).on(DiskOp::Write),
-            1 => Fault::new(DiskEffect::ShortWrite { bytes: 700 }).on(DiskOp::Write),
-            _ => Fault::new(DiskEffect::SyncFails { cache, landed }).on(DiskOp::SyncData),
-        };
-        self.hosts[host].disk.inject(fault);
-        self.hosts[host].armed = true;
-    }
-
-    /// A client sends a command, mostly to whom it believes to lead.
-    fn client_tick(&mut self) {
-        if !self.chance(self.config.propose) {
-            return;
-        }
-        let leaders = self.leaders();
-        let anyone = usize::try_from(self.rng.below(self.config.nodes)).expect("few nodes");
-        let host = match leaders.last_key_value() {
-            Some((_, leader)) if self.rng.below(8) > 0 => *leader,
-            _ => anyone,
-        };
-        let burst = 1 + self.rng.below(4);
-        for _ in 0..burst {
-            self.propose(host);
-        }
-    }
-
-    /// The living nodes that lead, by term.
-    fn leaders(&self) -> BTreeMap<u64, usize> {
-        let living = self.hosts.iter().enumerate();
-        living
-            .filter_map(|(at, host)| Some((at, host.life.as_ref()?.driver.raft())))
-            .filter(|(_, raft)| raft.role() == RoleKind::Leader)
-            .map(|(at, raft)| (raft.term().0, at))
-            .collect()
-    }
-
-    fn propose(&mut self, host: usize) {
-        if self.hosts[host].life.is_none() {
-            return;
-        }
-        let number = self.history.submitted;
-        self.history.submitted += 1;
-        let len = 8 + usize::try_from(self.rng.below(self.config.command_bytes_max + 1))
-            .expect("commands are small");
-        let mut command = vec![0; len];
-        command[..8].copy_from_slice(&number.to_le_bytes());
-        let answers = self.answers.clone();
-        let responder = Responder::call(move |outcome| answers.lock().push((number, outcome)));
-        let patience = self.between(5, 200);
-        let deadline = Some(self.now / SimConfig::TICK + patience);
-        let proposal = Proposal::plain(Bytes::from(command), deadline, responder);
-        self.input(host, DriverInput::Propose(proposal));
-    }
-
-    /// Gives a node's driver something to take in; lost when the node is down.
-    fn input(&mut self, host: usize, input: DriverInput) {
-        if let Some(life) = &mut self.hosts[host].life {
-            life.inputs.push_back(input);
-            let delay = self.rng.below(2);
-            self.turn_soon(host, delay);
-        }
-    }
-
-    fn turn_soon(&mut self, host: usize, delay: u64) {
-        let lives = self.hosts[host].lives;
-        if let Some(life) = &mut self.hosts[host].life
-            && !life.turn_due
-        {
-            life.turn_due = true;
-            self.plan(delay, Happening::Turn { host, life: lives });
-        }
-    }
-
-    fn arrive(&mut self, envelope: Envelope) {
-        let to = host_of(envelope.to);
-        if self.sides[host_of(envelope.from)] == self.sides[to] {
-            self.input(to, DriverInput::Received(envelope));
-        }
-    }
-
-    /// One turn of a driver, and all its effects.
-    fn turn(&mut self, host: usize) -> Step {
-        let now = Now {
-            tick: self.now / SimConfig::TICK,
-            boottime: Duration::from_nanos(self.now),
-        };
-        let mut effects = Vec::new();
-        let Some(life) = &mut self.hosts[host].life else {
-            return Ok(());
-        };
-        life.turn_due = false;
-        life.driver.turn(now, &mut life.inputs, &mut effects);
-        self.report.turns += 1;
-        if let Some(broken) = life.broken() {
-            return Err(format!("node {}: {broken}", host + 1));
-        }
-        let fingerprint = life.driver.raft().fingerprint();
-        self.report
-            .fold(&[self.now, host as u64, fingerprint, effects.len() as u64]);
-        self.check_logs(host)?;
-        for effect in effects {
-            self.perform(host, effect)?;
-        }
-        Ok(())
-    }
-
-    fn perform(&mut self, host: usize, effect: Effect) -> Step {
-        match effect {
-            Effect::Persist(write) => {
-                self.check_not_failed(host, "a write was issued")?;
-                let group = self.config.core.group;
-                if let Some(life) = &mut self.hosts[host].life {
-                    life.submissions
-                        .push_back(duraft_storage::Submission { group, write });
-                }
-                self.commit_later(host);
-            }
-            Effect::Send(envelope) => {
-                self.check_not_failed(host, "a message was sent")?;
-                self.check_message(host, &envelope)?;
-                self.send(envelope);
-            }
-            Effect::Apply(batches) => {
-                if let Some(life) = &mut self.hosts[host].life {
-                    life.work.extend(batches);
-                }
-                self.apply_later(host);
-            }
-            Effect::Load(load) => {
-                let life = self.hosts[host].lives;
-                let delay = self.between(0, 20);
-                self.plan(delay, Happening::Load { host, life, load });
-            }
-            Effect::Fail(responder, error) => responder.answer(Err(error)),
-            effect @ (Effect::Read(_) | Effect::FailRead(..) | Effect::Answer(..)) => {
-                return Err(format!("node {}: nobody asked for {effect:?}", host + 1));
-            }
-            effect @ (Effect::SendSnapshot { .. }
-            | Effect::InstallSnapshot(_)
-            | Effect::Retire(_)) => {
-                return Err(format!(
-                    "node {}: nobody takes snapshots: {effect:?}",
-                    host + 1
-                ));
-            }
-            Effect::Event(Event::Role { role, term, .. }) => {
-                if role == RoleKind::Leader {
-                    self.report.elections += 1;
-                    self.check_new_leader(host, term)?;
+    /// What happens to all nodes together.
+    fn cluster_tick(&mut self) -> Step {
+        self.clients_tick();
+        self.look_for_healed()?;
+        if self.chance(self.config.blackout) {
+            self.report.blackouts += 1;
+            for host in 0..self.hosts.len() {
+                if self.hosts[host].life.is_some() {
+                    self.crash(host)?;
                 }
             }
-            Effect::Event(Event::Halted(_) | Event::Membership { .. } | Event::Healed) => {}
-            Effect::Stopped(reason) => self.stopped(host, &reason)?,
+        }
+        if self.chance(self.config.network.repartition) {
+            self.cut();
+            self.report.partitions += 1;
         }
         Ok(())
     }
 
-    /// A node may stop by itself only because its disk failed.
-    fn stopped(&mut self, host: usize, reason: &StopReason) -> Step {
-        let failed = self.hosts[host]
-            .life
-            .as_ref()
-            .is_some_and(|l| l.failed_at.is_some());
-        if *reason != StopReason::Halted(CoreFault::WriteFailed) || !failed {
-            return Err(format!("node {} stopped: {reason}", host + 1));
+    /// Divides the nodes anew: by chance, or the leader from all others.
+    fn cut(&mut self) {
+        let alone = self.leaders().last_key_value().map(|(_, leader)| *leader);
+        let alone = alone.filter(|_| self.rng.below(3) == 0);
+        for (host, side) in self.sides.iter_mut().enumerate() {
+            *side = match alone {
+                Some(leader) => u8::from(host == leader),
+                None => u8::from(self.rng.below(2) == 0),
+            };
         }
-        self.report.poisoned += 1;
-        let life = self.hosts[host].lives;
-        let delay = self.between(0, 20 * SimConfig::TICK);
-        self.plan(delay, Happening::Bury { host, life });
-        Ok(())
-    }
-
-    fn send(&mut self, envelope: Envelope) {
-        self.report.messages += 1;
-        if self.chance(self.config.network.loss) {
-            return;
-        }
-        let network = self.config.network;
-        if self.chance(network.duplicate) {
-            let delay = self.between(network.delay_min, 4 * network.delay_max);
-            self.plan(delay, Happening::Arrive(envelope.clone()));
-        }
-        let delay = self.between(network.delay_min, network.delay_max);
-        self.plan(delay, Happening::Arrive(envelope));
-    }
-
-    fn commit_later(&mut self, host: usize) {
-        let disk = self.config.disk;
-        let mut delay = self.between(disk.sync_min, disk.sync_max);
-        if self.chance(disk.stall) {
-            delay *= 100;
-        }
-        let lives = self.hosts[host].lives;
-        if let Some(life) = &mut self.hosts[host].life
-            && !life.pipeline_due
-        {
-            life.pipeline_due = true;
-            self.plan(delay, Happening::Commit { host, life: lives });
-        }
-    }
-
-    /// Without work the log writes a receipt after a while; now and then it is asked.
-    fn idle_commit(&mut self, host: usize) {
-        let idle = self.hosts[host]
-            .life
-            .as_ref()
-            .is_some_and(|life| !life.pipeline_due);
-        if idle && self.rng.below(4) == 0 {
-            self.commit_later(host);
-        }
-    }
-
-    /// One turn of the log: everything that waits becomes durable, or the log fails.
-    fn commit(&mut self, host: usize) -> Step {
-        let busy = |life: &Life| !life.submissions.is_empty();
-        if self.hosts[host].life.as_ref().is_some_and(busy) && self.chance(self.config.crash) {
-            return self.crash(host);
-        }
-        let tick = self.now / SimConfig::TICK;
-        let mut events = Vec::new();
-        let node = &mut self.hosts[host];
-        let Some(life) = &mut node.life else {
-            return Ok(());
-        };
-        life.pipeline_due = false;
-        if let Some(at) = life.failed_at {
-            let now = node.disk.mutations();
-            if now != at {
-                return Err(format!("B10: node {} wrote after a failed write", host + 1));
-            }
-        }
-        if life.failed_at.is_none() {
-            // Slots are made beside the commits; a failure there is no failure of the log.
-            let _ = life.preparer.turn();
-        }
-        life.pipeline.turn(tick, &mut life.submissions, &mut events);
-        let more = !life.submissions.is_empty();
-        self.report.commits += 1;
-        for event in events {
-            self.logged(host, event)?;
-        }
-        if more {
-            self.commit_later(host);
-        }
-        Ok(())
-    }
-
-    /// The log reports; the driver hears of it a little later.
-    fn logged(&mut self, host: usize, event: PipelineEvent) -> Step {
-        let (generation, completion) = match event {
-            PipelineEvent::Durable(durable) => (
-                durable.generation,
-                Completion::Persisted { upto: durable.upto },
-            ),
-            PipelineEvent::Failed {
-                generation, error, ..
-            } => {
-                let node = &mut self.hosts[host];
-                if !node.armed {
-                    return Err(format!("the log of node {} failed: {error}", host + 1));
-                }
-                let mutations = node.disk.mutations();
-                if let Some(life) = &mut node.life {
-                    life.failed_at.get_or_insert(mutations);
-                }
-                (generation, Completion::WriteFailed)
-            }
-            PipelineEvent::StorageLow => return Ok(()),
-        };
-        let report = |completion| Happening::Report {
-            host,
-            generation,
-            completion,
-        };
-        if completion != Completion::WriteFailed && self.chance(self.config.stale_completion) {
-            let delay = self.between(1, 2 * self.config.down_max);
-            self.plan(delay, report(completion.clone()));
-        }
-        let delay = self.between(0, self.config.disk.report_max);
-        self.plan(delay, report(completion));
-        Ok(())
-    }
-
-    fn load(&mut self, host: usize, load: Load) {
-        let group = self.config.core.group;
-        let Some(life) = &self.hosts[host].life else {
-            return;
-        };
-        let generation = life.generation;
-        let read = life
-            .reader
-            .read(group, load.first, load.last, load.bytes_max);
-        self.report.loads += 1;
-        let result = read.map_err(|error| duraft::load_error(&error));
-        let completion = Completion::Loaded {
-            load: load.id,
-            result,
-        };
-        self.input(
-            host,
-            DriverInput::Completed {
-                generation,
-                completion,
-            },
-        );
-    }
-
-    fn apply_later(&mut self, host: usize) {
-        let delay = self.between(0, 5);
-        let lives = self.hosts[host].lives;
-        if let Some(life) = &mut self.hosts[host].life
-            && !life.apply_due
-            && !life.work.is_empty()
-        {
-            life.apply_due = true;
-            self.plan(delay, Happening::Apply { host, life: lives });
-        }
-    }
-
-    /// The state machine takes in one batch, and clients hear of it.
-    fn apply(&mut self, host: usize) -> Step {
-        let Some(life) = &mut self.hosts[host].life else {
-            return Ok(());
-        };
-        life.apply_due = false;
-        let Some(batch) = life.work.pop_front() else {
-            return Ok(());
-        };
-        let generation = life.generation;
-        let mut answers = Vec::new();
-        let upto = life
-            .applier
-            .apply(batch, &mut answers)
-            .map_err(|reason| format!("node {}: {reason}", host + 1))?;
-        for (log_id, command) in life.newly_applied() {
-            self.history.applied(life.applied_seen, log_id, command)?;
-            life.applied_seen += 1;
-        }
-        answers.into_iter().for_each(Answer::deliver);
-        self.input(
-            host,
-            DriverInput::Completed {
-                generation,
-                completion: Completion::Applied { upto },
-            },
-        );
-        self.apply_later(host);
-        Ok(())
-    }
-
-    /// Ends a life: the process dies, or the power fails and takes a part of what was not synced.
-    fn crash(&mut self, host: usize) -> Step {
-        self.report.crashes += 1;
-        let node = &mut self.hosts[host];
-        if let Some(mut life) = node.life.take()
-            && !life.submissions.is_empty()
-            && life.failed_at.is_none()
-            && self.rng.below(2) == 0
-        {
-            // The crash comes in the midst of a commit.
-            let at = node.disk.mutations() + 1 + self.rng.below(4);
-            node.disk.crash_at(at);
-            life.pipeline
-                .turn(0, &mut life.submissions, &mut Vec::new());
-            self.report.crashes_in_commits += 1;
-        }
-        self.end_disk_life(host);
-        let delay = self.between(1, self.config.down_max);
-        self.plan(delay, Happening::Start(host));
-        self.check_committed_durable("after a crash")
-    }
-
-    fn end_disk_life(&mut self, host: usize) {
-        let lost_power = self.rng.below(CERTAIN) < self.config.power_loss;
-        let survival = match self.rng.below(8) {
-            0 => Survival::Nothing,
-            1 => Survival::Everything,
-            _ => Survival::Drawn(self.rng.next()),
-        };
-        let node = &mut self.hosts[host];
-        let disk = if lost_power {
-            self.report.power_losses += 1;
-            node.disk.power_loss(survival)
-        } else {
-            node.disk.process_crash()
-        };
-        node.replace_disk(disk);
-    }
-
-    /// A node opens its store and begins a life, or crashes while it tries.
-    fn start(&mut self, host: usize) -> Step {
-        if self.hosts[host].life.is_some() {
-            return Ok(());
-        }
-        if self.rng.below(4) == 0 && self.chance(CERTAIN) && self.config.crash > 0 {
-            let at = 1 + self.rng.below(30);
-            self.hosts[host].disk.crash_at(at);
-        }
-        let entropy = self.entropy();
-        let started = self.hosts[host].start(&self.config, entropy);
-        self.note(|| format!("node {} starts: {started:?}", host + 1));
-        let refused = started.is_err() && self.hosts[host].armed;
-        if refused || self.hosts[host].disk.crashed() {
-            self.hosts[host].life = None;
-            self.report.crashes_in_recovery += 1;
-            self.end_disk_life(host);
-            let delay = self.between(1, self.config.down_max);
-            self.plan(delay, Happening::Start(host));
-            return self.check_committed_durable("after a crash in recovery");
-        }
-        started?;
-        self.hosts[host].disk.crash_at(u64::MAX);
-        if self.config.disk.lies {
-            let lie = Fault::new(DiskEffect::SyncLies)
-                .on(DiskOp::SyncData)
-                .forever();
-            self.hosts[host].disk.inject(lie);
-        }
-        self.report.starts += 1;
-        self.turn_soon(host, 0);
-        Ok(())
     }
 
     /// Ends all faults: the network is whole, disks work, everybody is up.
@@ -757,19 +395,32 @@ impl Sim {
         let begin = self.now;
         let ticks = |sim: &Sim| (sim.now - begin) / SimConfig::TICK;
         let mut last: Option<u64> = None;
+        let mut converged = 0;
         while ticks(self) < HEALED_WITHIN_TICKS {
             let until = self.now + 5 * SimConfig::TICK;
             self.run_until(until).map_err(|violation| violation.what)?;
-            let answered = last.and_then(|number| self.history.outcomes.get(&number));
-            match (answered, last) {
-                (Some(Ok(_)), _) if self.has_converged() => return Ok(ticks(self)),
-                (Some(Err(_)), _) | (None, None) => {
-                    if let Some((_, leader)) = self.leaders().last_key_value() {
-                        last = Some(self.history.submitted);
-                        self.propose(*leader);
+            if last.is_some_and(|number| self.history.acknowledged(number).is_some()) {
+                self.look_for_healed()
+                    .map_err(|what| format!("while healing: {what}"))?;
+                if self.has_converged() {
+                    if self.damaged_members() == 0 {
+                        return Ok(ticks(self));
                     }
+                    converged += 1;
                 }
-                (Some(Ok(_)), _) | (None, Some(_)) => {}
+                if converged == 100 {
+                    // 500 ticks and nothing: peers could not help.
+                    self.report.unhealed += self.damaged_members();
+                    let why = self.describe();
+                    self.note(|| format!("a damaged node is not healed: {why}"));
+                    return Ok(ticks(self));
+                }
+                self.end_strangers();
+            } else if last.is_none_or(|number| self.history.outcomes.contains_key(&number))
+                && let Some((_, leader)) = self.leaders().last_key_value()
+            {
+                last = Some(self.history.submitted);
+                self.propose(*leader);
             }
         }
         Err(format!(
@@ -778,17 +429,43 @@ impl Sim {
         ))
     }
 
-    /// Has everybody everything, and does nothing wait?
+    /// Whoever is no member any more is turned off: what it was to read it may never apply, so its
+    /// clients hear of its end.
+    fn end_strangers(&mut self) {
+        for host in 0..self.hosts.len() {
+            let id = self.hosts[host].id;
+            if !self.history.latest_membership().contains(id) {
+                self.hosts[host].life = None;
+                self.hosts[host].exists = false;
+            }
+        }
+    }
+
+    fn damaged_members(&self) -> u64 {
+        let members = self.history.latest_membership();
+        let damaged = self.hosts.iter().filter(|host| host.damaged);
+        damaged.filter(|host| members.contains(host.id)).count() as u64
+    }
+
+    /// Has every member that is not damaged everything, do all follow one leader, and does nothing
+    /// wait?
     fn has_converged(&self) -> bool {
         let end = self.history.committed_end();
-        self.history.outcomes.len() as u64 == self.history.submitted
-            && self.hosts.iter().all(|host| {
-                host.life.as_ref().is_some_and(|life| {
-                    let raft = life.driver.raft();
-                    raft.last() == end
-                        && raft.applied() == end.index()
-                        && life.applied_seen == self.history.applied_len()
-                })
+        let members = self.history.latest_membership();
+        let leader = self.leaders().last_key_value().map(|(_, host)| *host);
+        let leader = leader.map(|host| self.hosts[host].id);
+        let mut members = members.members().map(|id| &self.hosts[host_of(id)]);
+        let quiet = self.is_quiet() || self.damaged_members() > 0;
+        quiet
+            && members.all(|host| {
+                host.damaged
+                    || host.life.as_ref().is_some_and(|life| {
+                        let raft = life.driver.raft();
+                        raft.last() == end
+                            && raft.applied() == end.index()
+                            && raft.leader() == leader
+                            && life.applied_seen == self.history.applied_len()
+                    })
             })
     }
 }

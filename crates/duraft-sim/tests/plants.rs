@@ -2,6 +2,7 @@
 
 use duraft_core::{Plant, Raft};
 use duraft_sim::{Sim, SimConfig};
+use duraft_storage::SnapshotAblation;
 
 /// Runs seeds with a fault until it is found. Returns what was found and after how many seeds.
 fn find(change: impl Fn(&mut SimConfig), seeds: u64) -> (String, u64) {
@@ -82,4 +83,67 @@ fn lying_disk_is_found() {
         &find(change, 5).0,
         &["B1", "B2", "B3", "B4", "B5", "B7", "B12"],
     );
+}
+
+/// A fault of the core that only clusters meet whose members change or whose clients read.
+fn planted_in(prepare: fn(&mut Raft), change: fn(&mut SimConfig)) -> String {
+    let change = |config: &mut SimConfig| {
+        config.check_invariants = false;
+        config.prepare = Some(prepare);
+        change(config);
+    };
+    find(change, 100).0
+}
+
+fn many_changes(config: &mut SimConfig) {
+    config.pool = 6;
+    config.core.pre_vote = true;
+    config.clients.change = 2_000;
+}
+
+fn many_reads(config: &mut SimConfig) {
+    config.clients.read = 9_000;
+    config.clients.handover = 300;
+    config.network.repartition = 300;
+}
+
+#[test]
+fn two_membership_changes_at_a_time_are_found() {
+    let found = planted_in(|raft| raft.plant(Plant::ChangesOverlap), many_changes);
+    assert_found(&found, &["H10", "A4", "A5", "B7"]);
+}
+
+#[test]
+fn read_before_an_entry_of_the_term_is_found() {
+    let found = planted_in(|raft| raft.plant(Plant::ReadBeforeTerm), many_reads);
+    assert_found(&found, &["D4"]);
+}
+
+#[test]
+fn read_confirmed_by_an_old_round_is_found() {
+    let found = planted_in(|raft| raft.plant(Plant::ReadOldRound), many_reads);
+    assert_found(&found, &["D4"]);
+}
+
+fn many_snapshots(config: &mut SimConfig) {
+    config.snapshot_bytes = Some(1_000);
+    config.core.trailing_bytes_max = 0;
+}
+
+#[test]
+fn snapshot_renamed_before_its_sync_is_found() {
+    let change = |config: &mut SimConfig| {
+        many_snapshots(config);
+        config.snapshot.ablation = Some(SnapshotAblation::NoSyncBeforeRename);
+    };
+    assert_found(&find(change, 30).0, &["B8"]);
+}
+
+#[test]
+fn snapshot_whose_name_is_not_synced_is_found() {
+    let change = |config: &mut SimConfig| {
+        many_snapshots(config);
+        config.snapshot.ablation = Some(SnapshotAblation::NoDirSync);
+    };
+    assert_found(&find(change, 30).0, &["B8"]);
 }

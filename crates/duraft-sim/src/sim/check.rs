@@ -3,7 +3,11 @@
 use super::{Sim, Step, host_of};
 use crate::history::History;
 use crate::recovered::RecoveredState;
-use duraft_core::{AppendReply, BatchHeader, Envelope, Index, Message, NodeId, Position, Term};
+use duraft::Applied;
+use duraft_core::{AppendReply, BatchHeader, BatchKind, Envelope, Index, Message, NodeId};
+use duraft_core::{Position, Term};
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 impl Sim {
     /// Everything a message promises must be on its sender's disk.
@@ -48,7 +52,7 @@ impl Sim {
             Message::Append { batches, .. } => {
                 self.history.leads(term, from, envelope.incarnation)?;
                 for batch in batches {
-                    self.history.batch_seen(&batch.header)?;
+                    self.history.leader_sent(term, &batch.header)?;
                 }
             }
             Message::Heartbeat { .. } => self.history.leads(term, from, envelope.incarnation)?,
@@ -85,18 +89,37 @@ impl Sim {
         Ok(())
     }
 
+    /// A new life: what it begins with was committed, and its state machine holds just that.
+    pub(super) fn check_begun(&mut self, host: usize) -> Step {
+        let node = &self.hosts[host];
+        if let Some(life) = &node.life {
+            self.history.begins(node.id, &life.driver.raft().start())?;
+        }
+        if node.life.as_ref().is_some_and(|life| life.state_lost) {
+            return Ok(());
+        }
+        self.check_restored(host)
+    }
+
     /// After a turn: what the leader's log became, what became committed.
     pub(super) fn check_logs(&mut self, host: usize) -> Step {
         let Some(life) = &mut self.hosts[host].life else {
             return Ok(());
         };
         let raft = life.driver.raft();
-        if raft.leader() == Some(raft.id()) {
+        let leads = raft.leader() == Some(raft.id());
+        if leads {
             self.history.leader_log(raft.term(), raft.headers().rev())?;
         }
         let commit = raft.commit();
         if commit == life.commit_seen {
             return Ok(());
+        }
+        let start = raft.start();
+        if start.index() > life.commit_seen {
+            // A leader's snapshot took the place of what this node had not seen committed.
+            self.history.begins(raft.id(), &start)?;
+            life.commit_seen = start.index();
         }
         let mut news: Vec<BatchHeader> = raft
             .headers()
@@ -108,19 +131,24 @@ impl Sim {
         news.reverse();
         life.commit_seen = commit;
         let term = raft.term();
-        let leads = (raft.leader() == Some(raft.id())).then(|| raft.term());
         let mut grown = false;
         for header in &news {
             self.history.batch_seen(header)?;
             grown |= self.history.committed(header, term)?;
+            if header.kind == BatchKind::Membership {
+                let membership = raft.membership_at(header.last());
+                let at = header.last();
+                self.history.membership_committed(at, membership)?;
+            }
         }
         if grown {
+            self.history.counted_in(raft.membership());
             // A6 (paper, section 5.4.2): only an entry of the leader's own term is committed by
             // counting; older ones come with it.
             let newest = news.last().map(|header| header.term);
-            if leads.is_some() && newest != leads {
+            if leads && newest != Some(term) {
                 return Err(format!(
-                    "A6: the leader of {leads:?} committed up to an entry of {newest:?}"
+                    "A6: the leader of {term} committed up to an entry of {newest:?}"
                 ));
             }
             self.check_committed_durable("at commit")?;
@@ -140,7 +168,10 @@ impl Sim {
         let header = raft
             .header_ending_at(end.index())
             .map(BatchHeader::position);
-        if end == Position::START || header == Some(end) {
+        let start = raft.start();
+        if end.index() <= start.index() {
+            self.history.begins(raft.id(), &start)
+        } else if header == Some(end) {
             Ok(())
         } else {
             Err(format!(
@@ -160,43 +191,42 @@ impl Sim {
     }
 
     fn check_on_quorum(&mut self, end: &Position, when: &str) -> Step {
-        let mut holders = 0;
+        let mut holders = BTreeSet::new();
         let mut lasts: Vec<(NodeId, Position)> = Vec::new();
-        for host in &mut self.hosts {
+        for host in self.hosts.iter_mut().filter(|host| host.exists) {
             let id = host.id;
             let (disk, fresh) = host.recovered(&self.config)?;
             self.report.recoveries += u64::from(fresh);
-            holders += usize::from(disk.holds(end));
+            if fresh {
+                self.history.begins(id, &disk.start)?;
+            }
+            // What a damaged node held is its own to get back; here it counts as held.
+            if disk.damaged || disk.holds(end) {
+                holders.insert(id);
+            }
             lasts.push((id, disk.last));
         }
-        if holders > self.hosts.len() / 2 {
+        if self.history.is_quorum(&holders) {
             Ok(())
         } else {
             Err(format!(
-                "B7: {when}, {end} is on {holders} disks only: {lasts:?}"
+                "B7: {when}, {end} is on the disks of {holders:?} only: {lasts:?}, members {:?}",
+                self.history.latest_membership()
             ))
         }
     }
 
-    /// Clients were told something: is it so?
-    pub(super) fn check_answers(&mut self) -> Step {
-        let answers = std::mem::take(&mut *self.answers.lock());
-        for (command, outcome) in answers {
-            if let Ok(applied) = &outcome {
-                self.report.promises += 1;
-                let at = applied.log_id;
-                let batch = self.history.next_committed(at.index.previous()).copied();
-                let batch = batch.filter(|b| b.first <= at.index && b.term == at.term);
-                let Some(batch) = batch else {
-                    return Err(format!("B6: command {command} at {at} is not committed"));
-                };
-                if self.config.check_promises {
-                    self.check_on_quorum(&batch.position(), "B6: at an answer")?;
-                }
-            }
-            self.report
-                .fold(&[self.now, command, u64::from(outcome.is_ok())]);
-            self.history.answered(command, outcome)?;
+    /// B6: what a client is told to be applied is committed and durable.
+    pub(super) fn check_applied(&mut self, applied: &Applied, what: impl Fn() -> String) -> Step {
+        self.report.promises += 1;
+        let at = applied.log_id;
+        let batch = self.history.next_committed(at.index.previous()).copied();
+        let batch = batch.filter(|b| b.first <= at.index && b.term == at.term);
+        let Some(batch) = batch else {
+            return Err(format!("B6: {} at {at} is not committed", what()));
+        };
+        if self.config.check_promises {
+            self.check_on_quorum(&batch.position(), "B6: at an answer")?;
         }
         Ok(())
     }
@@ -219,8 +249,13 @@ fn broken_promise(envelope: &Envelope, disk: &RecoveredState, history: &History)
             "B2: a vote that is not durable",
         ),
         Message::AppendReply(AppendReply::Accepted { matched }) => {
-            let ours = disk.digest_at(*matched);
+            // What is not in a log any more was committed, and is the same in all.
+            let ours = match matched.cmp(&disk.start.index()) {
+                Ordering::Less => history.committed_digest(*matched),
+                Ordering::Equal | Ordering::Greater => disk.digest_at(*matched),
+            };
             let leaders = history.leader_digest(term, *matched);
+            let leaders = leaders.or_else(|| history.committed_digest(*matched));
             (ours.is_none() || ours != leaders).then(|| {
                 format!(
                     "B4: acknowledged up to {matched}: {ours:?} here, {leaders:?} at the leader"

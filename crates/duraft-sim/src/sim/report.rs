@@ -5,62 +5,139 @@ use duraft::RequestErrorKind;
 use duraft_core::mix64;
 use std::fmt;
 
-/// What a run did.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub struct Report {
-    /// The run's seed.
-    pub seed: u64,
-    /// A number that two runs share only if they took the same course.
-    pub trace_hash: u64,
+/// The counters of a report, each with what it counts.
+macro_rules! counters {
+    ($($(#[$doc:meta])+ $name:ident,)+) => {
+        /// What a run did, or with [`Report::add`] what several did.
+        #[derive(Clone, PartialEq, Eq, Debug, Default)]
+        #[non_exhaustive]
+        pub struct Report {
+            /// The run's seed.
+            pub seed: u64,
+            /// A number that two runs share only if they took the same course.
+            pub trace_hash: u64,
+            /// Everything that happened, where the configuration asks for it.
+            pub trace: Vec<String>,
+            $($(#[$doc])+ pub $name: u64,)+
+        }
+
+        impl Report {
+            /// All counters by name.
+            pub fn counts(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name),)+]
+            }
+
+            /// Adds another run's counters to these.
+            pub fn add(&mut self, other: &Report) {
+                $(self.$name += other.$name;)+
+            }
+        }
+    };
+}
+
+counters! {
     /// Events.
-    pub events: u64,
+    events,
     /// Turns of drivers.
-    pub turns: u64,
+    turns,
     /// Turns of logs.
-    pub commits: u64,
+    commits,
     /// Messages sent.
-    pub messages: u64,
+    messages,
     /// Messages and answers whose promise was checked against recovery.
-    pub promises: u64,
+    promises,
     /// Times recovery was run on synced bytes.
-    pub recoveries: u64,
+    recoveries,
     /// Times a node became leader.
-    pub elections: u64,
+    elections,
     /// Lives begun.
-    pub starts: u64,
+    starts,
     /// Lives ended by a crash.
-    pub crashes: u64,
+    crashes,
     /// Crashes in the midst of a commit.
-    pub crashes_in_commits: u64,
+    crashes_in_commits,
     /// Crashes in the midst of recovery.
-    pub crashes_in_recovery: u64,
+    crashes_in_recovery,
     /// Crashes that were power losses.
-    pub power_losses: u64,
+    power_losses,
     /// Times all nodes crashed at once.
-    pub blackouts: u64,
+    blackouts,
     /// Times a process stood still.
-    pub pauses: u64,
+    pauses,
     /// Lives ended by a failed write or sync.
-    pub poisoned: u64,
+    poisoned,
     /// Times the network was cut or joined.
-    pub partitions: u64,
+    partitions,
     /// Reads of stored batches.
-    pub loads: u64,
+    loads,
     /// Commands submitted.
-    pub submitted: u64,
+    submitted,
     /// Commands acknowledged.
-    pub acknowledged: u64,
+    acknowledged,
     /// Commands certainly without effect.
-    pub rejected: u64,
+    rejected,
     /// Commands whose outcome is unknown.
-    pub unknown: u64,
+    unknown,
     /// Commands applied.
-    pub applied: u64,
+    applied,
+    /// Commands of sessions sent once more.
+    retries,
+    /// Sessions opened.
+    sessions,
+    /// Sessions that a client found expired.
+    sessions_expired,
+    /// Reads answered after a quorum was asked.
+    reads,
+    /// Reads answered on a wish for a lease.
+    lease_reads,
+    /// Reads whose lease ended before the answer.
+    late_leases,
+    /// Reads not answered.
+    reads_failed,
+    /// Transfers of leadership and steps down that were done.
+    handovers,
+    /// Membership changes that clients were told to be done.
+    changes,
+    /// Nodes that joined.
+    joined,
+    /// Memberships committed.
+    memberships,
+    /// Snapshots taken.
+    snapshots,
+    /// Snapshot files removed after a later one.
+    retired,
+    /// Times a snapshot was to be sent.
+    snapshots_sent,
+    /// Snapshots received whole.
+    received,
+    /// Snapshots of leaders restored.
+    installs,
+    /// Frames of transfers sent.
+    frames,
+    /// Crashes in the midst of writing or removing snapshots.
+    crashes_in_snapshots,
+    /// Crashes in the midst of receiving snapshots.
+    crashes_in_transfers,
+    /// Disks damaged while their node was down.
+    damages,
+    /// Damages that the node noticed; the others hit nothing that counts.
+    damages_reported,
+    /// Disks lost whole.
+    wipes,
+    /// Damaged nodes that became whole.
+    healed,
+    /// Nodes that were damaged still when everything else had converged.
+    unhealed,
+    /// Lives ended by a node itself because of what its disk lacks.
+    halted_damaged,
+    /// Damaged disks that no store could be opened on: wiped by hand.
+    unopenable,
+    /// Connections that a node wanted made anew.
+    redials,
+    /// Syncs that took a hundred times as long.
+    stalls,
     /// Ticks from the end of all faults to convergence.
-    pub healed_in_ticks: u64,
-    /// Everything that happened, where the configuration asks for it.
-    pub trace: Vec<String>,
+    healed_in_ticks,
 }
 
 impl Report {
@@ -81,7 +158,7 @@ impl Report {
 impl Sim {
     pub(super) fn finish_report(&mut self) {
         let kinds = |wanted: Option<RequestErrorKind>| {
-            let outcomes = self.history.outcomes.values();
+            let outcomes = self.history.outcomes.values().flatten();
             outcomes
                 .filter(|o| o.as_ref().err().map(|e| e.kind()) == wanted)
                 .count() as u64
@@ -91,12 +168,20 @@ impl Sim {
         self.report.rejected = busy + kinds(Some(RequestErrorKind::Rejected));
         self.report.unknown = kinds(Some(RequestErrorKind::OutcomeUnknown));
         self.report.submitted = self.history.submitted;
+        self.report.memberships = self.history.changes();
         self.report.applied = self.history.applied_len() as u64;
     }
 
     /// The state of all nodes, for people.
     pub(super) fn describe(&self) -> String {
-        let mut text = format!("committed up to {}", self.history.committed_end());
+        let mut text = format!(
+            "committed up to {}; {:?}",
+            self.history.committed_end(),
+            self.history.latest_membership()
+        );
+        if !self.is_quiet() {
+            text.push_str(&format!("; clients wait: {}", self.waiting()));
+        }
         for host in &self.hosts {
             match &host.life {
                 None => text.push_str(&format!("; node {} is down", host.id)),
@@ -113,6 +198,11 @@ impl Sim {
                         raft.applied(),
                         life.submissions.len(),
                     ));
+                    for peer in raft.membership().members() {
+                        if let Some(progress) = raft.progress(peer) {
+                            text.push_str(&format!(", {peer}: {progress:?}"));
+                        }
+                    }
                 }
             }
         }

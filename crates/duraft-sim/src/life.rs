@@ -1,0 +1,186 @@
+//! A running node: the shipped code of one life, and what waits to be done by each of its threads.
+
+use crate::config::SimConfig;
+use crate::host::Shared;
+use crate::recorder::Entry;
+use duraft::transfer::{TransferInput, Transfers};
+use duraft::{
+    Applier, ApplyBatch, Driver, DriverInput, DriverOptions, ReadWork, SnapshotView, StepObserver,
+};
+use duraft_core::{Index, Output, Raft, Snapshot, invariants};
+use duraft_storage::{Pipeline, Preparer, SnapshotStore, Submission, Wal, WalReader};
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// One of the threads that a node of the runtime has.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Thread {
+    /// Turns of the driver.
+    Raft,
+    /// Turns of the log.
+    Wal,
+    /// The state machine.
+    Apply,
+    /// Writes snapshots and removes old ones.
+    Snapshot,
+    /// Moves snapshots between nodes.
+    Transfer,
+}
+
+/// What waits for the state machine.
+#[derive(Debug)]
+pub(crate) enum Work {
+    Batch(ApplyBatch),
+    Read(ReadWork),
+    Install(Snapshot),
+    Retire(Snapshot),
+}
+
+/// What waits for the thread that writes snapshots.
+pub(crate) enum Taking {
+    Take(SnapshotView),
+    Retire(Snapshot),
+}
+
+/// See the module documentation.
+pub(crate) struct Life {
+    pub(crate) driver: Driver,
+    pub(crate) pipeline: Pipeline,
+    pub(crate) preparer: Preparer,
+    pub(crate) reader: WalReader,
+    pub(crate) applier: Applier,
+    pub(crate) store: SnapshotStore,
+    pub(crate) transfers: Transfers,
+    pub(crate) machine: Shared<Vec<Entry>>,
+    broken: Shared<Option<String>>,
+    pub(crate) generation: u64,
+    pub(crate) inputs: VecDeque<DriverInput>,
+    pub(crate) submissions: VecDeque<Submission>,
+    pub(crate) work: VecDeque<Work>,
+    pub(crate) taking: VecDeque<Taking>,
+    /// A snapshot is being taken.
+    pub(crate) snapshot_busy: bool,
+    /// Neither log nor snapshots hold the state that the log goes on from.
+    pub(crate) state_lost: bool,
+    pub(crate) nonce: u64,
+    pub(crate) moving: VecDeque<TransferInput>,
+    /// Threads whose next turn is planned.
+    pub(crate) due: BTreeSet<Thread>,
+    /// Commands of the state machine that the history has seen.
+    pub(crate) applied_seen: usize,
+    /// Committed batches that the history has seen.
+    pub(crate) commit_seen: Index,
+    /// The driver has stopped; whatever it emitted before came from before.
+    pub(crate) stopped: bool,
+    /// The disk's mutations when the log failed.
+    pub(crate) failed_at: Option<u64>,
+}
+
+/// What a life is made of.
+pub(crate) struct Born {
+    pub(crate) raft: Raft,
+    pub(crate) applier: Applier,
+    pub(crate) machine: Shared<Vec<Entry>>,
+    pub(crate) store: SnapshotStore,
+    pub(crate) wal: Wal,
+    pub(crate) generation: u64,
+    pub(crate) state_lost: bool,
+}
+
+/// Checks the core's invariants after every step and keeps the first violation.
+struct Inspector {
+    before: Raft,
+    broken: Shared<Option<String>>,
+}
+
+impl StepObserver for Inspector {
+    fn stepped(&mut self, raft: &Raft, outputs: &[Output]) {
+        let verdict = invariants::check(raft)
+            .and_then(|()| invariants::check_delta(&self.before, raft, outputs));
+        if let Err(violation) = verdict {
+            self.broken
+                .lock()
+                .get_or_insert_with(|| violation.to_string());
+        }
+        self.before.clone_from(raft);
+    }
+}
+
+impl Life {
+    pub(crate) fn new(config: &SimConfig, born: Born) -> Life {
+        let Born {
+            raft,
+            applier,
+            machine,
+            store,
+            wal,
+            generation,
+            state_lost,
+        } = born;
+        let broken = Shared::default();
+        let inspector = Inspector {
+            before: raft.clone(),
+            broken: broken.clone(),
+        };
+        let lease = config.core.lease.map(|lease| {
+            // As the runtime counts it.
+            let lost = config.core.heartbeat_ticks + 1;
+            let ticks = u64::from(config.core.election_ticks.saturating_sub(lost));
+            let sure = 1_000_000u64.saturating_sub(u64::from(lease.drift_ppm));
+            Duration::from_nanos(ticks * SimConfig::TICK * sure / 1_000_000)
+        });
+        let options = DriverOptions {
+            max_batch_bytes: config.core.max_batch_bytes,
+            commands_max: 256,
+            batches_in_flight_max: 8,
+            ticks_per_turn_max: u64::from(config.core.heartbeat_ticks),
+            lease,
+            ..DriverOptions::default()
+        };
+        let transfers = Transfers::new(config.transfer, raft.incarnation(), store.clone());
+        let commit_seen = raft.commit();
+        let mut driver = Driver::new(raft, generation, options);
+        if config.check_invariants {
+            driver.observe_steps(Box::new(inspector));
+        }
+        Life {
+            driver,
+            reader: wal.reader(),
+            preparer: wal.preparer(),
+            pipeline: Pipeline::new(wal, config.wal.clone()),
+            applier,
+            store,
+            transfers,
+            machine,
+            broken,
+            generation,
+            inputs: VecDeque::new(),
+            submissions: VecDeque::new(),
+            work: VecDeque::new(),
+            taking: VecDeque::new(),
+            snapshot_busy: false,
+            state_lost,
+            nonce: generation,
+            moving: VecDeque::new(),
+            due: BTreeSet::new(),
+            applied_seen: 0,
+            commit_seen,
+            stopped: false,
+            failed_at: None,
+        }
+    }
+
+    /// The first broken invariant of the core, if any.
+    pub(crate) fn broken(&self) -> Option<String> {
+        self.broken.lock().clone()
+    }
+
+    /// What the state machine applied that the history has not seen.
+    pub(crate) fn newly_applied(&self) -> Vec<Entry> {
+        self.machine
+            .lock()
+            .get(self.applied_seen..)
+            .unwrap_or_default()
+            .to_vec()
+    }
+}

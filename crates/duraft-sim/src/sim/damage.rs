@@ -1,0 +1,111 @@
+//! Damage at rest: disks that have changed, or are gone, when their node starts again.
+//!
+//! Never more than what leaves a quorum of whole nodes. What is required of a damaged node: it says
+//! so, nothing that it promises is without ground, and it becomes whole with the help of the others.
+
+use super::{Sim, Step};
+use duraft_core::NodeId;
+use duraft_disk::{Disk, FaultDisk, FaultOptions};
+use duraft_storage::JoinAs;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+impl Sim {
+    /// A node is about to start: is its disk still what it was?
+    pub(super) fn rot(&mut self, host: usize) -> Step {
+        let armed = self.hosts[host].armed;
+        if !self.chance(self.config.damage) || armed || !self.may_rot(host) {
+            return Ok(());
+        }
+        if self.chance(self.config.wipe) {
+            return self.wipe(host);
+        }
+        let entropy = self.entropy();
+        let node = &mut self.hosts[host];
+        if let Some(before) = node.rot(&self.config, entropy, &mut self.rng)? {
+            self.report.damages += 1;
+            self.rotten = Some((host, before));
+        }
+        Ok(())
+    }
+
+    /// May this node be damaged, too? Not while the membership changes, and only if those that are
+    /// neither damaged nor this one decide.
+    fn may_rot(&self, host: usize) -> bool {
+        let node = &self.hosts[host];
+        let members = self.history.latest_membership();
+        let settled = |host: &crate::host::Host| {
+            host.life.as_ref().is_none_or(|life| {
+                let raft = life.driver.raft();
+                !members.contains(raft.id()) || raft.membership() == members
+            })
+        };
+        let whole = self.hosts.iter().filter(|h| !h.damaged && h.id != node.id);
+        let whole: BTreeSet<NodeId> = whole.map(|h| h.id).collect();
+        !node.damaged
+            && members.contains(node.id)
+            && !members.is_joint()
+            && members.promotions().next().is_none()
+            && self.hosts.iter().all(settled)
+            && members.is_quorum(whole)
+    }
+
+    /// The disk is lost; the node begins with an empty one, which says so.
+    pub(super) fn wipe(&mut self, host: usize) -> Step {
+        let entropy = self.entropy();
+        let disk = FaultDisk::new(FaultOptions {
+            sector_bytes: self.config.disk.sector_bytes,
+            ..FaultOptions::default()
+        });
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let node = &mut self.hosts[host];
+        let group = self.config.core.group;
+        let made = duraft_storage::bootstrap_joining(
+            &shared,
+            &node.identity,
+            &self.config.wal,
+            entropy,
+            &[group],
+            JoinAs::Wiped,
+        );
+        made.map_err(|error| format!("node {} cannot begin anew: {error}", host + 1))?;
+        node.replaced_by_empty(disk);
+        self.report.wipes += 1;
+        Ok(())
+    }
+
+    /// A node has started on a disk that was damaged. If it does not say so, then nothing may be
+    /// missing.
+    pub(super) fn check_rotten(&mut self, host: usize) -> Step {
+        let Some((_, before)) = self.rotten.take_if(|(at, _)| *at == host) else {
+            return Ok(());
+        };
+        let node = &mut self.hosts[host];
+        if node.damaged {
+            self.report.damages_reported += 1;
+            return Ok(());
+        }
+        let now = node.recovered(&self.config)?.0;
+        if !before.damaged && (!now.holds(&before.last) || now.hard_state != before.hard_state) {
+            return Err(format!(
+                "B12: node {} silently lost something: {:?} and a log up to {} became {:?} and {}",
+                host + 1,
+                before.hard_state,
+                before.last,
+                now.hard_state,
+                now.last
+            ));
+        }
+        Ok(())
+    }
+
+    /// Which damaged nodes have become whole?
+    pub(super) fn look_for_healed(&mut self) -> Step {
+        for host in &mut self.hosts {
+            if host.is_healed(&self.config)? {
+                self.report.healed += 1;
+            }
+        }
+        Ok(())
+    }
+}
