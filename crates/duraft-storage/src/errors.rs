@@ -323,6 +323,13 @@ pub enum WriteProblem {
         /// Its position.
         at: Position,
     },
+    /// A commit names a second snapshot of the group. Were its block lost, the log would fall back by
+    /// two snapshots, and only the file of the one before is kept.
+    #[error("a second snapshot of the group in one commit, at {at}")]
+    SnapshotTwice {
+        /// Its position.
+        at: Position,
+    },
     /// A compaction goes past the newest snapshot: what it drops would be nowhere.
     #[error("compaction up to {upto}, the newest snapshot is at {snapshot}")]
     Uncovered {

@@ -103,9 +103,41 @@ impl GroupIndex {
     pub(crate) fn note_membership(&mut self, at: Index, membership: Option<Membership>) {
         if let Some(membership) = membership {
             let place = self.memberships.partition_point(|(index, _)| *index < at);
-            self.memberships.insert(place, (at, membership));
+            match self.memberships.get_mut(place) {
+                Some((held, found)) if *held == at => *found = membership,
+                _ => self.memberships.insert(place, (at, membership)),
+            }
             self.membership_hint = self.membership_hint.max(at);
         }
+    }
+
+    /// Where something before the latest snapshot is missing, or is not what led to it, the log begins
+    /// at the snapshot: it holds all of that, and what is left of the log before it cannot be trusted.
+    pub(crate) fn begin_at_snapshot(&mut self) {
+        let Some(snapshot) = &self.snapshot else {
+            return;
+        };
+        let at = snapshot.position;
+        let gap = self.log.gaps().first().map(|(first, _)| *first);
+        let broken = gap.is_some_and(|gap| gap <= at.index()) || !self.log.agrees_with(&at);
+        if self.is_uncovered() || !broken {
+            return;
+        }
+        let end = self.log.end();
+        let end = if end.index() > at.index() { end } else { at };
+        self.membership = snapshot.membership.clone();
+        self.log.settle(at, end);
+    }
+
+    /// Forgets memberships whose batches were dropped as contradicted by what came later.
+    pub(crate) fn match_memberships(&mut self) {
+        let log = &self.log;
+        self.memberships.retain(|(at, _)| {
+            let entry = log.entries().get(log.place_of(*at));
+            entry.is_some_and(|entry| {
+                entry.header.first == *at && entry.header.kind == BatchKind::Membership
+            })
+        });
     }
 
     pub(crate) fn truncate(&mut self, keep: &Position) -> Result<Dropped, WriteProblem> {

@@ -248,6 +248,19 @@ impl<E: Headed> Shape<E> {
         self.recount();
     }
 
+    /// Drops the entries that contradict a batch which is known to be part of the log: those in its place,
+    /// and neighbours that do not join it.
+    pub(crate) fn make_way(&mut self, batch: &BatchHeader) {
+        self.entries.retain(|entry| {
+            let held = entry.header();
+            let apart = held.last() < batch.first || held.first > batch.last();
+            let before = held.last().next() == batch.first && !batch.follows(&held.position());
+            let behind = batch.last().next() == held.first && !held.follows(&batch.position());
+            apart && !before && !behind
+        });
+        self.recount();
+    }
+
     /// Drops everything before the last pair of neighbours that do not follow each other: it belongs
     /// to a log that was cut in records that are lost.
     pub(crate) fn drop_contradicted(&mut self) {

@@ -85,6 +85,8 @@ pub enum Ablation {
     NoWatermark,
     /// The search for proof ends at the first block that is not valid.
     StopAtHole,
+    /// Compaction may go past the newest snapshot.
+    CompactUncovered,
 }
 
 /// How a store behaves. Sizes are bytes.

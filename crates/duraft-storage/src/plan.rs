@@ -7,6 +7,7 @@ use crate::format::payload::encode_snapshot;
 use crate::format::record::check_header;
 use crate::index::{GroupIndex, StoreIndex, check_snapshot, membership_in, snapshot_index};
 use crate::log::{Headed, Shape};
+use crate::options::Ablation;
 use crate::wal::Submission;
 use duraft_core::{
     Batch, BatchHeader, GroupId, HardState, Healed, Index, MEMBERSHIP_BYTES_MAX, Membership,
@@ -56,6 +57,7 @@ pub(crate) fn check(
     index: &StoreIndex,
     written: &BTreeMap<GroupId, WriteSeq>,
     submissions: &[Submission],
+    ablation: Option<Ablation>,
 ) -> Result<Planned, WalError> {
     let mut layers: Vec<Layer<'_>> = Vec::new();
     let mut planned = Planned::default();
@@ -69,7 +71,9 @@ pub(crate) fn check(
                     .get(&group)
                     .ok_or(WalError::UnknownGroup(group))?;
                 let last = written.get(&group).copied().unwrap_or_default();
-                layers.push(Layer::new(group, base, last));
+                let mut layer = Layer::new(group, base, last);
+                layer.compact_uncovered = ablation == Some(Ablation::CompactUncovered);
+                layers.push(layer);
                 layers.len() - 1
             }
         };
@@ -103,8 +107,12 @@ struct Layer<'a> {
     added: Vec<BatchHeader>,
     memberships: Vec<(Index, Membership)>,
     snapshot: Option<Snapshot>,
+    /// This commit names one already.
+    names_snapshot: bool,
     /// A snapshot took the place of the whole log; this is the membership there.
     reset: Option<Membership>,
+    /// For tests of the tests.
+    compact_uncovered: bool,
     /// A damaged log is rare: it is copied and changed for real.
     gapped: Option<Shape<BatchHeader>>,
 }
@@ -124,7 +132,9 @@ impl<'a> Layer<'a> {
             added: Vec::new(),
             memberships: Vec::new(),
             snapshot: base.snapshot.clone(),
+            names_snapshot: false,
             reset: None,
+            compact_uncovered: false,
             gapped,
         }
     }
@@ -197,6 +207,9 @@ impl<'a> Layer<'a> {
             }
         };
         check_snapshot(at, fits, self.snapshot.as_ref())?;
+        if std::mem::replace(&mut self.names_snapshot, true) {
+            return Err(WriteProblem::SnapshotTwice { at: *at });
+        }
         self.snapshot = Some(snapshot.clone());
         if *reset {
             (self.start, self.end) = (*at, *at);
@@ -270,7 +283,7 @@ impl<'a> Layer<'a> {
 
     fn compact(&mut self, upto: &Position) -> Result<(), WriteProblem> {
         let snapshot = snapshot_index(self.snapshot.as_ref());
-        if upto.index() > snapshot {
+        if upto.index() > snapshot && !self.compact_uncovered {
             return Err(WriteProblem::Uncovered {
                 upto: upto.index(),
                 snapshot,

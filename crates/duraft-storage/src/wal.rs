@@ -113,6 +113,8 @@ pub(crate) struct Link {
     pub(crate) segment: Arc<Segment>,
     /// Live batches in it.
     pub(crate) live: u64,
+    /// Its checkpoint can be read. Without one, its batches are of groups that nobody knows.
+    pub(crate) begins: bool,
 }
 
 /// See the module documentation.
@@ -223,7 +225,7 @@ impl Wal {
         }
         let mut planned = {
             let index = self.shared.index.read();
-            plan::check(&index, &self.written, submissions)?
+            plan::check(&index, &self.written, submissions, self.options.ablation)?
         };
         notes.iter().for_each(|_| planned.measure.add(0));
         let max = self.commit_bytes_fit();
@@ -328,15 +330,18 @@ impl Wal {
     }
 
     /// How many submissions from the front of a queue make the next commit: as many as fit
-    /// `commit_bytes_max`, but at least one.
+    /// `commit_bytes_max`, with at most one snapshot of each group, but at least one.
     pub(crate) fn admit<'a>(&self, queue: impl Iterator<Item = &'a Submission>) -> usize {
         let max = self.options.commit_bytes_max.min(self.commit_bytes_fit());
         let records_max = RECORDS_MAX - 1 - self.group_count() * 3;
         let (mut bytes, mut records, mut admitted) = (0u64, 0usize, 0);
+        let mut naming = BTreeSet::new();
         for submission in queue {
             bytes = bytes.saturating_add(submission.cost());
             records += submission.records();
-            if admitted > 0 && (bytes > max || records > records_max) {
+            let names = submission.write.snapshot.is_some();
+            let twice = names && !naming.insert(submission.group);
+            if admitted > 0 && (bytes > max || records > records_max || twice) {
                 break;
             }
             admitted += 1;

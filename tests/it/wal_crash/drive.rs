@@ -6,7 +6,7 @@
 
 use super::engine::{self, Setup, Store};
 use super::model::{Expected, Shape, State, draw_write};
-use duraft_core::{GroupId, Write};
+use duraft_core::{GroupId, SnapshotWrite, Write};
 use duraft_disk::{
     CrashState, DiskOp, Effect, Fault, FaultDisk, FaultOptions, SplitMix64, Subsets,
     for_each_crash_state,
@@ -225,10 +225,12 @@ fn write(
     let mut rng = SplitMix64::new(seed);
     let mut left = writes;
     while left > 0 {
-        let commit = draw_commit(&store, plan, &mut rng, &mut left, expected);
+        let commit = draw_commit(&store, plan, &mut rng, &mut left, expected)?;
+        let named = naming(&commit);
         store.commit(commit)?;
         expected.acknowledge();
         watch(Moment::Committed, expected);
+        store.after_commit(&named)?;
         if rng.below(4) == 0 {
             store.receipt()?;
             watch(Moment::Receipted, expected);
@@ -247,20 +249,32 @@ fn write(
     Ok(())
 }
 
-/// The next group commit: one to three writes, as long as they fit.
+/// The writes that name snapshots.
+pub(super) fn naming(commit: &[(GroupId, Write)]) -> Vec<(GroupId, Write)> {
+    let naming = commit.iter().filter(|(_, write)| write.snapshot.is_some());
+    naming.cloned().collect()
+}
+
+/// The next group commit: one to three writes, as long as they fit. The files of snapshots in them are
+/// durable when this returns.
 pub(super) fn draw_commit(
     store: &Store,
     plan: &Plan,
     rng: &mut SplitMix64,
     left: &mut usize,
     expected: &mut Expected,
-) -> Vec<(GroupId, Write)> {
+) -> Result<Vec<(GroupId, Write)>, String> {
     let mut commit = Vec::new();
     let mut room = store.commit_bytes_max();
     let wanted = (1 + rng.below(3)).min(*left as u64);
     while (commit.len() as u64) < wanted {
         let group = GroupId(rng.below(plan.shape.groups));
-        let write = draw_write(rng, &plan.shape, group, &expected.newest().0[&group]);
+        let mut write = draw_write(rng, &plan.shape, group, &expected.newest().0[&group]);
+        let names = |of: &Write| of.snapshot.is_some();
+        if names(&write) && commit.iter().any(|(id, held)| *id == group && names(held)) {
+            // A commit names one snapshot of a group at most, as the pipeline sees to.
+            break;
+        }
         let Some(rest) = room.checked_sub(engine::cost(group, &write)) else {
             assert!(
                 !commit.is_empty(),
@@ -269,11 +283,14 @@ pub(super) fn draw_commit(
             break;
         };
         room = rest;
+        if let Some(SnapshotWrite { snapshot, .. }) = &mut write.snapshot {
+            store.write_file(group, snapshot)?;
+        }
         expected.submit(group, &write);
         commit.push((group, write));
     }
     *left -= commit.len();
-    commit
+    Ok(commit)
 }
 
 /// Opens the store and checks what it shows.

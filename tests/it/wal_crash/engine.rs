@@ -5,14 +5,17 @@ use super::damage::{GroupReport, Report};
 use super::model::{GroupState, State};
 use bytes::Bytes;
 use duraft_core::{
-    GroupId, HardState, Index, MEMBERSHIP_BYTES_MAX, Membership, NodeId, Snapshot, Write, WriteSeq,
+    GroupId, HardState, Index, MEMBERSHIP_BYTES_MAX, Membership, NodeId, Position, Snapshot,
+    SnapshotWrite, Write, WriteSeq,
 };
-use duraft_disk::{Disk, FaultDisk};
+use duraft_disk::{Disk, FaultDisk, FaultOptions};
 use duraft_storage::{
-    Ablation, ClusterId, Entropy, OnDamage, OpenError, ReadError, Recovered, RecoveredGroup,
-    StoreIdentity, Submission, Wal, WalOptions,
+    Ablation, ClusterId, Entropy, ForcedVoters, JoinAs, OnDamage, OpenError, ReadError, Recovered,
+    RecoveredGroup, SnapshotAblation, SnapshotError, SnapshotOptions, SnapshotStore, StoreIdentity,
+    Submission, Wal, WalOptions,
 };
 use std::collections::BTreeMap;
+use std::io::{Read, Write as _};
 use std::sync::Arc;
 
 /// How the store is made.
@@ -24,6 +27,21 @@ pub(super) struct Setup {
     /// A far mark rides along every so many commits.
     pub(super) mark_every_commits: u64,
     pub(super) ablation: Option<Ablation>,
+    /// A step of the snapshot files is left out.
+    pub(super) files: Option<SnapshotAblation>,
+    /// The host does something in the wrong order.
+    pub(super) plant: Option<Plant>,
+}
+
+/// What a host must not do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Plant {
+    /// The log is reset in one commit, and term and batches that belong to it follow in the next.
+    SplitReset,
+    /// The log is compacted in one commit, and the snapshot that allows it follows in the next.
+    CompactFirst,
+    /// The log names a snapshot before its file is written.
+    RecordFirst,
 }
 
 /// Why a store did not open. The texts are shown in stories.
@@ -34,6 +52,8 @@ pub(super) enum Refusal {
     NoStore,
     /// It says that something is damaged.
     Damaged(String),
+    /// The snapshot that the log counts on has no whole file.
+    NoFile(String),
     /// It says something else.
     Other(String),
 }
@@ -52,6 +72,12 @@ impl From<OpenError> for Refusal {
             // The enum may grow; what is not known to report damage does not report it.
             _ => Refusal::Other(text),
         }
+    }
+}
+
+impl From<SnapshotError> for Refusal {
+    fn from(error: SnapshotError) -> Refusal {
+        Refusal::Other(format!("{error:?}: {error}"))
     }
 }
 
@@ -114,11 +140,17 @@ pub(super) struct Store {
     /// told.
     told: BTreeMap<GroupId, (HardState, Bytes, Option<Snapshot>)>,
     written: BTreeMap<GroupId, WriteSeq>,
+    files: BTreeMap<GroupId, SnapshotStore>,
+    plant: Option<Plant>,
 }
 
 /// Opens the store, reads all of it back, and refuses damage.
 pub(super) fn open(disk: &FaultDisk, setup: &Setup, seed: u64) -> Result<(Store, State), Refusal> {
+    let durable = disk.durable_view();
     let (store, recovered) = open_with(disk, setup, OnDamage::Refuse, seed)?;
+    for (group, told) in &recovered.groups {
+        check_file(&durable, setup, *group, told)?;
+    }
     if let Some(damage) = recovered.damage {
         return Err(Refusal::Damaged(format!("opened with {damage}")));
     }
@@ -143,10 +175,19 @@ fn open_with(
     policy: OnDamage,
     seed: u64,
 ) -> Result<(Store, Recovered), Refusal> {
-    let disk = Arc::new(disk.clone());
     let options = options(setup, policy);
-    let (wal, recovered) = duraft_storage::open(disk, &identity(), options, entropy(seed))?;
+    let door: Arc<dyn Disk> = Arc::new(disk.clone());
+    let (wal, recovered) = duraft_storage::open(door, &identity(), options, entropy(seed))?;
+    let mut files = BTreeMap::new();
+    for (group, told) in &recovered.groups {
+        let store = snapshots(disk, setup.files, *group)?;
+        let kept: Vec<&Snapshot> = told.snapshot.iter().collect();
+        store.reconcile(&kept)?;
+        files.insert(*group, store);
+    }
     let store = Store {
+        files,
+        plant: setup.plant,
         wal: Some(wal),
         told: recovered
             .groups
@@ -156,6 +197,77 @@ fn open_with(
         written: BTreeMap::new(),
     };
     Ok((store, recovered))
+}
+
+fn snapshots(
+    disk: &FaultDisk,
+    ablation: Option<SnapshotAblation>,
+    group: GroupId,
+) -> Result<SnapshotStore, SnapshotError> {
+    let options = SnapshotOptions {
+        chunk_bytes: 512,
+        ablation,
+        ..SnapshotOptions::default()
+    };
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    SnapshotStore::open_with(disk, identity().cluster, group, options)
+}
+
+/// The snapshot that a group counts on must stand in a whole file, whatever happens next: on the disk,
+/// not in the cache.
+fn check_file(
+    durable: &FaultDisk,
+    setup: &Setup,
+    group: GroupId,
+    told: &RecoveredGroup,
+) -> Result<(), Refusal> {
+    let Some(snapshot) = &told.snapshot else {
+        let begins = told.start == Position::START;
+        return begins.then_some(()).ok_or_else(|| {
+            let start = told.start;
+            Refusal::Other(format!(
+                "group {group}: nothing holds what was before {start}"
+            ))
+        });
+    };
+    if told.start.index() > snapshot.position.index() {
+        let (start, at) = (told.start, snapshot.position);
+        let why = format!("group {group} begins at {start}, its snapshot is of {at}");
+        return Err(Refusal::Other(why));
+    }
+    let lost = |error: &dyn std::fmt::Display| {
+        let at = snapshot.position;
+        Refusal::NoFile(format!(
+            "group {group}: the file of the snapshot at {at}: {error}"
+        ))
+    };
+    let files = snapshots(durable, setup.files, group).map_err(|error| lost(&error))?;
+    let mut reader = files.read(snapshot).map_err(|error| lost(&error))?;
+    let mut content = Vec::new();
+    reader
+        .read_to_end(&mut content)
+        .map_err(|error| lost(&error))?;
+    if content == content_of(snapshot.file.nonce) {
+        Ok(())
+    } else {
+        Err(lost(&"holds something else"))
+    }
+}
+
+fn make_file(files: &SnapshotStore, drawn: &Snapshot) -> Result<Snapshot, String> {
+    let nonce = drawn.file.nonce;
+    let told = |error: &dyn std::fmt::Display| format!("snapshot file: {error}");
+    let writer = files.create(drawn.position, &drawn.membership, nonce);
+    let mut writer = writer.map_err(|error| told(&error))?;
+    let written = writer.write_all(&content_of(nonce));
+    written.map_err(|error| told(&error))?;
+    writer.finish().map_err(|error| told(&error))
+}
+
+/// What the workload's snapshots hold: up to two chunks.
+fn content_of(nonce: u64) -> Vec<u8> {
+    let len = usize::try_from(nonce % 900).expect("below 900");
+    nonce.to_le_bytes().into_iter().cycle().take(len).collect()
 }
 
 /// Opens a damaged store as a node does that wants to be repaired by its peers.
@@ -209,6 +321,107 @@ pub(super) fn cost(group: GroupId, write: &Write) -> u64 {
     most.cost() - spared
 }
 
+/// A store opened under any policy, and what recovery told of it.
+pub(super) struct Opened {
+    store: Store,
+    pub(super) recovered: Recovered,
+}
+
+/// Opens under this policy. Files are looked after, but not read.
+pub(super) fn open_policy(
+    disk: &FaultDisk,
+    setup: &Setup,
+    policy: OnDamage,
+    seed: u64,
+) -> Result<Opened, Refusal> {
+    let (store, recovered) = open_with(disk, setup, policy, seed)?;
+    Ok(Opened { store, recovered })
+}
+
+impl Opened {
+    pub(super) fn commit(&mut self, group: GroupId, write: Write) -> Result<(), String> {
+        self.store
+            .wal_mut()
+            .commit(&[Submission { group, write }])
+            .map_err(|error| format!("commit: {error:?}"))
+    }
+
+    /// Makes the file of this snapshot, unless it is there already.
+    pub(super) fn write_file(
+        &self,
+        group: GroupId,
+        mut drawn: Snapshot,
+    ) -> Result<Snapshot, String> {
+        self.store.write_file(group, &mut drawn)?;
+        Ok(drawn)
+    }
+}
+
+/// Makes this node the only voter of group 0.
+pub(super) fn force(disk: &FaultDisk, setup: &Setup, seed: u64) -> Result<(), String> {
+    let wanted = ForcedVoters {
+        group: GroupId(0),
+        voters: vec![NodeId(1)],
+    };
+    let options = options(setup, OnDamage::Refuse);
+    let disk = Arc::new(disk.clone());
+    duraft_storage::force_configuration(disk, &identity(), options, entropy(seed), &wanted)
+        .map(drop)
+        .map_err(|error| error.to_string())
+}
+
+/// Makes a store of a node that joins.
+pub(super) fn join(disk: &FaultDisk, setup: &Setup, join: JoinAs, seed: u64) -> Result<(), String> {
+    let groups: Vec<GroupId> = (0..setup.groups).map(GroupId).collect();
+    let options = options(setup, OnDamage::Refuse);
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    duraft_storage::bootstrap_joining(&disk, &identity(), &options, entropy(seed), &groups, join)
+        .map_err(|error| error.to_string())
+}
+
+/// One write in two, as the plant says.
+fn parts(plant: Plant, write: Write) -> Vec<Write> {
+    let reset = write.snapshot.as_ref().is_some_and(|write| write.reset);
+    match plant {
+        Plant::SplitReset if reset => {
+            let first = Write {
+                hard_state: None,
+                append: Vec::new(),
+                ..write.clone()
+            };
+            let rest = Write {
+                snapshot: None,
+                ..write
+            };
+            // The term must not fall behind the snapshot's: it goes first, by itself.
+            let term = Write {
+                hard_state: rest.hard_state,
+                snapshot: None,
+                ..first.clone()
+            };
+            let rest = Write {
+                hard_state: None,
+                ..rest
+            };
+            vec![term, first, rest]
+        }
+        Plant::CompactFirst if write.snapshot.is_some() && write.compact.is_some() => {
+            let first = Write {
+                snapshot: None,
+                ..write.clone()
+            };
+            let rest = Write {
+                hard_state: None,
+                append: Vec::new(),
+                compact: None,
+                ..write
+            };
+            vec![first, rest]
+        }
+        Plant::SplitReset | Plant::CompactFirst | Plant::RecordFirst => vec![write],
+    }
+}
+
 impl Store {
     fn wal(&self) -> &Wal {
         self.wal.as_ref().expect("open until it is closed")
@@ -222,8 +435,51 @@ impl Store {
         self.wal().commit_bytes_fit()
     }
 
+    /// Makes the file of a snapshot that the workload drew, and writes down which it is.
+    pub(super) fn write_file(&self, group: GroupId, drawn: &mut Snapshot) -> Result<(), String> {
+        *drawn = if self.plant == Some(Plant::RecordFirst) {
+            // Its identity is known, for its content is; the file itself comes later.
+            let elsewhere = FaultDisk::new(FaultOptions::default());
+            let files = snapshots(&elsewhere, None, group).expect("an empty disk");
+            make_file(&files, drawn)?
+        } else {
+            make_file(&self.files[&group], drawn)?
+        };
+        Ok(())
+    }
+
+    /// What comes after the commit that names snapshots.
+    pub(super) fn after_commit(&self, writes: &[(GroupId, Write)]) -> Result<(), String> {
+        for (group, write) in writes {
+            let Some(SnapshotWrite { snapshot, .. }) = &write.snapshot else {
+                continue;
+            };
+            let files = &self.files[group];
+            if self.plant == Some(Plant::RecordFirst) {
+                make_file(files, snapshot)?;
+            }
+            let retired = files.retire(snapshot);
+            retired.map_err(|error| format!("snapshot file: {error}"))?;
+        }
+        Ok(())
+    }
+
     /// One group commit of these writes.
     pub(super) fn commit(&mut self, writes: Vec<(GroupId, Write)>) -> Result<(), String> {
+        match self.plant {
+            None | Some(Plant::RecordFirst) => self.commit_once(writes),
+            Some(plant) => {
+                for (group, write) in writes {
+                    for part in parts(plant, write) {
+                        self.commit_once(vec![(group, part)])?;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn commit_once(&mut self, writes: Vec<(GroupId, Write)>) -> Result<(), String> {
         let mut written = self.written.clone();
         let mut submissions = Vec::new();
         for (group, mut write) in writes {

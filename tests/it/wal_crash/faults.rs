@@ -113,14 +113,23 @@ impl<'a> FaultSearch<'a> {
         let mut rng = SplitMix64::new(seed);
         let mut left = plan.levels[0].writes;
         while left > 0 {
-            let commit = drive::draw_commit(&store, plan, &mut rng, &mut left, expected);
+            let before = expected.clone();
+            let drawn = drive::draw_commit(&store, plan, &mut rng, &mut left, expected);
+            let Ok(commit) = drawn else {
+                // A snapshot that cannot be written is not the end of the log.
+                *expected = before;
+                left = left.saturating_sub(1);
+                continue;
+            };
+            let named = drive::naming(&commit);
             if store.commit(commit).is_err() {
                 if !store.poisoned() {
                     return Err("a commit failed and the log is not poisoned".into());
                 }
-                let before = disk.mutations();
                 let mut unused = expected.clone();
                 let more = drive::draw_commit(&store, plan, &mut rng, &mut left, &mut unused);
+                let more = more.unwrap_or_default();
+                let before = disk.mutations();
                 let refused = store.commit(more).is_err()
                     && store.receipt().is_err()
                     && store.close().is_err();
@@ -130,6 +139,7 @@ impl<'a> FaultSearch<'a> {
                 return Ok(true);
             }
             expected.acknowledge();
+            let _ = store.after_commit(&named);
             if rng.below(4) == 0 && store.receipt().is_err() {
                 return Ok(true);
             }
@@ -186,8 +196,11 @@ impl<'a> FaultSearch<'a> {
         let mut left = 3;
         while left > 0 {
             let commit = drive::draw_commit(&store, self.plan, &mut rng, &mut left, &mut expected);
+            let commit = commit.map_err(Story)?;
+            let named = drive::naming(&commit);
             store.commit(commit).map_err(Story)?;
             expected.acknowledge();
+            store.after_commit(&named).map_err(Story)?;
         }
         let worst = disk.durable_view();
         drive::open(&worst, self.plan, mix(seed, 3), &expected)?;

@@ -39,14 +39,16 @@ mod drive;
 mod engine;
 mod faults;
 mod model;
+mod repair;
 
 use damage::{DamageCounts, DamageSearch};
 use drive::{Counts, Level, Plan, Search, Story, blank, mix};
 use duraft_disk::{SplitMix64, Subsets, for_each_crash_state};
-use duraft_storage::Ablation;
-use engine::{Refusal, Setup};
+use duraft_storage::{Ablation, JoinAs, SnapshotAblation};
+use engine::{Plant, Refusal, Setup};
 use faults::FaultSearch;
 use model::{Expected, Shape, State};
+use repair::{RepairCounts, RepairSearch};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -65,10 +67,10 @@ fn plan(seed: u64, sector_bytes: usize, slot_kib: u64) -> Plan {
     let history = usize::try_from(slot_kib - 12).expect("a few KiB") * 8;
     // A block of few sectors has few outcomes, so that more of them can be lived in.
     let (writes, first, second) = match sector_bytes {
-        4096 => (12, 6, 20),
-        2048 => (12, 12, 40),
-        1024 => (16, 300, 100),
-        _ => (12, 1500, 300),
+        4096 => (12, 90, 60),
+        2048 => (12, 140, 80),
+        1024 => (16, 5000, 200),
+        _ => (12, 12000, 300),
     };
     Plan {
         seed,
@@ -79,6 +81,8 @@ fn plan(seed: u64, sector_bytes: usize, slot_kib: u64) -> Plan {
             slots_ready_min: 1 + usize::try_from(rng.below(3)).expect("below 3"),
             mark_every_commits: 1 + rng.below(4),
             ablation: None,
+            files: None,
+            plant: None,
         },
         shape: Shape {
             groups,
@@ -93,14 +97,14 @@ fn plan(seed: u64, sector_bytes: usize, slot_kib: u64) -> Plan {
                 drawn: 2000,
                 exhaustive_max: 12,
                 descend_every: first,
-                process_every: 4,
+                process_every: 10,
             },
             Level {
                 writes: 4,
                 drawn: 16,
                 exhaustive_max: 4,
                 descend_every: second,
-                process_every: 200,
+                process_every: 600,
             },
             Level {
                 writes: 2,
@@ -182,7 +186,7 @@ fn finely_torn_blocks() {
 #[test]
 fn two_opens_cut_off_in_one_slot_do_not_make_the_first_whole() {
     let counts = search("opens cut off in one slot", [plan(160, 4096, 32)]);
-    assert!(counts.total() >= 1_500, "{counts:?}");
+    assert!(counts.total() >= 4_000, "{counts:?}");
 }
 
 #[test]
@@ -299,6 +303,68 @@ fn failed_writes_and_syncs_poison_and_reopening_recovers() {
     assert!(hits > 300);
 }
 
+fn repairs(
+    title: &str,
+    seeds: std::ops::Range<u64>,
+    act: impl Fn(&mut RepairSearch<'_>) -> Result<(), Story>,
+) -> RepairCounts {
+    let mut sum = RepairCounts::default();
+    let sizes = [(4096, 16), (512, 32), (2048, 24), (1024, 20)];
+    for seed in seeds {
+        let (sector, slot) = sizes[usize::try_from(seed).expect("a few seeds") % sizes.len()];
+        let plan = plan(seed, sector, slot);
+        let mut search = RepairSearch::new(&plan);
+        if let Err(story) = act(&mut search) {
+            panic!("seed {seed}: {}", story.0);
+        }
+        sum.add(&search.counts);
+    }
+    println!("{title}: {sum:?}");
+    sum
+}
+
+#[test]
+fn healing_that_is_cut_off_is_taken_up_again() {
+    let counts = repairs("healing", 0..12, |search| search.heal_all(6));
+    let RepairCounts {
+        victims,
+        gaps,
+        ends,
+        suffixes,
+        votes,
+        installs,
+        cuts: _,
+        states,
+        healed,
+    } = counts;
+    assert!(victims > 20 && states > 5_000 && healed > 200, "{counts:?}");
+    let kinds = [gaps, ends, suffixes, votes, installs];
+    assert!(kinds.iter().all(|kind| *kind > 2), "{counts:?}");
+}
+
+#[test]
+fn an_accepted_loss_that_is_cut_off_is_as_before_or_as_after() {
+    let counts = repairs("accepted losses", 0..12, |search| search.accept_all(6));
+    assert!(
+        counts.victims > 20 && counts.states > 1_000 && counts.healed > 100,
+        "{counts:?}"
+    );
+}
+
+#[test]
+fn a_membership_by_force_that_is_cut_off_is_as_before_or_as_after() {
+    let counts = repairs("forced memberships", 0..12, |search| search.force());
+    assert!(counts.states > 500 && counts.healed > 20, "{counts:?}");
+}
+
+#[test]
+fn a_joining_store_that_is_cut_off_can_be_made_again_and_never_looks_like_the_other_kind() {
+    for join in [JoinAs::New, JoinAs::Wiped] {
+        let counts = repairs("joining stores", 0..4, |search| search.join(join));
+        assert!(counts.states > 100 && counts.healed > 100, "{counts:?}");
+    }
+}
+
 /// Searches with and without the ablation, over a few seeds, until only the full design is clean.
 fn assert_needed(ablation: Ablation) {
     let mut states = 0;
@@ -346,6 +412,50 @@ fn ablation_without_watermarks_is_noticed() {
 #[test]
 fn ablation_that_stops_at_the_first_hole_is_noticed() {
     assert_needed(Ablation::StopAtHole);
+}
+
+/// Searches with something done wrong, over a few seeds, until a rule is found broken.
+fn assert_noticed(what: &str, spoil: impl Fn(&mut Setup)) {
+    let mut states = 0;
+    let sizes = [(4096, 32), (2048, 24), (4096, 16)];
+    for (seed, (sector, slot)) in (0..20).zip(sizes.into_iter().cycle()) {
+        let mut spoilt = plan(seed, sector, slot);
+        spoil(&mut spoilt.setup);
+        let search = Search::run(&spoilt);
+        states += search.counts.total();
+        if let Some(Story(story)) = search.stories.first() {
+            println!("{what}: broken within {states} states: {story}");
+            return;
+        }
+    }
+    panic!("{what}: {states} states, all clean");
+}
+
+#[test]
+fn snapshot_named_before_its_file_is_there_is_noticed() {
+    assert_noticed("record before file", |setup| {
+        setup.plant = Some(Plant::RecordFirst)
+    });
+    assert_noticed("folder not synced", |setup| {
+        setup.files = Some(SnapshotAblation::NoDirSync);
+    });
+    assert_noticed("file not synced", |setup| {
+        setup.files = Some(SnapshotAblation::NoSyncBeforeRename);
+    });
+}
+
+#[test]
+fn reset_apart_from_what_belongs_to_it_is_noticed() {
+    assert_noticed("split reset", |setup| setup.plant = Some(Plant::SplitReset));
+}
+
+#[test]
+fn compaction_before_its_snapshot_is_refused_and_would_be_noticed() {
+    assert_noticed("refused", |setup| setup.plant = Some(Plant::CompactFirst));
+    assert_noticed("unchecked", |setup| {
+        setup.plant = Some(Plant::CompactFirst);
+        setup.ablation = Some(Ablation::CompactUncovered);
+    });
 }
 
 /// A number from the environment.

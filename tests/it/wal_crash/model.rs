@@ -62,7 +62,7 @@ impl GroupState {
     }
 
     /// The membership at a boundary of the log.
-    fn membership_at(&self, at: Index) -> Membership {
+    pub(super) fn membership_at(&self, at: Index) -> Membership {
         let batches = self.batches.iter().filter(|batch| batch.header.first <= at);
         let changes = batches.filter(|batch| batch.header.kind == BatchKind::Membership);
         let body = changes.last().map_or(&self.membership, |batch| &batch.body);
@@ -115,8 +115,18 @@ impl GroupState {
 
     /// Does this hold all of `truth` and at most what a compaction would have dropped? A compaction
     /// that is forgotten loses nothing, nor does a snapshot, as long as the log goes on from the one
-    /// before.
+    /// before. And what the latest snapshot holds need not be in the log.
     pub(super) fn covers(&self, truth: &GroupState) -> bool {
+        if self.start.index() > truth.start.index() {
+            let begun = self.snapshot.as_ref().map(|snapshot| snapshot.position);
+            let batches = truth.batches.iter();
+            let rest = batches.filter(|batch| batch.header.first > self.start.index());
+            return self.hard == truth.hard
+                && self.snapshot == truth.snapshot
+                && Some(self.start) == begun
+                && self.membership == truth.membership_at(self.start.index()).encode()
+                && self.batches.iter().eq(rest);
+        }
         let Some(more) = self.batches.len().checked_sub(truth.batches.len()) else {
             return false;
         };

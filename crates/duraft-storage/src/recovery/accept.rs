@@ -3,7 +3,7 @@
 use super::Story;
 use crate::errors::OpenError;
 use crate::index::GroupIndex;
-use crate::log::Shape;
+use crate::log::{Headed, Shape};
 use crate::repair::Repair;
 use duraft_core::{GroupId, HardState, Index, Position, Term};
 
@@ -34,23 +34,13 @@ pub(super) fn accept(story: &mut Story, group: GroupId, note: Repair) -> Result<
     Ok(())
 }
 
+/// What is missing is behind the latest snapshot: replay has seen to that.
 fn give_up(state: &mut GroupIndex) {
-    let snapshot = state.snapshot.as_ref().map(|snapshot| snapshot.position);
-    // What is missing up to the snapshot is in it.
-    if let Some(at) = snapshot
-        && first_gap(&state.log).is_some_and(|gap| gap <= at.index())
-        && state.compact(&at).is_err()
-    {
-        restart(state);
-    }
-    if let Some(gap) = first_gap(&state.log) {
+    if let Some((gap, _)) = state.log.gaps().first().copied() {
         let keep = before(&state.log, gap);
         state
             .truncate(&keep)
             .expect("the boundary before a gap is one of the log");
-        if snapshot.is_some_and(|at| keep.index() < at.index()) {
-            restart(state);
-        }
     }
     let vote_lost = state.lost.is_some_and(|lost| lost.vote);
     let known = state.lost.map_or(Term(0), |lost| lost.floor.term);
@@ -65,22 +55,8 @@ fn give_up(state: &mut GroupIndex) {
     state.lost = None;
 }
 
-/// The log begins and ends at the snapshot.
-fn restart(state: &mut GroupIndex) {
-    let Some(snapshot) = &state.snapshot else {
-        return;
-    };
-    state.log = Shape::new(snapshot.position, snapshot.position);
-    state.membership = snapshot.membership.clone();
-    state.memberships.clear();
-    state.membership_hint = Index(0);
-}
-
-fn first_gap<E: crate::log::Headed>(log: &Shape<E>) -> Option<Index> {
-    log.gaps().first().map(|(first, _)| *first)
-}
-
-fn before<E: crate::log::Headed>(log: &Shape<E>, gap: Index) -> Position {
+/// The boundary before this gap.
+fn before<E: Headed>(log: &Shape<E>, gap: Index) -> Position {
     let held = log.entries().iter().map(|entry| entry.header());
     held.take_while(|header| header.first < gap)
         .last()

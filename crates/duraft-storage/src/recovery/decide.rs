@@ -151,6 +151,9 @@ pub(crate) struct Layout {
     pub(crate) abandoned: u64,
     /// Images that the log would be found in, were the tail not there: nothing proves the tail yet.
     pub(crate) fallback: Vec<usize>,
+    /// Images with anything newer than the tail. Where something is lost, they may be all that proves
+    /// it.
+    pub(crate) evidence: Vec<usize>,
 }
 
 /// Decides. `None`: there is no tail, so no checkpoint.
@@ -195,7 +198,11 @@ pub(crate) fn decide(
     let Some((image, header, tail)) = found else {
         return Ok(None);
     };
-    let (filled, lost_after) = orphans(lens, images, &header, &tail, tolerate, &mut seen)?;
+    let Orphans {
+        filled,
+        lost: lost_after,
+        newer: evidence,
+    } = orphans(lens, images, &header, &tail, tolerate, &mut seen)?;
     let parts = chain(images, image, header);
     let fallback = if tail.watermark < header.base_commit {
         fallback(lens, images, &header, tolerate)?
@@ -210,6 +217,7 @@ pub(crate) fn decide(
         filled,
         abandoned,
         fallback,
+        evidence,
     }))
 }
 
@@ -279,6 +287,13 @@ fn proof(scan: &TailScan, header: &SegmentHeader) -> Proof {
     }
 }
 
+/// What slots hold that are no part of the log.
+struct Orphans {
+    filled: Vec<bool>,
+    lost: Option<Hole>,
+    newer: Vec<usize>,
+}
+
 /// Looks for blocks newer than the tail in slots whose header does not know them.
 fn orphans(
     lens: &Lens,
@@ -287,10 +302,14 @@ fn orphans(
     scan: &TailScan,
     tolerate: bool,
     seen: &mut Seen,
-) -> Result<(Vec<bool>, Option<Hole>), OpenError> {
+) -> Result<Orphans, OpenError> {
     let mut filled = Vec::with_capacity(images.len());
     let mut lost = None;
-    for image in images.iter_mut() {
+    let mut newer = Vec::new();
+    for (place, image) in images.iter_mut().enumerate() {
+        if image.segment().is_some_and(|own| own.age() > tail.age()) {
+            newer.push(place);
+        }
         let headed = image.header.is_ok();
         let first = lens.header_at(&image.bytes, FIRST_COMMIT_BLOCK);
         // A segment begins with header, mark and first block in one write, of which any part may be
@@ -308,6 +327,9 @@ fn orphans(
         image.load(tolerate)?;
         let (any, watermark) = lens.orphan_watermark(&image.bytes, tail.age(), seen);
         filled.push(image.full_length && (headed || any));
+        if watermark > 0 && !newer.contains(&place) {
+            newer.push(place);
+        }
         image.unload();
         let facts = Facts {
             header: false,
@@ -327,7 +349,11 @@ fn orphans(
             });
         }
     }
-    Ok((filled, lost))
+    Ok(Orphans {
+        filled,
+        lost,
+        newer,
+    })
 }
 
 /// Follows the headers back from the tail to the first live segment.

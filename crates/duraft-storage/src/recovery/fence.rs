@@ -11,7 +11,7 @@
 
 use super::decide::Layout;
 use super::survey::SlotImage;
-use super::{Recovered, RecoveredGroup, Story};
+use super::{Recovered, RecoveredGroup, Story, Told};
 use crate::bootstrap::open_error;
 use crate::encode::Measure;
 use crate::errors::{OpenError, ReadError};
@@ -71,7 +71,11 @@ pub(super) fn begin(
     let generation = next_generation(&layout)?;
     let seed = Seed::of(&file.store);
     let pool = Pool::new(Arc::clone(&disk), seed, file.slot_bytes, options.slots_max);
-    let spare = sort_slots(&pool, &images, &layout);
+    let evidence = match story.report.holes.is_empty() {
+        true => &[][..],
+        false => &layout.evidence[..],
+    };
+    let spare = sort_slots(&pool, &images, &layout, evidence);
     let moves = moves(&story, &pool, &options);
     let batches = copied_batches(&story, &moves)?;
     // Names that a killed process made may not be durable yet.
@@ -99,6 +103,13 @@ pub(super) fn begin(
     wal.last_commit = layout.seen.commit;
     let slot = slot_for_fence(&wal, spare, &images)?;
     bury(&slot, &images, &layout)?;
+    for place in evidence {
+        // The fence says what is lost. Once it is proven, nothing else has to.
+        let image = &images[*place];
+        let seq = image.segment().map_or(0, |header| header.seq);
+        let segment = Segment::new(seq, image.slot, Arc::clone(&image.file));
+        wal.pool.release(segment, wal.last_commit + 1);
+    }
     write_fence(&mut wal, slot, &segments, &moves, &batches)?;
     let mut recovered = recovered(&wal, damage, report);
     recovered.created_ns = file.wallclock_ns;
@@ -120,11 +131,17 @@ pub(super) fn next_generation(layout: &Layout) -> Result<u32, OpenError> {
 const COUNTERS_MAX: u64 = u64::MAX / 2;
 
 /// Gives the pool the slots that nothing depends on. Returns those that only an unproven tail made
-/// unneeded: to be used only where nothing else is left.
-fn sort_slots(pool: &Pool, images: &[SlotImage], layout: &Layout) -> Vec<usize> {
+/// unneeded: to be used only where nothing else is left. Those with `evidence` of a loss are not to be
+/// used at all: were the fence cut short over one, the next open would take the loss for a torn end.
+fn sort_slots(
+    pool: &Pool,
+    images: &[SlotImage],
+    layout: &Layout,
+    evidence: &[usize],
+) -> Vec<usize> {
     let (mut ready, mut unfilled, mut spare) = (Vec::new(), Vec::new(), Vec::new());
     for (i, image) in images.iter().enumerate() {
-        if layout.parts.iter().any(|part| part.image == i) {
+        if layout.parts.iter().any(|part| part.image == i) || evidence.contains(&i) {
             continue;
         }
         if !layout.filled[i] {
@@ -149,9 +166,10 @@ fn sort_slots(pool: &Pool, images: &[SlotImage], layout: &Layout) -> Vec<usize> 
 fn moves(story: &Story, pool: &Pool, options: &WalOptions) -> Moves {
     let fits = records_bytes_max(options.slot_bytes, story.groups.len());
     let budget = if pool.is_low() { fits } else { fits / 4 };
-    let (tail, _, proven_end) = story.segments.last().expect("the chain has a tail");
+    let tail = story.segments.last().expect("the chain has a tail");
     let unproven = |entry: &Entry| {
-        entry.segment.seq == tail.seq && proven_end.is_none_or(|end| entry.commit > end.commit)
+        entry.segment.seq == tail.segment.seq
+            && tail.end.is_none_or(|end| entry.commit > end.commit)
     };
     let mut live: BTreeMap<u64, u64> = BTreeMap::new();
     let mut bytes = 0;
@@ -165,7 +183,9 @@ fn moves(story: &Story, pool: &Pool, options: &WalOptions) -> Moves {
         }
     }
     let mut kept = story.segments.len();
-    while let Some((segment, _, end)) = kept.checked_sub(1).map(|last| &story.segments[last]) {
+    while let Some(Told { segment, end, .. }) =
+        kept.checked_sub(1).map(|last| &story.segments[last])
+    {
         let more = live.get(&segment.seq).copied().unwrap_or(0);
         let few = records + more / duraft_core::DESCRIPTOR_BYTES < RECORDS_MAX as u64 / 2;
         if end.is_some() && (bytes + more > budget || !few) && more > 0 {
@@ -175,10 +195,12 @@ fn moves(story: &Story, pool: &Pool, options: &WalOptions) -> Moves {
         records += more / duraft_core::DESCRIPTOR_BYTES;
         kept -= 1;
     }
-    let previous = kept.checked_sub(1).and_then(|last| story.segments[last].2);
+    let previous = kept
+        .checked_sub(1)
+        .and_then(|last| story.segments[last].end);
     let kept_upto = kept
         .checked_sub(1)
-        .map_or(0, |last| story.segments[last].0.seq);
+        .map_or(0, |last| story.segments[last].segment.seq);
     let moved = |entry: &Entry| unproven(entry) || entry.segment.seq > kept_upto;
     let mut copied = Vec::new();
     let mut ends = BTreeMap::new();
@@ -291,7 +313,7 @@ fn bury(slot: &Slot, images: &[SlotImage], layout: &Layout) -> Result<(), OpenEr
 fn write_fence(
     wal: &mut Wal,
     slot: Slot,
-    segments: &[(Arc<Segment>, super::Part, Option<SegmentEnd>)],
+    segments: &[Told],
     moves: &Moves,
     batches: &[Batch],
 ) -> Result<(), OpenError> {
@@ -299,12 +321,13 @@ fn write_fence(
     batches
         .iter()
         .for_each(|batch| measure.add(batch.body.len()));
-    for (segment, _, _) in &segments[..moves.kept] {
+    for told in &segments[..moves.kept] {
         wal.chain.insert(
-            segment.seq,
+            told.segment.seq,
             Link {
-                segment: Arc::clone(segment),
+                segment: Arc::clone(&told.segment),
                 live: 0,
+                begins: told.begins,
             },
         );
     }
@@ -328,11 +351,7 @@ fn write_fence(
             link.live -= 1;
         }
     }
-    let first_live = wal
-        .chain
-        .iter()
-        .find(|(_, link)| link.live > 0)
-        .map_or(wal.next_segment, |(seq, _)| *seq);
+    let first_live = wal.first_live_without(&BTreeMap::new());
     let checkpoint = {
         let index = wal.shared.index.read();
         checkpoint_of(&index, |group| moves.ends[&group])
@@ -358,8 +377,8 @@ fn write_fence(
     wal.echo.extend(&groups);
     wal.touched.extend(&groups);
     let since = wal.table_since;
-    for (segment, _, _) in &segments[moves.kept..] {
-        wal.pool.release(Arc::clone(segment), wal.last_commit);
+    for told in &segments[moves.kept..] {
+        wal.pool.release(Arc::clone(&told.segment), wal.last_commit);
     }
     // What the fence copied is proven nowhere else: prove the fence before anybody relies on it.
     wal.prove_with_mark().map_err(open_error)?;

@@ -23,7 +23,7 @@ use crate::bootstrap::{LOCK_NAME, STORE_NAME};
 use crate::errors::{Damage, GroupDamage, Hole, OpenError};
 use crate::format::checksum::Seed;
 use crate::format::header::{SegmentEnd, StoreFile};
-use crate::format::{BLOCK_BYTES, FormatError};
+use crate::format::{BLOCK_BYTES, FIRST_COMMIT_BLOCK, FormatError};
 use crate::index::GroupIndex;
 use crate::options::{Ablation, ClusterId, Entropy, OnDamage, StoreIdentity, WalOptions};
 use crate::repair::{Repair, RepairKind};
@@ -194,9 +194,18 @@ pub fn open(
 struct Story {
     groups: BTreeMap<GroupId, GroupIndex>,
     damage: Damage,
-    /// The segments of the chain with where each ends for its successor, oldest first.
-    segments: Vec<(Arc<Segment>, Part, Option<SegmentEnd>)>,
+    /// The segments of the chain, oldest first.
+    segments: Vec<Told>,
     report: RecoveryReport,
+}
+
+/// A segment of the chain.
+struct Told {
+    segment: Arc<Segment>,
+    /// Where it ends for its successor.
+    end: Option<SegmentEnd>,
+    /// Its first block, and so its checkpoint, can be read.
+    begins: bool,
 }
 
 /// Scans and replays the chain, segment by segment.
@@ -239,7 +248,15 @@ fn tell(
         if place < tail {
             segment.seal();
         }
-        segments.push((segment, *part, end));
+        let begins = matches!(
+            items.first(),
+            Some(Item::Block(header)) if header.block == FIRST_COMMIT_BLOCK
+        );
+        segments.push(Told {
+            segment,
+            end,
+            begins,
+        });
     }
     if let Some(hole) = layout.lost_after {
         replay.hole(hole);

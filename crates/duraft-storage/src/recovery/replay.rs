@@ -290,6 +290,11 @@ impl Replay {
         self.with(site, header.group, |group| {
             let membership = membership?;
             let end = group.index.log.end();
+            if site.header.flags.has(Flags::FENCE) && header.first <= end.index() {
+                // A fence copies what was the log when it was written. What kept segments hold in its
+                // place was cut off in blocks that the fence has replaced.
+                group.index.log.make_way(&header);
+            }
             match group.index.log.append(entry.clone(), false) {
                 Ok(()) if header.first > end.index() => group.pending.log = false,
                 Ok(()) => {}
@@ -385,6 +390,10 @@ impl Replay {
             if holes {
                 group.index.log.drop_contradicted();
             }
+            if holes || group.index.lost.is_some() {
+                group.index.begin_at_snapshot();
+            }
+            group.index.match_memberships();
             group.note_loss(holes);
             let state = &group.index;
             match state.lost {

@@ -37,12 +37,18 @@ impl Wal {
     }
 
     /// The first segment with live batches, or the one about to begin. `dead` counts the batches per
-    /// segment that the commit itself compacts away: it may be the one that makes room.
-    pub(super) fn first_live_without(&self, dead: &BTreeMap<u64, u64>) -> u64 {
-        self.chain
+    /// segment that the commit itself compacts away: it may be the one that makes room. Where that
+    /// segment's checkpoint is lost, the one before it must stay, for it says which groups there are.
+    pub(crate) fn first_live_without(&self, dead: &BTreeMap<u64, u64>) -> u64 {
+        let live = self
+            .chain
             .iter()
-            .find(|(seq, link)| link.live > dead.get(seq).copied().unwrap_or(0))
-            .map_or(self.next_segment, |(seq, _)| *seq)
+            .find(|(seq, link)| link.live > dead.get(seq).copied().unwrap_or(0));
+        let Some((live, _)) = live else {
+            return self.next_segment;
+        };
+        let begins = self.chain.range(..=live).rfind(|(_, link)| link.begins);
+        begins.map_or(*live, |(seq, _)| *seq)
     }
 
     /// Batches per segment that these writes compact away.
@@ -200,6 +206,7 @@ impl Wal {
             Link {
                 segment: Arc::clone(&segment),
                 live: 0,
+                begins: true,
             },
         );
         self.next_segment = segment.seq + 1;

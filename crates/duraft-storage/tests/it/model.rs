@@ -254,7 +254,10 @@ pub(crate) fn draw_commit(
         let mut next = writer.clone();
         let submission = draw(rng, &mut next, &after[&writer.group]);
         let cost = submission.cost();
-        if cost > room && !submissions.is_empty() {
+        let names =
+            |other: &Submission| other.group == submission.group && other.write.snapshot.is_some();
+        let twice = submission.write.snapshot.is_some() && submissions.iter().any(names);
+        if cost > room && !submissions.is_empty() || twice {
             break;
         }
         room = room.saturating_sub(cost);

@@ -361,18 +361,44 @@ fn an_accepted_loss_of_what_nobody_knows_ends_with_the_log() {
 }
 
 #[test]
-fn what_a_snapshot_holds_is_not_given_up() {
+fn what_is_missing_before_a_snapshot_is_not_missing() {
     // Lost: entries 3 and 4, with a snapshot at 5 behind them. Only the log before it can go.
     let (mut disk, batches) = holed();
     let (mut wal, _) = next_life(&mut disk, 3);
-    let mut writer = Writer::new(GROUP);
-    let mut snapshot = writer.compact(batches[4].header.position());
+    let mut snapshot = Writer::new(GROUP).compact(batches[4].header.position());
     snapshot.write.compact = None;
     wal.commit(&[snapshot]).expect("it fits the log");
     drop(wal);
+    let (mut wal, recovered) = next_life(&mut disk, 4);
+    let found = damage(&recovered);
+    assert_eq!(
+        (&found.missing[..], &found.survivors[..]),
+        (&[][..], &[][..])
+    );
+    assert_eq!(group(&recovered).start, batches[4].header.position());
+    wal.commit(&[Writer::new(GROUP).heal(Healed::All)])
+        .expect("nothing is missing");
+    drop(wal);
     disk = disk.power_loss(Survival::Nothing);
-    let (wal, recovered) = reopen(&disk, &accepting((3, 6)), 4).expect("named");
+    let (wal, recovered) = reopen(&disk, &roomy(), 4).expect("healed");
     assert_eq!(recovered.damage, None);
+    assert_eq!(read_all(&wal, GROUP), batches[5..]);
+}
+
+#[test]
+fn a_hole_before_a_snapshot_loses_nothing() {
+    // The snapshot was taken before the block went bad: everything that is needed is there.
+    let (disk, mut wal, mut writer, batches) = filled(6, &roomy());
+    let mut snapshot = writer.compact(batches[4].header.position());
+    snapshot.write.compact = None;
+    wal.commit(&[snapshot]).expect("a working disk");
+    wal.receipt().expect("a working disk");
+    drop(wal);
+    let file = tail_file(&disk);
+    let disk = disk.power_loss(Survival::Nothing);
+    zero_block(&disk, &file, 6);
+    let (wal, recovered) = reopen(&disk, &roomy(), 4).expect("nothing is lost");
+    assert_eq!(recovered.report.holes.len(), 1, "it is told all the same");
     assert_eq!(group(&recovered).start, batches[4].header.position());
     assert_eq!(read_all(&wal, GROUP), batches[5..]);
 }
