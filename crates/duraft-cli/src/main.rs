@@ -38,6 +38,9 @@ enum Command {
     /// One node of `bench cluster --processes`, spoken to over standard input and output.
     #[command(hide = true)]
     BenchNode(bench::ChildArgs),
+    /// One node of `bench snapshot`, likewise.
+    #[command(hide = true)]
+    BenchSnapshotNode(bench::SnapshotChildArgs),
 }
 
 /// Exit codes of the benchmarks: 0 done and nothing lost, 1 an acknowledged command is missing or a
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Bench(args) => bench::run(args),
         Command::BenchNode(args) => bench::run_child(args),
+        Command::BenchSnapshotNode(args) => bench::run_snapshot_child(&args),
         Command::ForceNewConfiguration(args) => {
             return force::run(&args).unwrap_or_else(|problem| {
                 complain(&problem);

@@ -55,6 +55,8 @@ fn help_names_every_subcommand() {
         "cluster",
         "wal",
         "disk",
+        "soak",
+        "snapshot",
         "--clients",
         "--json",
         "--seed",
@@ -194,4 +196,51 @@ fn killed_processes_lose_nothing_that_was_acknowledged() {
     assert!(output.status.success(), "{said}{}", text(&output.stderr));
     assert!(said.contains("lost 0   wrong 0"), "{said}");
     assert!(said.contains("1 leaders killed under load"), "{said}");
+}
+
+#[test]
+fn a_soak_stays_within_its_bound_and_holds_every_command() {
+    for nodes in ["1", "3"] {
+        let folder = scratch();
+        let (dir, json) = (
+            path(folder.path(), "bench"),
+            path(folder.path(), "result.json"),
+        );
+        let args = ["bench", "soak", "--commands", "20000", "--lines", "4"];
+        let more = ["--nodes", nodes, "--snapshot-log-bytes", "524288"];
+        let output = duraft(&[&args[..], &more, &["--dir", &dir, "--json", &json]].concat());
+        let said = text(&output.stdout);
+        assert!(output.status.success(), "{said}{}", text(&output.stderr));
+        assert!(said.contains("within the bound"), "{said}");
+        let result = std::fs::read_to_string(&json).expect("the JSON file is there");
+        let result: serde_json::Value = serde_json::from_str(&result).expect("it is JSON");
+        let samples = result["samples"].as_array().expect("a list");
+        assert_eq!(samples.len(), 5, "four, and one after the restart");
+        assert_eq!(samples[4]["commands"], 20_000);
+        let behind = samples[3]["behind_snapshot"].as_u64().expect("a count");
+        assert!(behind < 20_000, "snapshots were taken: {said}");
+        assert!(samples[3]["snapshot_bytes"].as_u64().expect("bytes") > 0);
+    }
+}
+
+#[test]
+fn a_snapshot_moves_to_another_process() {
+    let folder = scratch();
+    let (dir, json) = (
+        path(folder.path(), "bench"),
+        path(folder.path(), "result.json"),
+    );
+    let args = ["bench", "snapshot", "--bytes", "20000001"];
+    let output = duraft(&[&args[..], &["--dir", &dir, "--json", &json]].concat());
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{said}{}", text(&output.stderr));
+    let result = std::fs::read_to_string(&json).expect("the JSON file is there");
+    let result: serde_json::Value = serde_json::from_str(&result).expect("it is JSON");
+    let figure = |name: &str| result[name].as_u64().expect("a figure");
+    assert!(figure("file_bytes") >= 20_000_001, "{said}");
+    assert!(figure("sent_bytes") >= figure("file_bytes"), "{said}");
+    for side in ["sender", "receiver"] {
+        let extra = result[side]["extra_bytes"].as_u64().expect("a figure");
+        assert!((1..=16 << 20).contains(&extra), "{said}");
+    }
 }

@@ -257,6 +257,9 @@ fn a_damaged_survivor_is_refused_and_left_as_it_is() {
     }
 }
 
+/// Store, cluster, node, voters, more flags, and what the refusal says.
+type Case<'a> = (&'a Path, &'a str, u64, &'a str, &'a [&'a str], &'a str);
+
 #[test]
 fn a_wrong_wish_is_a_usage_error_and_changes_nothing() {
     let dir = scratch();
@@ -264,7 +267,7 @@ fn a_wrong_wish_is_a_usage_error_and_changes_nothing() {
     let before = image(dir.path());
     let (own, empty) = (dir.path().join("1"), scratch());
     let nowhere = dir.path().join("nowhere");
-    let cases: &[(&Path, &str, u64, &str, &[&str], &str)] = &[
+    let cases: &[Case<'_>] = &[
         (&own, CLUSTER, 1, "2,3", &[], "must be one of the voters"),
         (&own, CLUSTER, 2, "2", &[], "node 1"),
         (&own, CLUSTER, 1, "1", &["--group", "7"], "no group 7"),

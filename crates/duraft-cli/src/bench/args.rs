@@ -21,6 +21,36 @@ pub(crate) enum What {
     Wal(WalArgs),
     /// The disk alone: pwrite and fdatasync on a preallocated file.
     Disk,
+    /// Very many commands with snapshots on: do disk and memory stay within their bound?
+    Soak(SoakArgs),
+    /// A large snapshot on its way to another process: how much memory does it take?
+    Snapshot(SnapshotArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct SnapshotArgs {
+    /// Bytes of the snapshot's content.
+    #[arg(long, default_value_t = 1 << 30)]
+    pub(crate) bytes: u64,
+}
+
+#[derive(Args)]
+pub(crate) struct SoakArgs {
+    /// Commands in all.
+    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) commands: u64,
+
+    /// Nodes, all in this process; several are over loopback TCP.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=7))]
+    pub(crate) nodes: u8,
+
+    /// Bytes of log between snapshots, and as many kept behind a snapshot.
+    #[arg(long, default_value_t = 4 << 20, value_parser = clap::value_parser!(u64).range(65_536..=1 << 40))]
+    pub(crate) snapshot_log_bytes: u64,
+
+    /// Lines printed on the way.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) lines: u32,
 }
 
 #[derive(Args, Default)]

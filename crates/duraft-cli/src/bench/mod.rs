@@ -6,14 +6,18 @@ mod disk;
 mod error;
 mod facts;
 mod folder;
+mod memory;
 mod progress;
 mod raw;
 mod report;
+mod snapshot;
+mod soak;
 mod summary;
 mod wal;
 
 pub(crate) use args::BenchArgs;
 pub(crate) use cluster::ChildArgs;
+pub(crate) use snapshot::{SnapshotChildArgs, run_child as run_snapshot_child};
 
 use args::What;
 use error::BenchError;
@@ -28,6 +32,8 @@ pub(crate) fn run(args: BenchArgs) -> Result<ExitCode, BenchError> {
         Some(What::Cluster(cluster)) => cluster::run(&args.load, &cluster),
         Some(What::Wal(wal)) => wal::run(&args.load, &wal),
         Some(What::Disk) => disk::run(&args.load),
+        Some(What::Snapshot(snapshot)) => snapshot::run(&args.load, &snapshot),
+        Some(What::Soak(soak)) => soak::run(&args.load, &soak),
     }
 }
 

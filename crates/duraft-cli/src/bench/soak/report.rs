@@ -1,0 +1,140 @@
+//! Lines over time, the bound, the verdict.
+
+use super::limits::Limits;
+use crate::bench::args::{LoadArgs, SoakArgs};
+use crate::bench::error::BenchError;
+use crate::bench::facts::Facts;
+use crate::bench::memory::mib;
+use serde::Serialize;
+
+const SCHEMA: u32 = 1;
+
+/// The run at one moment; of the nodes' figures, the largest.
+#[derive(Clone, Copy, Default, Serialize)]
+pub(super) struct Sample {
+    pub(super) commands: u64,
+    pub(super) seconds: f64,
+    pub(super) slots: u64,
+    pub(super) log_bytes: u64,
+    pub(super) snapshot_bytes: u64,
+    pub(super) memory_peak_bytes: u64,
+    /// Bytes written to the log in this life of the node.
+    pub(super) written_bytes: u64,
+    /// Entries behind the latest snapshot.
+    pub(super) behind_snapshot: u64,
+}
+
+/// The whole run.
+#[derive(Serialize)]
+pub(super) struct Report {
+    schema: u32,
+    title: &'static str,
+    facts: Facts,
+    nodes: u8,
+    value_bytes: u32,
+    snapshot_log_bytes: u64,
+    limits: Limits,
+    samples: Vec<Sample>,
+    /// Nodes that did not hold exactly what was acknowledged, at the end.
+    pub(super) wrong_before: u64,
+    /// And after all were started anew.
+    pub(super) wrong_after: u64,
+    pub(super) restart_ms: u64,
+}
+
+impl Report {
+    pub(super) fn new(facts: Facts, args: &SoakArgs, load: &LoadArgs, limits: Limits) -> Report {
+        Report {
+            schema: SCHEMA,
+            title: "duraft bench soak",
+            facts,
+            nodes: args.nodes,
+            value_bytes: load.value_bytes,
+            snapshot_log_bytes: args.snapshot_log_bytes,
+            limits,
+            samples: Vec::new(),
+            wrong_before: 0,
+            wrong_after: 0,
+            restart_ms: 0,
+        }
+    }
+
+    pub(super) fn passed(&self) -> bool {
+        let within = |sample: &Sample| {
+            sample.slots <= self.limits.slots
+                && sample.log_bytes <= self.limits.log_bytes
+                && sample.snapshot_bytes <= self.limits.snapshot_bytes
+                && sample.memory_peak_bytes <= self.limits.memory_bytes
+        };
+        self.samples.iter().all(within) && self.wrong_before + self.wrong_after == 0
+    }
+
+    pub(super) fn begin(&self) {
+        say(&format!(
+            "{}\n  machine   {}\n  load      {} nodes, {} byte values, a snapshot every {} of log",
+            self.title,
+            self.facts,
+            self.nodes,
+            self.value_bytes,
+            mib(self.snapshot_log_bytes)
+        ));
+        let bound = self.limits;
+        say(&format!(
+            "  bound     {} slots, log files {}, snapshot files {}, per node; memory {}",
+            bound.slots,
+            mib(bound.log_bytes),
+            mib(bound.snapshot_bytes),
+            mib(bound.memory_bytes)
+        ));
+    }
+
+    /// Takes a sample in and says it.
+    pub(super) fn sample(&mut self, sample: Sample) {
+        say(&format!(
+            "  {:>9} commands  {:>7.1} s  {:>3} slots  log {:>10}  snapshots {:>8}  peak memory {:>9}  \
+             written {:>11}  {:>7} entries behind the snapshot",
+            sample.commands,
+            sample.seconds,
+            sample.slots,
+            mib(sample.log_bytes),
+            mib(sample.snapshot_bytes),
+            mib(sample.memory_peak_bytes),
+            mib(sample.written_bytes),
+            sample.behind_snapshot
+        ));
+        self.samples.push(sample);
+    }
+
+    /// Says the verdict and, where asked for, writes the JSON file.
+    pub(super) fn publish(&self, load: &LoadArgs) -> Result<(), BenchError> {
+        say(&format!(
+            "  restart   all nodes serve what was acknowledged after {} ms; nodes that differ: {} \
+             before, {} after",
+            self.restart_ms, self.wrong_before, self.wrong_after
+        ));
+        let verdict = if self.passed() {
+            "within the bound, and every command is there once"
+        } else {
+            "FAILED"
+        };
+        say(&format!("  verdict   {verdict}"));
+        let Some(path) = &load.json else {
+            return Ok(());
+        };
+        let write = || -> std::io::Result<()> {
+            let mut text = serde_json::to_string_pretty(self)?;
+            text.push('\n');
+            std::fs::write(path, text)
+        };
+        write().map_err(|source| BenchError::Json {
+            path: path.clone(),
+            source,
+        })
+    }
+}
+
+/// Results go to standard output, line by line.
+#[allow(clippy::print_stdout)]
+fn say(text: &str) {
+    println!("{text}");
+}
