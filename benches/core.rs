@@ -78,6 +78,7 @@ impl Cluster {
                     | Output::ReadReady { .. }
                     | Output::SendSnapshot { .. }
                     | Output::InstallSnapshot(_)
+                    | Output::TakeSnapshot
                     | Output::Changed(Event::Halted(_)) => {
                         unreachable!("the cache is large, nobody reads, nothing fails")
                     }

@@ -136,6 +136,7 @@ impl Storm {
                 needs_snapshot: self.rng.permille(300).then(|| Index(self.number())),
             },
             7 => Message::Heal {
+                asker: Incarnation(self.number()),
                 to: Index(self.number()),
             },
             8 => match self.rng.below(2) {
@@ -321,6 +322,7 @@ impl Storm {
                     self.applied = snapshot.position.index().0;
                 }
                 Output::Send(_)
+                | Output::TakeSnapshot
                 | Output::Respond(_)
                 | Output::Changed(_)
                 | Output::ReadReady { .. }

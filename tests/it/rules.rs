@@ -434,13 +434,36 @@ fn leader_that_must_read() -> Cluster {
 }
 
 #[test]
-fn rule_16_a_leader_that_cannot_read_its_log_steps_down() {
-    // Could go wrong: a failed or short read is sent on as a shorter or other log.
+fn rule_16_a_leader_that_cannot_read_its_log_fetches_it() {
+    // Could go wrong: a leader whose disk has lost one sector is of no use any more.
     for error in [LoadError::Corrupt, LoadError::Io, LoadError::Compacted] {
         let mut c = leader_that_must_read();
         assert!(c.fail_load(N1, error));
+        c.free_loads(N1);
+        c.deliver_all();
+        assert_eq!(c.role(N1), RoleKind::Leader);
+        c.converge();
+        assert_eq!((c.role(N1), c.commands(N3).len()), (RoleKind::Leader, 4));
+    }
+}
+
+#[test]
+fn rule_16_a_leader_that_cannot_read_its_log_anywhere_steps_down() {
+    // Could go wrong: a failed or short read is sent on as a shorter or other log.
+    for error in [LoadError::Corrupt, LoadError::Io, LoadError::Compacted] {
+        let mut c = leader_that_must_read();
+        c.isolate(N2);
+        assert!(c.fail_load(N1, error));
+        for _ in 0..100 {
+            if c.role(N1) == RoleKind::Leader {
+                c.tick(N1, 1);
+                c.deliver_all();
+            }
+        }
         assert_eq!(c.role(N1), RoleKind::Follower);
         assert_eq!(c.log_terms(N3), [0; 0], "nothing was made up for n3");
+        c.heal();
+        c.free_loads(N1);
         c.converge();
         assert_eq!(c.commands(N3).len(), 4);
     }
@@ -450,6 +473,7 @@ fn rule_16_a_leader_that_cannot_read_its_log_steps_down() {
 fn rule_16_a_read_that_brings_other_batches_is_not_sent_on() {
     // Could go wrong: a disk that answers with another log's bytes.
     let mut c = leader_that_must_read();
+    c.isolate(N2);
     let load = c.waiting_loads(N1)[0];
     let wrong = Chain::empty().and(1, "not this").batches;
     let answer = Completion::Loaded {
@@ -459,6 +483,8 @@ fn rule_16_a_read_that_brings_other_batches_is_not_sent_on() {
     c.step(N1, Input::Completed(answer));
     c.deliver_all();
     assert_eq!(c.log_terms(N3), [0; 0]);
+    c.heal();
+    c.free_loads(N1);
     c.converge();
 }
 
@@ -504,6 +530,10 @@ fn rule_16_a_node_that_cannot_read_what_is_committed_halts() {
     c.inject(says(N2, N1, 1, log.append(3, 3, 3)));
     assert_eq!((c.commit(N1), c.applied(N1)), (3, 0));
     assert!(c.fail_load(N1, LoadError::Corrupt));
+    assert_eq!(c.halted(N1), None, "somebody else may have it");
+    for _ in 0..100 {
+        c.tick(N1, 1);
+    }
     let fault = Fault::Unreadable {
         first: Index(1),
         error: LoadError::Corrupt,

@@ -55,6 +55,8 @@ pub(crate) struct Node {
     /// Ticks of all lives, and of the time this node was suspended.
     pub(crate) clock: u64,
     pub(crate) hold_apply: bool,
+    /// The core has asked for a snapshot.
+    pub(crate) snapshot_wanted: bool,
     pub(crate) apply_waiting: VecDeque<Index>,
     pub(crate) hold_loads: bool,
     pub(crate) loads: VecDeque<Load>,
@@ -220,6 +222,7 @@ impl Cluster {
             rounds: BTreeMap::new(),
             clock: 0,
             hold_apply: false,
+            snapshot_wanted: false,
             apply_waiting: VecDeque::new(),
             hold_loads: false,
             loads: VecDeque::new(),

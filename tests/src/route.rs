@@ -40,6 +40,7 @@ impl Cluster {
                 self.send_snapshot(id, to, term, snapshot);
             }
             Output::InstallSnapshot(snapshot) => self.install(id, &snapshot, in_use),
+            Output::TakeSnapshot => self.node_mut(id).snapshot_wanted = true,
             Output::Respond(Response::Done { id: done }) => self.answer(done, Outcome::Done),
             Output::Changed(Event::Membership { at, committed }) => {
                 self.take_commit(id, in_use);

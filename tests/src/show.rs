@@ -79,7 +79,7 @@ pub fn message(message: &Message) -> String {
             let needs = needs_snapshot.map_or(String::new(), |at| format!(", needs snapshot {at}"));
             format!("DamageReport: {lost}{needs}")
         }
-        Message::Heal { to } => format!("Heal: whole at {to}"),
+        Message::Heal { to, .. } => format!("Heal: whole at {to}"),
         Message::TermQuery => "TermQuery".into(),
         Message::TermReply { .. } => "TermReply".into(),
         Message::RolledBack { seen } => format!("RolledBack: {seen} was acknowledged"),
@@ -190,6 +190,7 @@ pub fn output(node: NodeId, output: &Output) -> String {
             to, snapshot: what, ..
         } => format!("n{node} sends n{to} {}", snapshot(what)),
         Output::InstallSnapshot(what) => format!("n{node} installs {}", snapshot(what)),
+        Output::TakeSnapshot => format!("n{node} is to take a snapshot"),
         Output::Respond(response) => format!("n{node} {}", respond(response)),
         Output::Changed(event) => format!("n{node} {}", changed(event)),
     }

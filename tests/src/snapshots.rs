@@ -44,7 +44,8 @@ impl Cluster {
 
     /// A snapshot that is due by the options.
     pub(crate) fn next_snapshot(&mut self, id: NodeId) -> Option<Input> {
-        let every = self.options.snapshot_every?;
+        let wanted = self.node(id).snapshot_wanted.then_some(1);
+        let every = wanted.or(self.options.snapshot_every)?;
         let node = self.node(id);
         let last = node.disk.issued.snapshot.as_ref();
         let last = last.map_or(0, |taken| taken.position.index().0);
@@ -52,6 +53,7 @@ impl Cluster {
             return None;
         }
         let snapshot = self.make_snapshot(id);
+        self.node_mut(id).snapshot_wanted = false;
         Some(Input::Completed(Completion::SnapshotTaken { snapshot }))
     }
 

@@ -8,17 +8,19 @@
 //! and the batches are, header for header, those of the log.
 
 use crate::batch::Batch;
+use crate::fetch::Want;
 use crate::io::{Fault, Load, LoadError, Output};
 use crate::log::{Boundary, Log};
 use crate::raft::Raft;
 use crate::role::{Role, Transition};
-use crate::types::{Index, LoadId};
+use crate::types::{Index, LoadId, NodeId};
 use alloc::vec::Vec;
 
 impl Raft {
     /// Gives the state machine what it may have now.
     pub(crate) fn hand_over(&mut self, out: &mut Vec<Output>) {
-        if !self.release_install(out) {
+        // Nor while the state it continues is not there, or a batch of it is being fetched.
+        if !self.release_install(out) || self.lacks_snapshot() || self.fetches.for_apply() {
             return;
         }
         // Both, always: an entry that is committed by others' copies and not durable here could be lost
@@ -111,23 +113,15 @@ impl Raft {
         // compared all the same.
         if self.apply_load == Some(load) {
             self.apply_load = None;
-            let limit = self.commit.min(self.disk.log());
-            return match fitting(&self.log, self.handed, limit, result) {
-                Ok(batches) => {
-                    for batch in &batches {
-                        self.unapplied_bytes += batch.cost();
-                        self.handed = self.handed.next();
-                    }
-                    out.push(Output::Apply(batches));
-                    None
-                }
-                // Committed entries that this node cannot read: without them it can apply nothing
-                // more, and pretending otherwise would skip them.
-                Err(error) => Some(Transition::Halt(Fault::Unreadable {
-                    first: self.log.first_after(self.handed),
-                    error,
-                })),
+            let error = match result.map(|batches| self.take_for_apply(batches, out)) {
+                Ok(true) => return None,
+                Ok(false) => LoadError::Corrupt,
+                Err(error) => error,
             };
+            return self.begin_repair(Want::Apply, self.handed, (load, error), out);
+        }
+        if self.serve_loaded(load, &result, out) {
+            return None;
         }
         // For a peer, if this node still leads and the peer still waits for this very load: otherwise
         // the answer has come too late and is dropped.
@@ -139,17 +133,50 @@ impl Raft {
             .iter()
             .find(|(_, progress)| progress.loading() == Some(load))
             .map(|(peer, progress)| (*peer, progress.next))?;
-        match fitting(&self.log, next, self.log.end(), result) {
-            Ok(batches) => {
-                self.send_loaded(peer, batches, out);
-                None
-            }
-            // A leader that cannot read its own log cannot serve its followers. Somebody else may.
-            Err(_) => Some(Transition::Follow {
-                term: self.hard.term,
-                leader: None,
-            }),
+        // Compacted while the load was under way: the peer needs a snapshot now.
+        if next < self.log.begin() {
+            self.drop_load(peer);
+            self.replicate_to(peer, out);
+            return None;
         }
+        let error = match result.map(|batches| self.take_for_peer(peer, batches, out)) {
+            Ok(true) => return None,
+            Ok(false) => LoadError::Corrupt,
+            Err(error) => error,
+        };
+        self.begin_repair(Want::Peer(peer), next, (load, error), out)
+    }
+
+    /// Hands over batches that were read or fetched, if they are those of the log. Says whether.
+    pub(crate) fn take_for_apply(&mut self, batches: Vec<Batch>, out: &mut Vec<Output>) -> bool {
+        let limit = self.commit.min(self.disk.log());
+        let Some(batches) = fitting(&self.log, self.handed, limit, batches) else {
+            return false;
+        };
+        for batch in &batches {
+            self.unapplied_bytes += batch.cost();
+            self.handed = self.handed.next();
+        }
+        out.push(Output::Apply(batches));
+        true
+    }
+
+    /// Sends a peer batches that were read or fetched, if they are those of the log. Says whether.
+    pub(crate) fn take_for_peer(
+        &mut self,
+        peer: NodeId,
+        batches: Vec<Batch>,
+        out: &mut Vec<Output>,
+    ) -> bool {
+        let next = (self.role.leader())
+            .and_then(|leader| leader.progress.get(&peer))
+            .map(|progress| progress.next);
+        let fit = next.and_then(|next| fitting(&self.log, next, self.log.end(), batches));
+        let Some(batches) = fit else {
+            return false;
+        };
+        self.send_loaded(peer, batches, out);
+        true
     }
 }
 
@@ -158,9 +185,8 @@ fn fitting(
     log: &Log,
     at: Boundary,
     limit: Boundary,
-    result: Result<Vec<Batch>, LoadError>,
-) -> Result<Vec<Batch>, LoadError> {
-    let mut batches = result?;
+    mut batches: Vec<Batch>,
+) -> Option<Vec<Batch>> {
     let mut end = at;
     let mut fit = 0;
     for batch in &batches {
@@ -173,8 +199,8 @@ fn fitting(
         fit += 1;
     }
     if fit == 0 {
-        return Err(LoadError::Corrupt);
+        return None;
     }
     batches.truncate(fit);
-    Ok(batches)
+    Some(batches)
 }

@@ -2,7 +2,9 @@
 
 use crate::batch::{BatchHeader, BatchKind, check_count};
 use crate::config::ConfigProblem;
+use crate::damage::Damaged;
 use crate::membership::Membership;
+use crate::raft::Staged;
 use crate::snapshot::Snapshot;
 use crate::types::{GroupId, HardState, Incarnation, Index, LogId, Position};
 use alloc::vec::Vec;
@@ -207,7 +209,11 @@ pub(crate) fn check_memberships(
 
 /// Checks that the state machine can begin where the log allows, and returns the last index that is
 /// in it or in the snapshot that it begins with.
-pub(crate) fn check_state(boot: &Boot, last: Position) -> Result<Index, BootError> {
+pub(crate) fn check_state(
+    boot: &Boot,
+    last: Position,
+    damage: Option<&Damaged>,
+) -> Result<Index, BootError> {
     let start = boot.start;
     let covered = match &boot.snapshot {
         None => Index(0),
@@ -223,7 +229,14 @@ pub(crate) fn check_state(boot: &Boot, last: Position) -> Result<Index, BootErro
             position.index()
         }
     };
-    let applied = boot.applied.unwrap_or_default().max(covered);
+    let mut applied = boot.applied.unwrap_or_default().max(covered);
+    if let Some(damaged) = damage {
+        // What was applied was in the log once, and will be again.
+        applied = applied.min(last.index());
+        if damaged.snapshot_lost {
+            applied = applied.max(start.index());
+        }
+    }
     if applied > last.index() {
         let last = last.index();
         return Err(BootError::AppliedAheadOfLog { applied, last });
@@ -232,4 +245,31 @@ pub(crate) fn check_state(boot: &Boot, last: Position) -> Result<Index, BootErro
         return Err(BootError::StateMissing);
     }
     Ok(applied)
+}
+
+/// Checks that the stored term is at least that of every stored entry, and returns what a life begins
+/// with: its hard state, and what it has to write first. Where a later term may be lost, that of the
+/// last entry is one this node has had. Where a snapshot covers the log's first gap, the log begins
+/// behind it from now on.
+pub(crate) fn check_term(
+    boot: &Boot,
+    last: Position,
+    damage: Option<&Damaged>,
+    stored_start: Position,
+) -> Result<(HardState, Staged), BootError> {
+    let mut staged = Staged::default();
+    let mut hard = boot.hard_state;
+    let newest = damage.map_or(last.term(), |damaged| damaged.floor.term.max(last.term()));
+    if hard.term < newest {
+        if damage.is_none_or(|damaged| !damaged.vote_uncertain) {
+            return Err(BootError::TermBehindLog);
+        }
+        hard = HardState {
+            term: newest,
+            vote: None,
+        };
+        staged.hard_state = true;
+    }
+    staged.compact = (boot.start != stored_start).then_some(boot.start);
+    Ok((hard, staged))
 }

@@ -124,7 +124,7 @@ impl Raft {
     }
 
     /// Why no membership batch may be appended now, if none may.
-    fn refuses_change(&self) -> Option<Reject> {
+    pub(crate) fn refuses_change(&self) -> Option<Reject> {
         let Role::Leader(leader) = &self.role else {
             return Some(Reject::NotLeader);
         };
@@ -143,7 +143,7 @@ impl Raft {
     }
 
     /// Puts a membership into the log. It is in use at once, here first.
-    fn append_membership(&mut self, next: Membership) -> Result<LogId, Reject> {
+    pub(crate) fn append_membership(&mut self, next: Membership) -> Result<LogId, Reject> {
         let bytes = Bytes::from(next.encode());
         if bytes.len() as u64 > u64::from(self.config.max_batch_bytes) {
             return Err(Reject::TooLarge);

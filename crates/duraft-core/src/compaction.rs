@@ -37,13 +37,15 @@ impl Raft {
                 && self.log.position(*at) == snapshot.position
                 && self.install.is_none()
         });
+        if !self.staged.is_empty() {
+            // The first step of a life that has to write something else; the next snapshot comes.
+            return None;
+        }
         let Some(at) = own else {
-            // A state that this node has not reported applied cannot have been taken here, but for one
-            // case: it was taken before the log was replaced.
-            return self
-                .install
-                .is_none()
-                .then_some(Transition::Halt(Fault::UnknownCompletion));
+            // A state that this node has not reported applied cannot have been taken here, but before
+            // the log was replaced, or by a state machine that holds more than what is left of the log.
+            let known = self.install.is_some() || index <= self.machine;
+            return (!known).then_some(Transition::Halt(Fault::UnknownCompletion));
         };
         let cut = self.keeps_from(at, snapshot.file.bytes);
         if cut > self.log.begin() {

@@ -74,6 +74,7 @@ impl Raft {
         !self.is_bound(forced)
             && !self.is_stalled()
             && self.may_stand()
+            && self.damage.is_none()
             && (self.is_hard_state_durable() || self.plants.has(Plant::CampaignsPileUp))
             && self.hard.term.next().is_some()
             && self.log.last().index().0.checked_add(2).is_some()
@@ -143,7 +144,8 @@ impl Raft {
         out: &mut Vec<Output>,
     ) {
         let granted = wanted > self.hard.term
-            && last >= self.log.last().id
+            && last >= self.freshest()
+            && !self.abstains()
             && !self.hears_leader()
             && !self.is_bound(false);
         // The durable term travels along: an asker whose term is behind learns it from a refusal.
@@ -195,7 +197,7 @@ impl Raft {
         let known_leader = self.leader().is_some();
         // The log is compared on a repeated request too: the vote record alone proves nothing about
         // the asker (F6).
-        let fresh = last >= self.log.last().id;
+        let fresh = last >= self.freshest() && !self.abstains();
         // What leases rest on: whoever this node follows now, it may have promised itself (RULES.md 26).
         let bound = self.is_bound(forced) && !self.plants.has(Plant::PromiseEndsWithTerm);
         let grant = term == self.hard.term && free && !known_leader && fresh && !bound;

@@ -16,6 +16,7 @@
 //! log, whose tail may be of a dead leader.
 
 use crate::batch::Batch;
+use crate::damage::Fit;
 use crate::io::{Fault, Output};
 use crate::log::Boundary;
 use crate::message::{AppendReply, Message};
@@ -33,6 +34,14 @@ enum Comparison {
     Missing { hint: LogId },
     /// One (term, index), two contents.
     Diverge { theirs: Position, ours: Position },
+}
+
+/// Why batches were not taken over.
+enum Refusal {
+    /// The leader is not told.
+    Untold(Option<Transition>),
+    /// One (term, index), two contents.
+    Diverges { theirs: Position, ours: Position },
 }
 
 impl Raft {
@@ -82,7 +91,10 @@ impl Raft {
         } else {
             match self.take_over(at, batches) {
                 Ok(end) => end,
-                Err(refusal) => return refusal,
+                Err(Refusal::Untold(transition)) => return transition,
+                Err(Refusal::Diverges { theirs, ours }) => {
+                    return self.on_divergence(from, theirs, ours, out);
+                }
             }
         };
         // The log up to `end` is this leader's, and this leader has the commit index.
@@ -168,22 +180,22 @@ impl Raft {
     }
 
     /// Replaces what follows `at` by these batches, or says why not.
-    fn take_over(
-        &mut self,
-        at: Boundary,
-        batches: Vec<Batch>,
-    ) -> Result<Boundary, Option<Transition>> {
+    fn take_over(&mut self, at: Boundary, batches: Vec<Batch>) -> Result<Boundary, Refusal> {
+        if at == self.log.end() && self.edge().is_some() {
+            return self.take_into_gap(batches);
+        }
         if at < self.log.end() {
             // What is committed was promised to clients. No leader elected by the rules can lack it.
             if at < self.commit {
-                return Err(Some(Transition::Halt(Fault::CommittedTruncation {
+                let fault = Fault::CommittedTruncation {
                     commit: self.commit(),
                     cut: self.log.index(at).next(),
-                })));
+                };
+                return Err(Refusal::Untold(Some(Transition::Halt(fault))));
             }
             if at < self.verified {
                 // A leader's log only grows within its term: this contradicts its own words.
-                return Err(None);
+                return Err(Refusal::Untold(None));
             }
             assert!(at >= self.handed, "what was applied is never cut");
             // In memory the cut holds at once, and with it what counts as durable: the old batches are
@@ -191,6 +203,10 @@ impl Raft {
             // completion may stand on them.
             self.log.truncate(at);
             self.disk.truncate(at);
+            if let Some(damaged) = &mut self.damage {
+                damaged.cut();
+                damaged.spliced = damaged.spliced.min(at);
+            }
             self.roll_back_memberships();
             self.staged.truncate = Some(self.log.last());
             if let Some(follower) = self.role.follower_mut() {
@@ -209,6 +225,57 @@ impl Raft {
         Ok(self.log.end())
     }
 
+    /// The log ends at a gap, behind which batches survive, and the leader's batches go into it. Where
+    /// they join what survives, that is the leader's too, as digests show. Where they show that it is of
+    /// a dead leader's log, it is cut away, as any tail would be.
+    fn take_into_gap(&mut self, batches: Vec<Batch>) -> Result<Boundary, Refusal> {
+        let cut = self.log.last();
+        let mut taken = Vec::with_capacity(batches.len());
+        let mut rest = batches.into_iter();
+        for batch in rest.by_ref() {
+            let mut joins = false;
+            if let Some(edge) = self.edge() {
+                match edge.fit(&batch.header) {
+                    Fit::Inside => {}
+                    Fit::Joins => joins = true,
+                    Fit::Contradicts => {
+                        let damaged = self.damage.as_mut().expect("an edge is of a damage");
+                        damaged.cut();
+                        self.staged.truncate = Some(cut);
+                    }
+                    // What came before in this message is taken; the next one begins here.
+                    Fit::Diverges { .. } if !taken.is_empty() => break,
+                    Fit::Diverges { ours } => {
+                        let theirs = batch.header.position();
+                        return Err(Refusal::Diverges { theirs, ours });
+                    }
+                }
+            }
+            self.log.push(&batch);
+            self.adopt_membership(&batch);
+            taken.push(batch);
+            if joins {
+                break;
+            }
+        }
+        // Behind the join the log goes on. What of it is in this message is compared with it; what is not
+        // equal is left for the next one, as a step makes one write.
+        let mut end = self.log.end();
+        self.splice();
+        for batch in rest {
+            if self.log.header(end) != Some(&batch.header) {
+                break;
+            }
+            end = end.next();
+        }
+        assert!(
+            self.staged.append.is_empty(),
+            "a step takes over one message"
+        );
+        self.staged.append = taken;
+        Ok(end)
+    }
+
     /// One (term, index) with two contents: some disk or some node is broken, and this node cannot
     /// tell which. It changes nothing, acknowledges nothing, says what it holds and stops; if a quorum
     /// says so, the leader stops leading.
@@ -219,7 +286,7 @@ impl Raft {
         ours: Position,
         out: &mut Vec<Output>,
     ) -> Option<Transition> {
-        if !self.is_term_durable() {
+        if !self.is_term_durable() || self.is_uncertain() {
             // Nothing may leave in this term yet. The leader will ask again.
             return None;
         }
@@ -265,7 +332,7 @@ impl Raft {
     /// Answers a leader of an earlier term with this node's term, if that is durable. If it is not,
     /// silence: the leader repeats itself.
     fn tell_term(&self, to: NodeId, message: Message, out: &mut Vec<Output>) {
-        if self.is_term_durable() {
+        if self.is_term_durable() && !self.is_uncertain() {
             out.push(self.me.send(to, self.hard.term, message));
         }
     }
@@ -295,6 +362,14 @@ impl Raft {
             return;
         };
         if follower.owed.is_empty() {
+            return;
+        }
+        // Whose term is uncertain may have promised itself in a later one: it says nothing that counts.
+        // Heartbeats are not answered later either; the others wait.
+        if self.is_uncertain() {
+            let follower = self.role.follower_mut().expect("looked at above");
+            follower.owed.heartbeat = None;
+            follower.owed.refusals.clear();
             return;
         }
         let (me, term, health) = (self.me, self.hard.term, self.health());

@@ -74,7 +74,8 @@ impl Raft {
             return None;
         }
         self.elapsed = 0;
-        if position.index() <= self.commit() {
+        let lost = self.lacks_snapshot() && position.index() >= self.log.start().index();
+        if position.index() <= self.commit() && !lost {
             // Committed here means: in the log of every later leader, this one's too.
             self.owe_accepted(self.commit);
             return None;
@@ -88,6 +89,8 @@ impl Raft {
                     ours,
                 }));
             }
+            // Committed and different: what is lost is covered, but this log is not the leader's.
+            Some(_) | None if position.index() <= self.commit() => {}
             Some(_) | None => self.replace_log(snapshot),
         }
         None
@@ -103,8 +106,10 @@ impl Raft {
     /// The log holds what the snapshot covers: it begins there from now on.
     fn keep_suffix(&mut self, at: Boundary, snapshot: Snapshot) {
         self.begin_install(snapshot, at);
-        self.drop_front(at);
-        self.staged.compact = Some(self.log.start());
+        if at > self.log.begin() {
+            self.drop_front(at);
+            self.staged.compact = Some(self.log.start());
+        }
     }
 
     /// The log is another one, or shorter: it begins and ends at the snapshot from now on.
@@ -114,6 +119,9 @@ impl Raft {
         let position = snapshot.position;
         self.begin_install(snapshot, at);
         self.log.reset(position);
+        if let Some(damaged) = &mut self.damage {
+            damaged.cut();
+        }
         self.memberships.reset(position.index(), membership);
         assert_eq!(at, self.log.begin(), "the snapshot counts as one batch");
         let staged = self.staged.snapshot.as_mut().expect("staged just above");
@@ -139,6 +147,7 @@ impl Raft {
             handed,
         });
         self.apply_load = None;
+        self.fetches.forget_apply();
         self.unapplied_bytes = 0;
         self.commit = self.commit.max(at);
         self.owe_accepted(at);
@@ -158,7 +167,16 @@ impl Raft {
             return false;
         }
         install.told = true;
+        if let Some(damaged) = &mut self.damage {
+            damaged.snapshot_lost = false;
+        }
         self.handed = install.at;
+        if install.snapshot.position.index() <= self.machine {
+            // A state machine that holds all that by itself has lost only its log.
+            self.applied = install.at;
+            self.install = None;
+            return true;
+        }
         out.push(Output::InstallSnapshot(install.snapshot.clone()));
         true
     }

@@ -15,17 +15,20 @@
 //!
 //! What needs several nodes (election safety, log matching and the like) is not decided here.
 
-use crate::batch::{Batch, BatchKind};
-use crate::io::{Event, Output, Response, SnapshotWrite, Write};
+use crate::batch::{BatchKind, DESCRIPTOR_BYTES};
+use crate::io::{Event, Healed, Output, Response, SnapshotWrite, Write};
 use crate::log::Boundary;
-use crate::message::{AppendReply, Envelope, Message};
+use crate::membership::MEMBERS_MAX;
 use crate::progress::{Progress, Stage};
 use crate::raft::Raft;
 use crate::role::{Leader, Role};
-use crate::snapshot::Snapshot;
-use crate::types::{HardState, Index, LogId, Position};
+use crate::types::{HardState, Position};
 use alloc::format;
 use alloc::string::String;
+
+mod outputs;
+
+use outputs::{check_apply, check_install, check_read, check_send};
 
 /// A broken invariant.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -86,6 +89,7 @@ pub fn check(raft: &Raft) -> Verdict {
     check_memberships(raft)?;
     check_disk(raft)?;
     check_buffers(raft)?;
+    check_damage(raft)?;
     check_role(raft)
 }
 
@@ -155,7 +159,7 @@ fn check_buffers(raft: &Raft) -> Verdict {
     let log = &raft.log;
     let cached = log.cached_from();
     ensure(
-        cached <= raft.disk.log().max(log.begin()),
+        cached <= raft.disk.log().max(log.begin()).max(spliced(raft)),
         "I8 bodies that are not durable stay in memory",
         || format!("cached from {cached:?}"),
     )?;
@@ -189,6 +193,50 @@ fn check_buffers(raft: &Raft) -> Verdict {
         "I8 unapplied bytes are within their limit",
         || format!("{cost}"),
     )
+}
+
+/// Where batches that stand on disk have joined the log: their bodies, and those before them, are there.
+fn spliced(raft: &Raft) -> Boundary {
+    (raft.damage.as_ref()).map_or(Boundary::default(), |damaged| damaged.spliced)
+}
+
+/// A damaged node plays no part but a follower's, and what survives lies behind its log.
+fn check_damage(raft: &Raft) -> Verdict {
+    let (held, serving, fetching) = raft.fetches.held();
+    let one = u64::from(raft.config.max_batch_bytes) + DESCRIPTOR_BYTES;
+    ensure(
+        held <= raft.config.fetch_bytes_max.max(one),
+        "I8 batches held for a gap are within their limit",
+        || format!("{held}"),
+    )?;
+    ensure(
+        fetching <= 2 + MEMBERS_MAX,
+        "I8 fetches are one per want",
+        || format!("{fetching} {serving}"),
+    )?;
+    let Some(damaged) = &raft.damage else {
+        return Ok(());
+    };
+    let follows = match &raft.role {
+        Role::Follower(_) => true,
+        Role::PreCandidate(_) | Role::Candidate(_) | Role::Leader(_) => false,
+    };
+    ensure(follows, "R16 a damaged node does not campaign", || {
+        format!("{damaged:?}")
+    })?;
+    let mut end = raft.log.last().index();
+    for (place, header) in damaged.survivors.iter().enumerate() {
+        let behind = if place == 0 {
+            header.first > end.next()
+        } else {
+            header.first > end
+        };
+        ensure(behind, "R13 survivors lie behind the gap, in order", || {
+            format!("{header:?} after {end}")
+        })?;
+        end = header.last();
+    }
+    Ok(())
 }
 
 /// What the batches between two boundaries cost, counted anew.
@@ -335,7 +383,9 @@ pub fn check_delta(before: &Raft, after: &Raft, outputs: &[Output]) -> Verdict {
             | Output::ReadReady { .. }
             | Output::SendSnapshot { .. }
             | Output::InstallSnapshot(_) => false,
-            Output::Send(_) | Output::Respond(_) | Output::Changed(_) => true,
+            Output::Send(_) | Output::Respond(_) | Output::Changed(_) | Output::TakeSnapshot => {
+                true
+            }
         });
         let told = matches!(outputs.last(), Some(Output::Changed(Event::Halted(_))));
         ensure(
@@ -346,7 +396,14 @@ pub fn check_delta(before: &Raft, after: &Raft, outputs: &[Output]) -> Verdict {
     } else {
         check_writes(before, after, outputs)?;
     }
-    let mut handed = before.handed;
+    // A state machine that holds what the snapshot brings is not given it.
+    let untold = |raft: &Raft| (raft.install.as_ref()).is_some_and(|install| !install.told);
+    let held = untold(before) && after.install.is_none();
+    let mut handed = if held {
+        after.log.begin()
+    } else {
+        before.handed
+    };
     for output in outputs {
         match output {
             Output::Send(envelope) => check_send(before, after, envelope)?,
@@ -366,7 +423,11 @@ pub fn check_delta(before: &Raft, after: &Raft, outputs: &[Output]) -> Verdict {
             Output::ReadReady { index, lease, .. } => {
                 check_read(before, after, *index, *lease)?;
             }
-            Output::Persist(_) | Output::Load(_) | Output::Respond(_) | Output::Changed(_) => {}
+            Output::Persist(_)
+            | Output::Load(_)
+            | Output::TakeSnapshot
+            | Output::Respond(_)
+            | Output::Changed(_) => {}
         }
     }
     ensure(
@@ -464,6 +525,7 @@ fn check_writes(before: &Raft, after: &Raft, outputs: &[Output]) -> Verdict {
         | Output::ReadReady { .. }
         | Output::SendSnapshot { .. }
         | Output::InstallSnapshot(_)
+        | Output::TakeSnapshot
         | Output::Respond(_)
         | Output::Changed(_) => None,
     });
@@ -541,6 +603,12 @@ fn replay(before: &Raft, after: &Raft, write: &Write) -> Result<(HardState, Posi
         )?;
         end = cut;
     }
+    // Survivors join the log behind the batches that close the gap before them, if nothing is cut.
+    let cuts = write.truncate.is_some() || write.snapshot.as_ref().is_some_and(|s| s.reset);
+    let mut survivors = (before.damage.iter())
+        .filter(|_| !cuts)
+        .flat_map(|damaged| damaged.survivors.iter().copied())
+        .peekable();
     for batch in &write.append {
         ensure(
             batch.header.follows(&end),
@@ -548,203 +616,15 @@ fn replay(before: &Raft, after: &Raft, write: &Write) -> Result<(HardState, Posi
             || format!("{:?} after {end}", batch.header),
         )?;
         end = batch.header.position();
+        while let Some(survivor) = survivors.next_if(|survivor| survivor.follows(&end)) {
+            end = survivor.position();
+        }
     }
-    Ok((write.hard_state.unwrap_or(before.hard), end))
-}
-
-/// The release table (module documentation of `raft.rs`), row by row. Judged by the state after the
-/// step, in which only completed writes count as durable. A step that changes the term sends nothing
-/// in the old one, so every envelope can be held against that state.
-fn check_send(before: &Raft, raft: &Raft, envelope: &Envelope) -> Verdict {
-    let leader = leader_in(before, raft);
-    let durable = raft.disk.hard_state();
-    let found = || format!("{envelope:?} with {durable:?} durable");
-    let own = HardState {
-        term: envelope.term,
-        vote: Some(raft.me.id),
-    };
-    match &envelope.message {
-        // They promise nothing; but the term they travel under is believed.
-        Message::PreVote { .. } | Message::PreVoteReply { .. } => {
-            return ensure(
-                envelope.term <= durable.term,
-                "I4 an envelope's term is durable",
-                found,
-            );
-        }
-        // A candidate that forgets could ask again in the same term with another log (F2, F3).
-        Message::Vote { last, .. } => ensure(
-            durable == own && raft.disk.log() == raft.log.end() && *last == raft.log.last().id,
-            "I4 RequestVote leaves when term, vote and log are durable",
-            found,
-        )?,
-        // A voter that forgets could vote twice.
-        Message::VoteReply { granted: true } => ensure(
-            durable.vote == Some(envelope.to),
-            "I4 a grant leaves when the vote is durable",
-            found,
-        )?,
-        // The content need not be durable here: the leader's disk is one peer among others. That this
-        // node leads, and what, must be.
-        Message::Append {
-            prev,
-            batches,
-            commit,
-        } => {
-            let first = raft.log.boundary_after(prev.index());
-            ensure(
-                durable == own
-                    && leader.is_some()
-                    && first.is_some_and(|at| are_in_log(raft, at, prev, batches))
-                    && *commit <= raft.commit(),
-                "I4 a leader sends its own log",
-                found,
-            )?;
-        }
-        // The one promise that clients stand on.
-        Message::AppendReply(AppendReply::Accepted { matched }) => ensure(
-            raft.log
-                .boundary_after(*matched)
-                .is_some_and(|at| at <= raft.disk.log() && at <= raft.verified),
-            "I4 an acknowledged batch is durable and verified",
-            found,
-        )?,
-        // A commit index that the peer could misread for its own tail is not sent.
-        Message::Heartbeat { commit, .. } => {
-            let matched = leader
-                .and_then(|leader| leader.progress.get(&envelope.to))
-                .map(|progress| progress.matched_id.index);
-            ensure(
-                durable == own
-                    && *commit <= raft.commit()
-                    && matched.is_some_and(|matched| *commit <= matched),
-                "I4 a heartbeat commits what the peer holds",
-                found,
-            )?;
-        }
-        // Who campaigns on this is voted for in spite of every promise to this leader: so it leads, and
-        // no read may rest on its lease any more. And it is asked when it can win.
-        Message::TimeoutNow => {
-            let ready = raft.role.leader().is_none_or(|leader| {
-                let target = leader.progress.get(&envelope.to);
-                leader.lease.given_up && target.is_some_and(|t| t.matched == raft.log.end())
-            });
-            ensure(
-                durable == own && leader.is_some() && ready,
-                "I4 a leader asks for a campaign that can win, and gives its lease up first",
-                found,
-            )?;
-        }
-        // A read index is committed, in a log that holds everything committed before this term.
-        Message::ReadIndexReply { index, .. } => {
-            let shown = |index| leader.is_some_and(|leader| shows_own_term(raft, leader, index));
-            let told = index.is_none_or(|index| index <= raft.commit() && shown(index));
-            ensure(
-                durable == own && leader.is_some() && told,
-                "I4 a leader tells what it has committed, in its own term",
-                found,
-            )?;
-        }
-        // These carry the term and nothing else that must be kept.
-        Message::VoteReply { granted: false }
-        | Message::AppendReply(AppendReply::Rejected { .. } | AppendReply::Divergence { .. })
-        | Message::HeartbeatReply { .. }
-        | Message::ReadIndex { .. }
-        | Message::Fetch { .. }
-        | Message::Fetched { .. }
-        | Message::DamageReport { .. }
-        | Message::Heal { .. }
-        | Message::TermQuery
-        | Message::TermReply { .. }
-        | Message::RolledBack { .. } => {}
-    }
+    let still_open = after.edge().is_some() || after.lacks_snapshot();
     ensure(
-        envelope.term == durable.term && envelope.term == raft.hard.term,
-        "I4 an envelope's term is durable",
-        found,
-    )
-}
-
-/// The leader's part of a step that sends as one: it may give the office up in the same step, when what
-/// it sends is what commits its own removal.
-fn leader_in<'a>(before: &'a Raft, after: &'a Raft) -> Option<&'a Leader> {
-    let left = before.hard.term == after.hard.term;
-    (after.role.leader()).or_else(|| before.role.leader().filter(|_| left))
-}
-
-/// Are these the log's own batches, from the boundary after `prev` on?
-fn are_in_log(raft: &Raft, first: Boundary, prev: &Position, batches: &[Batch]) -> bool {
-    let mut at = first;
-    raft.log.position(at) == *prev
-        && batches.iter().all(|batch| {
-            let same = raft.log.header(at) == Some(&batch.header);
-            at = at.next();
-            same
-        })
-}
-
-/// A state machine is given a snapshot that would be there again after a crash, and nothing else is
-/// handed over before.
-fn check_install(raft: &Raft, snapshot: &Snapshot) -> Verdict {
-    let due = raft.install.as_ref().is_some_and(|install| {
-        install.told
-            && install.snapshot == *snapshot
-            && (install.seq).is_some_and(|seq| seq <= raft.disk.completed())
-    });
-    ensure(
-        due && raft.log.start() == snapshot.position && raft.log.begin() <= raft.disk.log(),
-        "I4 a snapshot is restored when it is durable",
-        || format!("{snapshot:?}"),
-    )
-}
-
-/// A read that a leader answers shows everything committed before its term, and what it has committed
-/// itself. Only a leader has a lease; a follower repeats what its leader said.
-fn check_read(before: &Raft, after: &Raft, index: Index, lease: Option<u64>) -> Verdict {
-    let found = || format!("{index}, lease {lease:?}");
-    match leader_in(before, after) {
-        Some(leader) => ensure(
-            index <= after.commit() && shows_own_term(after, leader, index),
-            "I8 a read shows what is committed, an entry of the own term among it",
-            found,
-        )?,
-        None => ensure(
-            lease.is_none() && after.leader().is_some(),
-            "I8 a follower's read is vouched for by its leader",
-            found,
-        )?,
-    }
-    ensure(
-        lease.is_none() || after.config.lease.is_some(),
-        "I8 leases are used where they are configured",
-        found,
-    )
-}
-
-/// Does the state at `index` hold an entry of the leader's own term?
-fn shows_own_term(raft: &Raft, leader: &Leader, index: Index) -> bool {
-    let begun = raft.log.position_in(leader.term_begin);
-    begun.is_none_or(|before| index > before.index())
-}
-
-/// What is handed to the state machine, held against commit, disk and log. Returns where it ends.
-fn check_apply(raft: &Raft, from: Boundary, batches: &[Batch]) -> Result<Boundary, Violation> {
-    let mut at = from;
-    for batch in batches {
-        ensure(
-            at < raft.commit.min(raft.disk.log()) && raft.log.header(at) == Some(&batch.header),
-            "I1 only committed and durable batches are applied, in order",
-            || {
-                let expected: Option<LogId> = raft.log.header(at).map(|header| header.last_id());
-                format!("{:?} where {expected:?} was due", batch.header)
-            },
-        )?;
-        at = at.next();
-    }
-    ensure(
-        !batches.is_empty(),
-        "I1 an apply hands something over",
-        || String::from("nothing"),
+        write.healed != Some(Healed::All) || !still_open,
+        "R13 what is not whole is not healed",
+        || format!("{write:?}"),
     )?;
-    Ok(at)
+    Ok((write.hard_state.unwrap_or(before.hard), end))
 }

@@ -188,6 +188,9 @@ pub enum Output {
     /// log, then report [`Completion::Applied`] up to its position. Everything handed over before is
     /// void; what follows continues from here.
     InstallSnapshot(Snapshot),
+    /// Somebody needs a snapshot that is newer than this node's latest: take one as soon as the state
+    /// machine allows. Asked again if it is still needed; a host that is taking one need do nothing.
+    TakeSnapshot,
     /// Answer to a client.
     Respond(Response),
     /// Something observers want to know.

@@ -47,6 +47,7 @@ impl Raft {
             .sum();
         Leader {
             progress,
+            published: false,
             term_begin: end,
             uncommitted_bytes: uncommitted,
             round: 0,
@@ -207,7 +208,7 @@ impl Raft {
     /// The peer's progress, if this node leads `term` and the message is of the peer's living
     /// incarnation. A peer that has restarted has lost what was not durable there, and what it knew
     /// of this leader: it is probed again. What it had acknowledged it still has.
-    fn heard_from(
+    pub(crate) fn heard_from(
         &mut self,
         from: NodeId,
         incarnation: Incarnation,
@@ -251,6 +252,7 @@ impl Raft {
         let begun = leader.round;
         let beats = leader.beats.iter().rev();
         let beat = beats.copied().find(|beat| *beat <= round).unwrap_or(0);
+        self.suspect_life(from, incarnation, term, out);
         let Some(progress) = self.heard_from(from, incarnation, term) else {
             return;
         };
@@ -317,6 +319,7 @@ impl Raft {
         reply: AppendReply,
         out: &mut Vec<Output>,
     ) -> Option<Transition> {
+        self.suspect_life(from, incarnation, term, out);
         let expected = self.heard_from(from, incarnation, term)?.expected();
         match reply {
             // Everything up to `matched` is this leader's log and durable there. Only a boundary of
@@ -334,7 +337,10 @@ impl Raft {
                 }
             }
             // The search for the common boundary goes on, or begins again.
-            AppendReply::Rejected { prev, hint } => self.on_rejected(from, prev, hint),
+            AppendReply::Rejected { prev, hint } => {
+                self.suspect_rejection(from, (prev, hint), out);
+                self.on_rejected(from, prev, hint);
+            }
             // Two contents for one id: no search can repair that.
             AppendReply::Divergence { theirs, ours } => {
                 return self.on_diverged(from, theirs, ours);
@@ -488,7 +494,7 @@ impl Raft {
     }
 
     /// Takes the leader's part from everything else that replication reads.
-    fn line(&mut self) -> Option<(&mut Leader, Line<'_>)> {
+    pub(crate) fn line(&mut self) -> Option<(&mut Leader, Line<'_>)> {
         let leader = self.role.leader_mut()?;
         let line = Line {
             me: self.me,

@@ -16,9 +16,11 @@ mod change;
 mod compaction;
 mod config;
 mod crc;
+mod damage;
 mod digest;
 mod durability;
 mod election;
+mod fetch;
 mod follower;
 mod install;
 pub mod invariants;
@@ -34,8 +36,10 @@ mod plant;
 mod progress;
 mod raft;
 mod reads;
+mod receive;
 mod rng;
 mod role;
+mod rollback;
 mod sending;
 mod snapshot;
 #[cfg(test)]
@@ -72,7 +76,7 @@ pub use types::{
     GroupId, HardState, Incarnation, Index, LoadId, LogId, NodeId, Position, ProposalId, Term,
     WriteSeq,
 };
-pub use view::{Phase, ProgressView, Status};
+pub use view::{Awaited, DamageStatus, Phase, ProgressView, Status};
 
 #[doc(hidden)]
 pub use plant::Plant;

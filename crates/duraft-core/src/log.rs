@@ -176,6 +176,18 @@ impl Log {
         self.bodies.push_back(batch.body.clone());
     }
 
+    /// Appends a batch that stands on disk already. No body is in memory after that: those of the last
+    /// batches are held without a gap, or none.
+    pub(crate) fn push_stored(&mut self, header: BatchHeader) {
+        assert!(
+            header.follows(&self.last()),
+            "a batch that survives joins the log"
+        );
+        self.bodies.clear();
+        self.cached_bytes = 0;
+        self.headers.push_back(header);
+    }
+
     /// Drops every batch from this boundary on.
     pub(crate) fn truncate(&mut self, at: Boundary) {
         assert!(

@@ -117,6 +117,8 @@ pub enum Message {
     },
     /// Answer to a damage report: whole when durable through here, under this leader and term.
     Heal {
+        /// The reporter's life, which the answer is for.
+        asker: Incarnation,
         /// The leader's last index when the report came in.
         to: Index,
     },

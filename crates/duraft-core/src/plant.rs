@@ -19,6 +19,18 @@ pub enum Plant {
     CommitOldTerm,
     /// A change of voters takes effect at once, without a joint membership.
     NoJoint,
+    /// A damaged node votes as if what it knows of its log were all it has acknowledged.
+    ForgetsFloor,
+    /// A node that may have lost the end of its log votes.
+    VotesWithLostSuffix,
+    /// A node that may have lost a vote takes part as if it had not.
+    TrustsLostVote,
+    /// A node that may have lost a vote is content with the terms of a majority.
+    AsksMajority,
+    /// Whatever comes for a gap is written into it.
+    FillsUnproven,
+    /// A leader says nothing when a peer lacks what it has acknowledged.
+    IgnoresRollback,
     /// A membership that is cut off stays in use.
     NoRollback,
     /// A leader changes the membership before it has committed an entry of its own term.

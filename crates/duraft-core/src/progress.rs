@@ -93,6 +93,8 @@ pub(crate) struct Progress {
     /// Tick at which the log exchange last moved: `matched` grew, a probe was answered, or an append
     /// was sent when none was under way (RULES.md 12).
     pub(crate) moved: u64,
+    /// The life in which the peer has reported damage: what it had acknowledged before counts no more.
+    pub(crate) reported: Option<Incarnation>,
     /// The peer has reported another content for one of this leader's log ids.
     pub(crate) diverged: bool,
     /// The last heartbeat round of this term that it has answered.
@@ -154,6 +156,7 @@ impl Progress {
             incarnation: None,
             heard: now,
             moved: now,
+            reported: None,
             diverged: false,
             answered: 0,
             health: Health::default(),
@@ -248,13 +251,31 @@ impl Progress {
         }
     }
 
+    /// The peer has lost what it had acknowledged, or part of it: nothing of its log is known any more.
+    pub(crate) fn forget(&mut self, end: Boundary) {
+        self.matched = Boundary::default();
+        self.matched_id = LogId::default();
+        self.commit_told = Boundary::default();
+        self.next = end;
+        self.stage = Stage::Probe { asked: None };
+    }
+
+    /// Is a snapshot on its way to the peer?
+    pub(crate) fn is_receiving(&self) -> bool {
+        match &self.stage {
+            Stage::Probe { .. } | Stage::Replicate { .. } => false,
+            Stage::Snapshot { .. } => true,
+        }
+    }
+
     /// A snapshot that ends at the boundary `end` of this leader's log goes to the peer.
     pub(crate) fn send_snapshot(&mut self, at: Position, end: Boundary, now: u64) {
         self.stage = Stage::Snapshot {
             at,
             state: Sending::UnderWay,
         };
-        self.next = end;
+        // A peer that has lost nothing but its snapshot may hold more of the log.
+        self.next = end.max(self.matched);
         self.moved = now;
     }
 

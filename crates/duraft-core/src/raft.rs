@@ -35,19 +35,23 @@
 //! Bodies (passed on unread, but for memberships), files, sockets, clocks. The shape of the whole log
 //! (48 bytes a batch) is held in memory.
 //!
-//! The rest is in `election.rs` (votes, timers), `follower.rs` (appends received), `leader.rs`
-//! (replication, commit), `change.rs` (membership), `reads.rs` and `lease.rs` (reads), `transfer.rs`
-//! (giving the leadership up), `apply.rs` (handing over committed batches, loads).
+//! The rest is in `receive.rs` (messages as they come in), `election.rs` (votes, timers),
+//! `follower.rs` (appends received), `leader.rs` (replication, commit), `change.rs` (membership),
+//! `reads.rs` and `lease.rs` (reads), `transfer.rs` (giving the leadership up), `apply.rs` (handing over
+//! committed batches, loads), `compaction.rs`, `sending.rs` and `install.rs` (snapshots), `damage.rs`,
+//! `fetch.rs` and `rollback.rs` (logs that have lost something).
 
-use crate::batch::{Batch, check_count};
-use crate::boot::{Boot, BootError, check_chain, check_memberships, check_state};
-use crate::change::is_usable;
+use crate::batch::Batch;
+use crate::boot::{Boot, BootError, check_chain, check_memberships, check_state, check_term};
 use crate::config::Config;
+use crate::damage::{self, Damaged};
 use crate::digest::mix64;
 use crate::durability::{Durability, NeverIssued};
+use crate::fetch::Fetches;
 use crate::install::Install;
 use crate::io::{
-    Completion, Event, Fault, Input, Output, Reject, Response, RoleKind, SnapshotWrite, Write,
+    Completion, Event, Fault, Healed, Input, Output, Reject, Response, RoleKind, SnapshotWrite,
+    Write,
 };
 use crate::log::{Boundary, Log};
 use crate::memberships::Memberships;
@@ -60,7 +64,7 @@ use crate::role::{Ballot, Candidate, Follower, Role, Transition};
 use crate::snapshot::Snapshot;
 use crate::transfer::{Reluctance, Transfer};
 use crate::types::{
-    GroupId, HardState, Incarnation, LoadId, NodeId, Position, ProposalId, Term, WriteSeq,
+    GroupId, HardState, Incarnation, Index, LoadId, NodeId, Position, ProposalId, Term, WriteSeq,
 };
 use alloc::vec::Vec;
 
@@ -93,13 +97,21 @@ pub struct Raft {
     /// Compared with the log of this term's leader up to here. It outlives a pre-campaign: the leader
     /// of a term is one and the same.
     pub(crate) verified: Boundary,
+    /// What the state machine held when this life began. More than `applied` where the log was damaged.
+    pub(crate) machine: Index,
     /// The latest snapshot of this node, durable as a file.
     pub(crate) snapshot: Option<Snapshot>,
     /// The write that records it.
     pub(crate) snapshot_seq: WriteSeq,
+    /// Tick at which the host was last asked for another one.
+    pub(crate) snapshot_wanted: Option<u64>,
     /// The snapshot that is on its way into the state machine. Until it is there, `applied` and, before
     /// the host is told, `handed` are boundaries of the log before it.
     pub(crate) install: Option<Install>,
+    /// What of the log is lost and not made up for.
+    pub(crate) damage: Option<Damaged>,
+    /// Batches that are fetched from others, and for others.
+    pub(crate) fetches: Fetches,
     /// The batches at `handed` are being read from disk.
     pub(crate) apply_load: Option<LoadId>,
     /// Identity of the next load. Never used again in this life, so a late answer is known as such.
@@ -165,6 +177,8 @@ pub(crate) struct Staged {
     pub(crate) snapshot: Option<SnapshotWrite>,
     /// The log now begins here.
     pub(crate) compact: Option<Position>,
+    /// What of a damage is over.
+    pub(crate) healed: Option<Healed>,
 }
 
 impl Staged {
@@ -175,29 +189,33 @@ impl Staged {
             append,
             snapshot,
             compact,
+            healed,
         } = self;
         !hard_state
             && truncate.is_none()
             && append.is_empty()
             && snapshot.is_none()
             && compact.is_none()
+            && healed.is_none()
     }
 }
 
 impl Raft {
     /// A node as recovery found it: a follower, whatever it was before the crash. Nothing is known to
     /// be committed but the start of the log.
-    pub fn new(config: Config, boot: Boot) -> Result<Raft, BootError> {
+    pub fn new(config: Config, mut boot: Boot) -> Result<Raft, BootError> {
         let problems = config.validate();
         if !problems.is_empty() {
             return Err(BootError::Config(problems));
         }
+        check_chain(config.group, &boot)?;
+        let stored_start = boot.start;
+        let damage = damage::open(config.group, &mut boot)?;
         let last = check_chain(config.group, &boot)?;
-        if boot.hard_state.term < last.term() {
-            return Err(BootError::TermBehindLog);
-        }
+        let (hard, staged) = check_term(&boot, last, damage.as_ref(), stored_start)?;
         let memberships = check_memberships(&boot, last)?;
-        let applied = check_state(&boot, last)?;
+        let applied = check_state(&boot, last, damage.as_ref())?;
+        let machine = boot.applied.unwrap_or_default();
         let log = Log::new(boot.start, boot.batches.into());
         // What a snapshot covers or a state machine has applied was committed.
         let applied = log.floor(applied);
@@ -212,16 +230,20 @@ impl Raft {
             memberships: Memberships::new(boot.start.index(), boot.membership, memberships),
             rng: Rng::new(seed),
             role: Role::Follower(Follower::default()),
-            hard: boot.hard_state,
+            hard,
             disk: Durability::new(log.end(), boot.hard_state),
             commit: applied,
             handed: applied,
             applied,
             unapplied_bytes: 0,
             verified: log.begin(),
+            machine,
             snapshot: boot.snapshot,
             snapshot_seq: WriteSeq(0),
+            snapshot_wanted: None,
             install: None,
+            damage,
+            fetches: Fetches::new(),
             apply_load: None,
             next_load: LoadId(1),
             elapsed: 0,
@@ -232,7 +254,7 @@ impl Raft {
             reads: Reads::default(),
             transfer: None,
             reluctance: Reluctance::default(),
-            staged: Staged::default(),
+            staged,
             halted: None,
             plants: Plants::default(),
             log,
@@ -265,6 +287,7 @@ impl Raft {
         // Then the one write of this step, and what it does not concern: committed batches for the
         // state machine, and the bodies that need not be kept.
         if self.halted.is_none() {
+            self.settle_damage(out);
             self.issue_write(out);
             self.hand_over(out);
             self.log
@@ -292,7 +315,18 @@ impl Raft {
     /// Lets the handler of this input change the state.
     fn dispatch(&mut self, input: Input, out: &mut Vec<Output>) -> Option<Transition> {
         match input {
-            Input::Tick => self.on_tick(out),
+            Input::Tick => {
+                let transition = self.on_tick(out);
+                if transition.is_some() {
+                    return transition;
+                }
+                self.tend_damage(out);
+                self.publish_membership(out);
+                self.tend_fetches(out)
+            }
+            // What a boot has to write goes alone: a log that begins behind a gap must be written down as
+            // such before anything is appended to it. A message can always be lost.
+            Input::Received(_) if !self.staged.is_empty() => None,
             Input::Received(envelope) => self.on_received(envelope, out),
             Input::Propose { id, body } => {
                 self.on_propose(id, body, out);
@@ -359,190 +393,6 @@ impl Raft {
             // How a snapshot for a peer fares.
             Completion::SnapshotSending { to, at, progress } => {
                 self.on_snapshot_sending(to, at, progress);
-                None
-            }
-        }
-    }
-
-    /// A message: is it sound, does it change whom this node follows, and what does it say?
-    ///
-    /// After the first two questions each handler can rely on this: the envelope's term is at most this
-    /// node's, and if it is equal and the sender leads it, this node follows the sender.
-    fn on_received(&mut self, envelope: Envelope, out: &mut Vec<Output>) -> Option<Transition> {
-        if !self.is_sound(&envelope) {
-            return None;
-        }
-        if let Message::Vote { forced: false, .. } = envelope.message
-            && self.config.check_quorum
-            && envelope.term > self.hard.term
-            && self.hears_leader()
-        {
-            // A leader is alive as far as this node can tell. Whoever campaigns now has lost touch or
-            // was removed; taking its term would depose a working leader (thesis 4.2.3).
-            return None;
-        }
-        if let Some(follow) = self.adopts(&envelope) {
-            let next = self.enter(follow, out);
-            assert!(next.is_none(), "following leads nowhere else");
-        }
-        let Envelope {
-            from,
-            incarnation,
-            term,
-            message,
-            ..
-        } = envelope;
-        match message {
-            Message::PreVote { wanted, last } => {
-                self.on_pre_vote(from, wanted, last, out);
-                None
-            }
-            Message::PreVoteReply { wanted, granted } => {
-                self.on_pre_vote_reply(from, wanted, granted)
-            }
-            Message::Vote { last, forced } => self.on_vote(from, term, (last, forced), out),
-            Message::VoteReply { granted } => self.on_vote_reply(from, term, granted),
-            Message::Append {
-                prev,
-                batches,
-                commit,
-            } => self.on_append(from, term, prev, batches, commit, out),
-            Message::AppendReply(reply) => {
-                self.on_append_reply(from, incarnation, term, reply, out)
-            }
-            Message::Heartbeat { commit, round } => {
-                self.on_heartbeat(from, term, commit, round, out);
-                None
-            }
-            Message::HeartbeatReply { round, health } => {
-                self.on_heartbeat_reply(from, incarnation, term, (round, health), out);
-                None
-            }
-            Message::TimeoutNow => self.on_timeout_now(from, term),
-            Message::ReadIndex { id } => {
-                self.on_read_index(from, incarnation, term, id, out);
-                None
-            }
-            Message::ReadIndexReply { id, asker, index } => {
-                self.on_read_index_reply(from, term, asker, (id, index), out);
-                None
-            }
-            Message::Fetch { .. }
-            | Message::Fetched { .. }
-            | Message::DamageReport { .. }
-            | Message::Heal { .. }
-            | Message::TermQuery
-            | Message::TermReply { .. }
-            | Message::RolledBack { .. } => None,
-        }
-    }
-
-    /// Is this a message this node may act on? Everything a peer can get wrong by itself is refused
-    /// here, before any state changes.
-    fn is_sound(&self, envelope: &Envelope) -> bool {
-        let addressed = envelope.group == self.me.group
-            && envelope.to == self.me.id
-            && envelope.from != self.me.id;
-        addressed
-            && match &envelope.message {
-                // A log never holds a term its owner has not reached, and nobody asks for less.
-                Message::PreVote { wanted, last } => last.term < *wanted,
-                Message::Vote { last, .. } => last.term < envelope.term,
-                Message::Append { prev, batches, .. } => {
-                    self.is_chain(envelope.term, prev, batches)
-                }
-                Message::PreVoteReply { .. }
-                | Message::VoteReply { .. }
-                | Message::AppendReply(_)
-                | Message::Heartbeat { .. }
-                | Message::HeartbeatReply { .. }
-                | Message::TimeoutNow
-                | Message::ReadIndex { .. }
-                | Message::ReadIndexReply { .. } => true,
-                Message::Fetch { .. }
-                | Message::Fetched { .. }
-                | Message::DamageReport { .. }
-                | Message::Heal { .. }
-                | Message::TermQuery
-                | Message::TermReply { .. }
-                | Message::RolledBack { .. } => false,
-            }
-    }
-
-    /// Do these batches follow `prev` and one another by index, term and digest, within the cluster's
-    /// limits? Then trusting the first boundary means trusting them all.
-    fn is_chain(&self, term: Term, prev: &Position, batches: &[Batch]) -> bool {
-        if prev.term() > term {
-            return false;
-        }
-        let mut end = *prev;
-        for batch in batches {
-            let header = &batch.header;
-            let fits = end
-                .index()
-                .0
-                .checked_add(u64::from(header.count) + 1)
-                .is_some();
-            let sound = fits
-                && header.group == self.me.group
-                && check_count(header.kind, header.count).is_ok()
-                && header.term <= term
-                && header.body_len <= self.config.max_batch_bytes
-                && usize::try_from(header.body_len) == Ok(batch.body.len())
-                && header.follows(&end)
-                && is_usable(batch);
-            if !sound {
-                return false;
-            }
-            end = header.position();
-        }
-        true
-    }
-
-    /// Does this message make its receiver a follower, or name it its leader?
-    fn adopts(&self, envelope: &Envelope) -> Option<Transition> {
-        let follow = |leader| {
-            Some(Transition::Follow {
-                term: envelope.term,
-                leader,
-            })
-        };
-        match &envelope.message {
-            // A pre-vote is a question about the future and changes no term: the asker may be the one
-            // that has lost touch.
-            Message::PreVote { .. } => None,
-            // Only a leader sends these: in a later term it is news, in this term it ends any
-            // campaign of ours (paper, 5.2). A known leader is never exchanged within a term.
-            Message::Append { .. } | Message::Heartbeat { .. } => {
-                let news = match &self.role {
-                    Role::Follower(follower) => follower.leader.is_none(),
-                    Role::PreCandidate(_) | Role::Candidate(_) => true,
-                    Role::Leader(_) => false,
-                };
-                if envelope.term > self.hard.term || (envelope.term == self.hard.term && news) {
-                    return follow(Some(envelope.from));
-                }
-                None
-            }
-            // A later term is adopted from anybody: its sender has made it durable (paper, 5.1).
-            Message::Vote { .. }
-            | Message::VoteReply { .. }
-            | Message::PreVoteReply { .. }
-            | Message::AppendReply(_)
-            | Message::HeartbeatReply { .. }
-            | Message::TimeoutNow
-            | Message::ReadIndex { .. }
-            | Message::ReadIndexReply { .. }
-            | Message::Fetch { .. }
-            | Message::Fetched { .. }
-            | Message::DamageReport { .. }
-            | Message::Heal { .. }
-            | Message::TermQuery
-            | Message::TermReply { .. }
-            | Message::RolledBack { .. } => {
-                if envelope.term > self.hard.term {
-                    return follow(None);
-                }
                 None
             }
         }
@@ -698,6 +548,9 @@ impl Raft {
         if !staged.append.is_empty() || reset {
             self.disk.appended(seq, self.log.end());
         }
+        if let (Some(healed), Some(damaged)) = (staged.healed, &mut self.damage) {
+            damaged.healing = Some((healed, seq));
+        }
         if let Some(write) = &staged.snapshot {
             self.snapshot = Some(write.snapshot.clone());
             self.snapshot_seq = seq;
@@ -714,7 +567,7 @@ impl Raft {
             truncate: staged.truncate,
             append: staged.append,
             compact: staged.compact,
-            healed: None,
+            healed: staged.healed,
         }));
     }
 

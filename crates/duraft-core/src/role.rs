@@ -168,6 +168,8 @@ pub(crate) struct Candidate {
 pub(crate) struct Leader {
     /// Every member but this node.
     pub(crate) progress: BTreeMap<NodeId, Progress>,
+    /// A batch says who votes, for those that have lost everything.
+    pub(crate) published: bool,
     /// Where the log of this term begins: with the no-op.
     pub(crate) term_begin: Boundary,
     /// Cost of the batches that are not committed.

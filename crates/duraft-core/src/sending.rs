@@ -17,7 +17,7 @@ use crate::leader::Line;
 use crate::log::Boundary;
 use crate::progress::{Progress, Sending, Stage};
 use crate::raft::Raft;
-use crate::types::{Index, NodeId};
+use crate::types::{Index, LoadId, NodeId};
 use alloc::vec::Vec;
 
 /// A delivered snapshot is acknowledged within this many election timeouts, or asked for.
@@ -55,6 +55,50 @@ impl Raft {
             // Not at once again: what broke it is likely to be there still.
             SendProgress::Failed => *state = Sending::Pausing(now + pause),
         }
+    }
+
+    /// The batches that a load was to bring for this peer are not to be had.
+    pub(crate) fn drop_load(&mut self, peer: NodeId) {
+        if let Some(leader) = self.role.leader_mut()
+            && let Some(progress) = leader.progress.get_mut(&peer)
+            && let Stage::Replicate { loading, .. } = &mut progress.stage
+        {
+            *loading = None;
+        }
+    }
+
+    /// Only a newer snapshot than the latest helps somebody.
+    pub(crate) fn want_snapshot(&mut self, out: &mut Vec<Output>) {
+        let latest = (self.snapshot.as_ref()).map_or(Index(0), |s| s.position.index());
+        let pause = u64::from(self.config.election_ticks);
+        let lately = (self.snapshot_wanted).is_some_and(|at| self.now - at < pause);
+        if self.applied() > latest && self.install.is_none() && !lately {
+            self.snapshot_wanted = Some(self.now);
+            out.push(Output::TakeSnapshot);
+        }
+    }
+
+    /// What a peer waits for cannot be read anywhere. Does a snapshot cover it? Then that goes.
+    pub(crate) fn snapshot_instead(
+        &mut self,
+        peer: NodeId,
+        load: LoadId,
+        out: &mut Vec<Output>,
+    ) -> bool {
+        let covered = self.snapshot.as_ref().map(|s| s.position.index());
+        let Some((leader, line)) = self.line() else {
+            return false;
+        };
+        let Some(progress) = leader.progress.get_mut(&peer) else {
+            return false;
+        };
+        let next = line.log.position_in(progress.next);
+        let covers = next.is_none_or(|next| covered > Some(next.index()));
+        if progress.loading() != Some(load) || line.snapshot.is_none() || !covers {
+            return false;
+        }
+        line.send_snapshot(peer, progress, out);
+        true
     }
 
     /// The peer lives, as a heartbeat's answer shows. If its transfer leads nowhere any more, ask what

@@ -262,7 +262,7 @@ impl Raft {
     pub(crate) fn health(&self) -> Health {
         Health {
             priority: self.config.priority,
-            impaired: self.is_stalled(),
+            impaired: self.is_stalled() || self.damage.is_some(),
         }
     }
 

@@ -62,8 +62,46 @@ pub struct Status {
     pub durable: Index,
     /// The last entry of the log.
     pub last: LogId,
+    /// What is lost of this node's log, and what it waits for to be whole again.
+    pub damage: Option<DamageStatus>,
     /// Why this node has stopped for good, if it has.
     pub halted: Option<Fault>,
+}
+
+/// What a damaged node has lost, and why it is not whole yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DamageStatus {
+    /// The first missing range of indices.
+    pub missing: Option<(Index, Index)>,
+    /// Entries after the last known one may be lost, acknowledged ones among them.
+    pub lost_suffix: bool,
+    /// A later term or vote may be lost.
+    pub vote_uncertain: bool,
+    /// The snapshot that the log begins with is lost.
+    pub snapshot_lost: bool,
+    /// What is waited for first.
+    pub waits_for: Awaited,
+}
+
+/// What a damaged node waits for. If it does not come, because too many nodes are down or damaged
+/// themselves, only the operator can decide what is lost.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Awaited {
+    /// There is nobody to ask: no other voter is known.
+    Operator,
+    /// The terms of so many other voters.
+    Terms {
+        /// Voters that have not answered in this life.
+        missing: usize,
+    },
+    /// Somebody who holds what the gap has lost.
+    Batches,
+    /// A leader, and everything it holds.
+    Leader,
+    /// A leader's snapshot.
+    Snapshot,
+    /// This node's own disk, which writes down that it is whole.
+    Disk,
 }
 
 /// What drivers, tests and metrics read. Nothing here changes anything.
@@ -93,8 +131,16 @@ impl Raft {
             applied: self.applied(),
             durable: self.durable(),
             last: self.last().id,
+            damage: self.damage_status(),
             halted: self.halted(),
         }
+    }
+
+    /// What is lost of this node's log, if anything is.
+    pub fn damage_status(&self) -> Option<DamageStatus> {
+        self.damage
+            .as_ref()
+            .map(|damaged| self.describe_damage(damaged))
     }
 
     /// The part this node plays now.

@@ -33,6 +33,7 @@ pub(crate) enum Work {
     Batch(ApplyBatch),
     Read(ReadWork),
     Install(Snapshot),
+    TakeSnapshot,
     Retire(Snapshot),
 }
 

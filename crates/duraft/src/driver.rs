@@ -198,6 +198,8 @@ pub enum Effect {
     },
     /// Replace the replicated state by this snapshot, then report [`Completion::Applied`].
     InstallSnapshot(Snapshot),
+    /// Take a snapshot of the replicated state, unless one is being taken: a peer needs a newer one.
+    TakeSnapshot,
     /// A durable record names this snapshot: what it makes superfluous may go when everything that was
     /// given to the apply thread before is done.
     Retire(Snapshot),
@@ -572,6 +574,7 @@ impl Driver {
                 self.pass_over(snapshot.position.id, effects);
                 effects.push(Effect::InstallSnapshot(snapshot));
             }
+            Output::TakeSnapshot => effects.push(Effect::TakeSnapshot),
             Output::Respond(response) => self.respond(response, effects),
             Output::Changed(event) => {
                 effects.push(Effect::Event(event));

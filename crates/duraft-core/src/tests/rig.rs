@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 mod checks;
+mod damage;
 mod disk;
 
 pub(crate) use disk::Image;
@@ -37,6 +38,10 @@ pub(crate) struct Node {
     pub(crate) reported: Position,
     /// Where it begins after the next crash: with the snapshot, or with what it holds by itself.
     pub(crate) machine_survives: bool,
+    /// A hard state that was durable before the present one.
+    pub(crate) older: HardState,
+    /// Somebody needs a snapshot of this node.
+    pub(crate) snapshot_wanted: bool,
     pub(crate) responses: Vec<Response>,
     /// Reads that were answered: the read, the index, the lease's round.
     pub(crate) reads: Vec<(ProposalId, Index, Option<u64>)>,
@@ -58,6 +63,10 @@ pub(crate) struct Rig {
     pub(crate) transfers: Vec<Transfer>,
     /// Snapshots that were restored from a leader.
     pub(crate) installed: u32,
+    /// Disks that were damaged, and nodes that said that they are whole again.
+    pub(crate) damaged: u32,
+    pub(crate) healed: u32,
+    lost_copies: BTreeSet<(NodeId, Index, Digest)>,
     next_file: u64,
     /// Check each core's own invariants too; off to see whether history alone finds a fault.
     pub(crate) local_checks: bool,
@@ -118,6 +127,9 @@ impl Rig {
             network: Vec::new(),
             transfers: Vec::new(),
             installed: 0,
+            damaged: 0,
+            healed: 0,
+            lost_copies: BTreeSet::new(),
             next_file: 1,
             local_checks: true,
             disk_checks: true,
@@ -153,17 +165,7 @@ impl Rig {
         incarnation: Incarnation,
         machine: Option<Position>,
     ) {
-        let boot = Boot {
-            incarnation,
-            hard_state: image.hard_state,
-            start: image.start,
-            batches: image.batches.iter().map(|batch| batch.header).collect(),
-            membership: image.membership.clone(),
-            memberships: image.memberships(),
-            snapshot: image.snapshot.clone(),
-            applied: machine.map(|machine| machine.index()),
-            damage: None,
-        };
+        let boot = image.boot(incarnation, machine.map(|machine| machine.index()));
         // The host restores the snapshot where the state machine holds less.
         let restored = (image.snapshot.as_ref()).map_or(Position::START, |s| s.position);
         let holds = match machine {
@@ -179,6 +181,8 @@ impl Rig {
             machine: holds,
             reported: holds,
             machine_survives: machine.is_some(),
+            older: image.hard_state,
+            snapshot_wanted: false,
             raft,
             config,
             written: image.clone(),
@@ -202,6 +206,7 @@ impl Rig {
             let batch = body
                 .seal(GROUP, &image.last(), Term(*entry_term))
                 .expect("room");
+            image.end = batch.header.position();
             image.batches.push(batch);
         }
         image.hard_state.term = Term(term);
@@ -309,7 +314,8 @@ impl Rig {
                 });
             }
             Output::InstallSnapshot(snapshot) => self.restore(id, &snapshot)?,
-            Output::Changed(_) => {}
+            Output::TakeSnapshot => self.node_mut(id).snapshot_wanted = true,
+            Output::Changed(event) => self.healed += u32::from(event == Event::Healed),
         }
         Ok(())
     }
@@ -443,6 +449,9 @@ impl Rig {
         let node = self.node_mut(id);
         for _ in 0..count {
             if let Some(write) = node.pending.pop_front() {
+                if write.hard_state.is_some() {
+                    node.older = node.durable.hard_state;
+                }
                 node.durable.apply(&write);
                 node.done = write.seq;
             }
@@ -542,6 +551,9 @@ impl Rig {
                 self.flush(id)?;
                 self.answer_load(id)?;
                 self.report_applied(id)?;
+                if core::mem::take(&mut self.node_mut(id).snapshot_wanted) {
+                    self.take_snapshot(id)?;
+                }
             }
             if !busy {
                 return Ok(());

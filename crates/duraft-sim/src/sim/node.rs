@@ -62,6 +62,7 @@ impl Sim {
             Effect::Apply(batches) => self.give(host, batches.into_iter().map(Work::Batch)),
             Effect::Read(work) => self.give(host, [Work::Read(work)]),
             Effect::InstallSnapshot(snapshot) => self.give(host, [Work::Install(snapshot)]),
+            Effect::TakeSnapshot => self.give(host, [Work::TakeSnapshot]),
             Effect::Retire(snapshot) => self.give(host, [Work::Retire(snapshot)]),
             Effect::SendSnapshot { to, term, snapshot } => {
                 self.report.snapshots_sent += 1;

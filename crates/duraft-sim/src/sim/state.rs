@@ -32,6 +32,7 @@ impl Sim {
                 self.deliver_reads(host, done);
             }
             Work::Install(snapshot) => self.install(host, &snapshot)?,
+            Work::TakeSnapshot => self.take_view(host)?,
             Work::Retire(snapshot) => {
                 life.taking.push_back(Taking::Retire(snapshot));
                 self.soon(host, Thread::Snapshot, 1);
@@ -63,17 +64,29 @@ impl Sim {
         life.applier.run_reads(&mut done);
         let bytes = life.applier.bytes_since_snapshot();
         let due = self.config.snapshot_bytes.is_some_and(|max| bytes >= max);
-        if due && !life.snapshot_busy {
-            let view = life
-                .applier
-                .snapshot()
-                .map_err(|reason| format!("node {}: {reason}", host + 1))?;
-            life.snapshot_busy = true;
-            life.taking.push_back(Taking::Take(view));
-            self.snapshot_soon(host);
+        if due {
+            self.take_view(host)?;
         }
         self.deliver_reads(host, done);
         self.complete(host, Completion::Applied { upto });
+        Ok(())
+    }
+
+    /// A view of the state goes to the thread that writes snapshots, unless it is busy with one.
+    fn take_view(&mut self, host: usize) -> Step {
+        let Some(life) = &mut self.hosts[host].life else {
+            return Ok(());
+        };
+        if life.snapshot_busy {
+            return Ok(());
+        }
+        let view = life
+            .applier
+            .snapshot()
+            .map_err(|reason| format!("node {}: {reason}", host + 1))?;
+        life.snapshot_busy = true;
+        life.taking.push_back(Taking::Take(view));
+        self.snapshot_soon(host);
         Ok(())
     }
 

@@ -97,6 +97,7 @@ impl RaftLoop {
                 }
             }
             Effect::InstallSnapshot(snapshot) => self.give_work(ApplyWork::Install(snapshot)),
+            Effect::TakeSnapshot => self.give_work(ApplyWork::Snapshot(None)),
             Effect::Retire(snapshot) => self.give_work(ApplyWork::Retire(snapshot)),
             Effect::Fail(responder, error) => responder.answer(Err(error)),
             Effect::FailRead(job, error) => job.fail(error),

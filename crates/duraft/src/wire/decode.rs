@@ -290,6 +290,7 @@ impl<'a> Fields<'a> {
                 needs_snapshot: self.optional_index("a snapshot is needed")?,
             },
             FrameType::Heal => Message::Heal {
+                asker: Incarnation(self.u64()?),
                 to: Index(self.u64()?),
             },
             FrameType::TermQuery => Message::TermQuery,

@@ -106,7 +106,7 @@ fn encode_envelope(envelope: &Envelope, out: &mut Vec<u8>) {
             out.push(u8::from(*lost_suffix));
             put_optional(out, *needs_snapshot);
         }
-        Message::Heal { to } => put(out, &[to.0]),
+        Message::Heal { asker, to } => put(out, &[asker.0, to.0]),
         Message::TermReply { asker, voters } => {
             put(out, &[asker.0, voters.len() as u64]);
             voters.iter().for_each(|voter| put(out, &[voter.0]));

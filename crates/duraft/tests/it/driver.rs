@@ -164,7 +164,10 @@ impl Host {
             Effect::Read(_) | Effect::FailRead(..) | Effect::Answer(..) => {
                 panic!("nobody reads or hands over in these tests")
             }
-            Effect::SendSnapshot { .. } | Effect::InstallSnapshot(_) | Effect::Retire(_) => {
+            Effect::SendSnapshot { .. }
+            | Effect::InstallSnapshot(_)
+            | Effect::TakeSnapshot
+            | Effect::Retire(_) => {
                 panic!("there are no snapshots in these tests")
             }
             Effect::Redial(_) | Effect::Event(_) => {}

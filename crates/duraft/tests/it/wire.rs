@@ -216,7 +216,10 @@ fn later_examples(last: LogId, place: Position) -> Vec<Frame> {
         fetched(vec![Body::noop(), commands(&[&[9; 10_000], b"b"])]),
         report(Some(Index(44))),
         report(None),
-        message(Message::Heal { to: Index(91) }),
+        message(Message::Heal {
+            asker,
+            to: Index(91),
+        }),
         message(Message::TermQuery),
         message(Message::TermReply {
             asker,

@@ -73,8 +73,9 @@ impl Rig {
                 let held = (self.node(id).raft.header_ending_at(*matched))
                     .is_none_or(|header| disk.holds(*matched, header.digest));
                 let start = self.node(id).raft.start();
-                let held =
-                    held && (*matched != start.index() || disk.holds(*matched, start.digest));
+                let held = held
+                    && disk.stands(*matched)
+                    && (*matched != start.index() || disk.holds(*matched, start.digest));
                 demand(held, || {
                     format!("B4 node {id} acknowledges {matched} before it is on disk")
                 })
@@ -211,7 +212,10 @@ impl Rig {
         }
         if let Some(last) = news.first().filter(|_| self.disk_checks && first_time) {
             let holders = (self.nodes.iter())
-                .filter(|(_, node)| node.durable.holds(last.last(), last.digest))
+                .filter(|(id, node)| {
+                    node.durable.holds(last.last(), last.digest)
+                        || (self.lost_copies).contains(&(**id, last.last(), last.digest))
+                })
                 .map(|(id, _)| *id);
             demand(in_use.is_quorum(holders), || {
                 format!(
