@@ -305,7 +305,7 @@ fn failed_writes_and_syncs_poison_and_reopening_recovers() {
 
 fn repairs(
     title: &str,
-    seeds: std::ops::Range<u64>,
+    seeds: impl Iterator<Item = u64>,
     act: impl Fn(&mut RepairSearch<'_>) -> Result<(), Story>,
 ) -> RepairCounts {
     let mut sum = RepairCounts::default();
@@ -325,7 +325,10 @@ fn repairs(
 
 #[test]
 fn healing_that_is_cut_off_is_taken_up_again() {
-    let counts = repairs("healing", 0..12, |search| search.heal_all(6));
+    // The seeds at the end found something once: stale batches under copies and next to them, and
+    // what a snapshot covers.
+    let seeds = (0..12).chain([14, 173, 226]);
+    let counts = repairs("healing", seeds, |search| search.heal_all(6));
     let RepairCounts {
         victims,
         gaps,
@@ -344,7 +347,9 @@ fn healing_that_is_cut_off_is_taken_up_again() {
 
 #[test]
 fn an_accepted_loss_that_is_cut_off_is_as_before_or_as_after() {
-    let counts = repairs("accepted losses", 0..12, |search| search.accept_all(6));
+    // With the last seed, a segment without its checkpoint outlived the one before it.
+    let seeds = (0..12).chain([25]);
+    let counts = repairs("accepted losses", seeds, |search| search.accept_all(6));
     assert!(
         counts.victims > 20 && counts.states > 1_000 && counts.healed > 100,
         "{counts:?}"

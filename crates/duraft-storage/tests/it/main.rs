@@ -11,6 +11,7 @@ mod group_log;
 mod life;
 mod model;
 mod repair;
+mod room;
 mod snapshot;
 mod snapshot_crash;
 mod snapshot_damage;

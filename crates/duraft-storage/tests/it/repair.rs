@@ -5,7 +5,8 @@
 use crate::damage::{filled, lost, repairing, roomy, tail_file, zero_block};
 use crate::support::*;
 use duraft_core::{
-    Batch, GroupId, HardState, Healed, Index, LogId, Membership, NodeId, Position, Term, Write,
+    Batch, GroupId, HardState, Healed, Index, Leave, LogId, MEMBERS_MAX, MemberChange, Membership,
+    NodeId, Position, Promotion, Term, Write,
 };
 use duraft_disk::{FaultDisk, Survival};
 use duraft_storage::{
@@ -562,4 +563,53 @@ fn a_membership_is_forced_on_nobody_who_cannot_bear_it() {
         kinds,
         [RepairKind::LossAccepted, RepairKind::ConfigurationForced]
     );
+}
+
+/// A membership whose encoding is as long as can be: the voters of the change before go, and each is a
+/// learner that waits to come back in place of another.
+fn largest() -> Membership {
+    let members = u64::try_from(MEMBERS_MAX).expect("a few");
+    let before = Membership::new((0..members).map(NodeId), []).expect("voters");
+    let changes: Vec<MemberChange> = (1..members)
+        .map(|id| MemberChange::AddLearner {
+            id: NodeId(id),
+            promotion: Promotion::Never,
+        })
+        .collect();
+    before
+        .change(&changes, Leave::Explicit)
+        .expect("one voter stays")
+}
+
+#[test]
+fn the_smallest_slot_holds_the_largest_membership() {
+    // A store that could not rotate because its checkpoint is too large would never write again.
+    let large = largest();
+    let (mut disk, mut wal) = fresh(&options());
+    let mut writer = Writer::new(GROUP);
+    wal.commit(&[writer.vote(1, Some(1))])
+        .expect("a working disk");
+    let mut end = Position::START;
+    for round in 0..20u64 {
+        let change = membership_batch(GROUP, &end, 1, &large);
+        end = change.header.position();
+        wal.commit(&[writer.append(vec![change])])
+            .expect("a working disk");
+        let mut snapshot = writer.compact(end);
+        let write = snapshot.write.snapshot.as_mut().expect("a snapshot");
+        write.snapshot.membership = large.clone();
+        snapshot.write.hard_state = Some(HardState {
+            term: Term(1 + round),
+            vote: Some(NodeId(1)),
+        });
+        wal.commit(&[snapshot]).expect("it fits");
+        if round % 5 == 4 {
+            drop(wal);
+            disk = disk.power_loss(Survival::Nothing);
+            let (next, recovered) = reopen(&disk, &options(), round).expect("healthy");
+            assert_eq!(group(&recovered).membership, large);
+            wal = next;
+            writer = Writer::new(GROUP);
+        }
+    }
 }
