@@ -613,3 +613,47 @@ fn the_smallest_slot_holds_the_largest_membership() {
         }
     }
 }
+
+#[test]
+fn a_segment_without_its_checkpoint_keeps_the_one_before_it() {
+    // The older segment holds nothing that lives but the word on which groups there are. Were it
+    // freed, the batches behind the lost checkpoint would be lost by the next open.
+    let options = WalOptions {
+        slot_bytes: 32 << 10,
+        ..options()
+    };
+    let (disk, mut wal) = fresh(&options);
+    let mut writer = Writer::new(GROUP);
+    wal.commit(&[writer.vote(1, Some(1))])
+        .expect("a working disk");
+    let mut batches: Vec<Batch> = Vec::new();
+    disk.start_trace();
+    for i in 0..5 {
+        if i == 3 {
+            // Does not fit any more: it begins the next segment, beside the checkpoint.
+            wal.commit(&[writer.vote(2, Some(1))])
+                .expect("a working disk");
+        }
+        let end = batches
+            .last()
+            .map_or(Position::START, |batch| batch.header.position());
+        batches.push(batch(GROUP, &end, 1 + i / 3, 1, 3000, 1));
+        wal.commit(&[writer.append(vec![batches[i as usize].clone()])])
+            .expect("a working disk");
+    }
+    wal.commit(&[writer.compact(batches[2].header.position())])
+        .expect("a working disk");
+    wal.receipt().expect("a working disk");
+    assert_eq!(wal.stats().rotations, 1);
+    drop(wal);
+    let file = tail_file(&disk);
+    let mut disk = disk.power_loss(Survival::Nothing);
+    zero_block(&disk, &file, 2);
+    for life in 0..3 {
+        let (wal, recovered) = reopen(&disk, &options, life).expect("nothing is lost");
+        assert_eq!(recovered.report.holes.len(), 1, "life {life}");
+        assert_eq!(read_all(&wal, GROUP), batches[3..], "life {life}");
+        drop(wal);
+        disk = disk.power_loss(Survival::Nothing);
+    }
+}
