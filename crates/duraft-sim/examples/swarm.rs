@@ -32,6 +32,9 @@ fn main() -> ExitCode {
             );
         }
     }
+    for why in &sum.unhealed_why {
+        println!("not healed: {why}");
+    }
     for (what, count) in sum.counts() {
         println!("{count:>12} {what}");
     }

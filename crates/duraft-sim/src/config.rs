@@ -4,7 +4,7 @@
 use duraft::transfer::TransferOptions;
 use duraft_core::{Config, GroupId, Lease, NodeId, Raft, mix64};
 use duraft_disk::SplitMix64;
-use duraft_storage::{SnapshotOptions, WalOptions};
+use duraft_storage::{OnDamage, SnapshotOptions, WalOptions};
 
 /// Chances are in 1/10,000.
 pub(crate) const CERTAIN: u64 = 10_000;
@@ -254,6 +254,7 @@ impl SimConfig {
         config.draw_clients();
         config.draw_clocks();
         config.draw_members();
+        config.draw_damage();
         config
     }
 
@@ -284,6 +285,17 @@ impl SimConfig {
             // could disturb for ever.
             self.core.pre_vote = true;
         }
+    }
+
+    /// Disks that rot while their node is down, in half of the runs, and are lost in a quarter of these.
+    fn draw_damage(&mut self) {
+        let mut rng = self.draws(0x4441_4D41);
+        if rng.below(2) == 0 {
+            return;
+        }
+        self.damage = [1_000, 5_000][below(&mut rng, 2)];
+        self.wipe = [0, 0, 0, 3_000][below(&mut rng, 4)];
+        self.wal.policy = OnDamage::RepairFromPeers;
     }
 
     /// Clocks that run at different rates, and leases that rest on how different they can be.

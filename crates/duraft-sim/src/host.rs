@@ -30,6 +30,8 @@ pub(crate) struct Host {
     pub(crate) scarred: bool,
     /// It lacks something of what it held, as recovery reports it.
     pub(crate) damaged: bool,
+    /// The disk was damaged and not opened since; what was on it before.
+    pub(crate) rotten: Option<RecoveredState>,
     recovered: Option<(DiskVersion, RecoveredState)>,
     /// The snapshot whose file was last read through on the synced bytes.
     pub(crate) verified: Option<Snapshot>,
@@ -76,6 +78,7 @@ impl Host {
             exists: false,
             scarred: false,
             damaged: false,
+            rotten: None,
             recovered: None,
             verified: None,
             clock_rate: SimConfig::CLOCK_RATE,
@@ -208,14 +211,13 @@ impl Host {
     }
 
     /// Damages the disk of a node that is down. Before, whatever was acknowledged is proven by one
-    /// more life, as a single copy of the last write cannot be told from one that was torn. Returns
-    /// what is on the disk before, and whether any byte changed.
+    /// more life, as a single copy of the last write cannot be told from one that was torn.
     pub(crate) fn rot(
         &mut self,
         config: &SimConfig,
         entropy: Entropy,
         rng: &mut SplitMix64,
-    ) -> Result<Option<RecoveredState>, String> {
+    ) -> Result<(), String> {
         let disk = Arc::new(self.disk.clone());
         let opened = duraft_storage::open(disk, &self.identity, config.wal.clone(), entropy);
         let generation = opened.map(|(_, recovered)| recovered.generation);
@@ -224,40 +226,26 @@ impl Host {
         self.generation = generation.map_err(|error| format!("node {}: {error}", self.id))?;
         let view = self.disk.durable_view();
         let before = self.recover(config, view)?;
-        for _ in 0..50 {
-            let group = config.core.group;
-            let files = files_of(&self.disk, group);
-            let Some(file) = pick(rng, &files) else {
-                continue;
-            };
-            let sectors = self.disk.sectors(file).map_err(|e| e.to_string())?;
-            if sectors == 0 {
+        // Mostly something that counts; the rest must do no harm.
+        let tries = if rng.below(4) == 0 { 1 } else { 20 };
+        self.scarred = true;
+        self.recovered = None;
+        self.verified = None;
+        for left in (0..tries).rev() {
+            let copy = self.disk.fork();
+            if !rot_somewhere(&copy, config, rng) {
                 continue;
             }
-            let sector = rng.below(sectors);
-            let size = config.disk.sector_bytes as u64;
-            let damage = match rng.below(4) {
-                0 => Damage::FlipBit {
-                    offset: sector * size + rng.below(size),
-                    bit: u8::try_from(rng.below(8)).expect("below 8"),
-                },
-                1 => Damage::ZeroSector { sector },
-                2 => Damage::StaleSector { sector },
-                _ => Damage::GarbageSector {
-                    sector,
-                    seed: rng.next(),
-                },
-            };
-            // Past the end of a file there is nothing to damage; where nothing was ever written
-            // there is nothing to lose.
-            if self.disk.damage(file, &damage).unwrap_or(false) {
-                self.scarred = true;
-                self.recovered = None;
-                self.verified = None;
-                return Ok(Some(before));
+            let seen = self.recover(config, copy.durable_view());
+            if left == 0 || seen.map_or(true, |state| state.damaged) {
+                self.disk = copy;
+                break;
             }
         }
-        Ok(None)
+        self.verified = None;
+        self.damaged = true;
+        self.rotten = Some(before);
+        Ok(())
     }
 
     /// The disk is gone; a store that says so is on the one in its place.
@@ -265,6 +253,7 @@ impl Host {
         self.replace_disk(disk);
         self.scarred = true;
         self.damaged = true;
+        self.rotten = None;
         self.recovered = None;
         self.generation = 0;
     }
@@ -276,6 +265,30 @@ impl Host {
         self.lives += 1;
         self.verified = None;
     }
+}
+
+/// Changes some sector of a durable file. False where nothing was changed: there is nothing to damage
+/// where nothing was written.
+fn rot_somewhere(disk: &FaultDisk, config: &SimConfig, rng: &mut SplitMix64) -> bool {
+    let files = files_of(disk, config.core.group);
+    let Some(file) = pick(rng, &files) else {
+        return false;
+    };
+    let sector = rng.below(disk.sectors(file).unwrap_or(0).max(1));
+    let size = config.disk.sector_bytes as u64;
+    let damage = match rng.below(4) {
+        0 => Damage::FlipBit {
+            offset: sector * size + rng.below(size),
+            bit: u8::try_from(rng.below(8)).expect("below 8"),
+        },
+        1 => Damage::ZeroSector { sector },
+        2 => Damage::StaleSector { sector },
+        _ => Damage::GarbageSector {
+            sector,
+            seed: rng.next(),
+        },
+    };
+    disk.damage(file, &damage).unwrap_or(false)
 }
 
 /// The files of the log and the snapshots, by name; those of the log twice, as they matter more.

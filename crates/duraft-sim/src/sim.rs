@@ -14,7 +14,6 @@ use crate::config::{CERTAIN, SimConfig};
 use crate::history::History;
 use crate::host::{Host, Shared};
 use crate::life::Thread;
-use crate::recovered::RecoveredState;
 use clients::{Client, Requests, Told};
 use duraft::DriverInput;
 use duraft::transfer::TransferFrame;
@@ -42,8 +41,6 @@ pub struct Sim {
     answers: Shared<Vec<Told>>,
     clients: Vec<Client>,
     requests: Requests,
-    /// The node whose disk was damaged just now, and what was on it.
-    rotten: Option<(usize, RecoveredState)>,
     /// Faults are over: the cluster must recover.
     healing: bool,
     report: Report,
@@ -109,7 +106,6 @@ impl Sim {
             answers: Shared::default(),
             clients: Vec::new(),
             requests: Requests::default(),
-            rotten: None,
             healing: false,
             report: Report::new(config.seed),
             config,
@@ -411,8 +407,8 @@ impl Sim {
                 if converged == 100 {
                     // 500 ticks and nothing: peers could not help.
                     self.report.unhealed += self.damaged_members();
-                    let why = self.describe();
-                    self.note(|| format!("a damaged node is not healed: {why}"));
+                    let why = format!("seed {}: {}", self.config.seed, self.describe());
+                    self.report.unhealed_why.push(why);
                     return Ok(ticks(self));
                 }
                 self.end_strangers();

@@ -48,6 +48,10 @@ fn swarm(seeds: std::ops::Range<u64>) {
         ("memberships", 80),
         ("changes", 40),
         ("stalls", 100),
+        ("damages", 30),
+        ("damages_reported", 10),
+        ("wipes", 5),
+        ("healed", 10),
     ];
     for (what, least) in least {
         let counts = sum.counts();

@@ -22,10 +22,8 @@ impl Sim {
         }
         let entropy = self.entropy();
         let node = &mut self.hosts[host];
-        if let Some(before) = node.rot(&self.config, entropy, &mut self.rng)? {
-            self.report.damages += 1;
-            self.rotten = Some((host, before));
-        }
+        node.rot(&self.config, entropy, &mut self.rng)?;
+        self.report.damages += 1;
         Ok(())
     }
 
@@ -77,10 +75,10 @@ impl Sim {
     /// A node has started on a disk that was damaged. If it does not say so, then nothing may be
     /// missing.
     pub(super) fn check_rotten(&mut self, host: usize) -> Step {
-        let Some((_, before)) = self.rotten.take_if(|(at, _)| *at == host) else {
+        let node = &mut self.hosts[host];
+        let Some(before) = node.rotten.take() else {
             return Ok(());
         };
-        let node = &mut self.hosts[host];
         if node.damaged {
             self.report.damages_reported += 1;
             return Ok(());

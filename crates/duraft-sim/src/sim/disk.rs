@@ -206,7 +206,7 @@ impl Sim {
             self.plan(delay, Happening::Start(host));
             return self.check_committed_durable("after a crash in recovery");
         }
-        if started.is_err() && self.rotten.take_if(|(at, _)| *at == host).is_some() {
+        if started.is_err() && self.hosts[host].rotten.is_some() {
             // Reported, and more than peers can repair: somebody declares the disk lost.
             self.report.unopenable += 1;
             self.wipe(host)?;

@@ -14,6 +14,10 @@ impl Sim {
         let Some(life) = &self.hosts[host].life else {
             return;
         };
+        if self.hosts.iter().any(|host| host.damaged) {
+            // Fewer voters could make too many of the damaged ones.
+            return;
+        }
         let membership = life.driver.raft().membership().clone();
         let answers = self.answers.clone();
         let responder = Responder::call(move |outcome| {

@@ -38,6 +38,7 @@ impl Sim {
             .fold(&[self.now, host as u64, fingerprint, effects.len() as u64]);
         self.check_logs(host)?;
         for effect in effects {
+            self.note(|| format!("    node {}: {effect:?}", host + 1));
             self.perform(host, effect)?;
         }
         Ok(())

@@ -18,6 +18,8 @@ macro_rules! counters {
             pub trace_hash: u64,
             /// Everything that happened, where the configuration asks for it.
             pub trace: Vec<String>,
+            /// Why damaged nodes were not healed.
+            pub unhealed_why: Vec<String>,
             $($(#[$doc])+ pub $name: u64,)+
         }
 
@@ -30,6 +32,7 @@ macro_rules! counters {
             /// Adds another run's counters to these.
             pub fn add(&mut self, other: &Report) {
                 $(self.$name += other.$name;)+
+                self.unhealed_why.extend_from_slice(&other.unhealed_why);
             }
         }
     };
@@ -104,6 +107,8 @@ counters! {
     memberships,
     /// Snapshots taken.
     snapshots,
+    /// Snapshots taken because a peer needs a newer one.
+    snapshots_wanted,
     /// Snapshot files removed after a later one.
     retired,
     /// Times a snapshot was to be sent.
@@ -198,6 +203,9 @@ impl Sim {
                         raft.applied(),
                         life.submissions.len(),
                     ));
+                    if host.damaged {
+                        text.push_str(&format!(", damaged: {:?}", raft.damage_status()));
+                    }
                     for peer in raft.membership().members() {
                         if let Some(progress) = raft.progress(peer) {
                             text.push_str(&format!(", {peer}: {progress:?}"));

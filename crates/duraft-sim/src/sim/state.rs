@@ -32,7 +32,10 @@ impl Sim {
                 self.deliver_reads(host, done);
             }
             Work::Install(snapshot) => self.install(host, &snapshot)?,
-            Work::TakeSnapshot => self.take_view(host)?,
+            Work::TakeSnapshot => {
+                self.report.snapshots_wanted += 1;
+                self.take_view(host)?;
+            }
             Work::Retire(snapshot) => {
                 life.taking.push_back(Taking::Retire(snapshot));
                 self.soon(host, Thread::Snapshot, 1);
