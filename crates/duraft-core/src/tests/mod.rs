@@ -1,5 +1,6 @@
 //! Tests of the core as a whole: a rig with modelled disks, named situations, and seeds.
 
+mod damage;
 mod garbage;
 mod membership;
 mod partitions;

@@ -244,7 +244,9 @@ impl Run {
         }
         let pending = self.rig.node(id).pending.len() as u32;
         let keep = self.rng.below(pending + 1) as usize;
-        if self.rng.below(12) == 0 {
+        if self.careless && self.rng.below(3) == 0 && self.rig.raft(id).vote().is_some() {
+            self.rig.crash_losing_vote(id);
+        } else if self.rng.below(12) == 0 {
             self.rig.crash_wiped(id);
         } else {
             self.rig.crash_damaged(id, keep, &mut self.rng);
@@ -678,5 +680,28 @@ fn every_planted_fault_does_harm() {
         let (seed, why) = found(plant, Checks::History, 2_000, seeds)
             .unwrap_or_else(|| panic!("{plant:?} does no harm"));
         eprintln!("{plant:?}: harm at seed {seed}: {why}");
+    }
+}
+
+#[test]
+fn every_rule_of_damage_is_needed() {
+    // Tests of tests, for the rules that a node with a damaged log keeps.
+    for plant in [
+        Plant::ForgetsFloor,
+        Plant::VotesWithLostSuffix,
+        Plant::TrustsLostVote,
+        Plant::FillsUnproven,
+    ] {
+        let broken = (60_000..64_000).find_map(|seed| {
+            // What is written into a gap unproven does not even fit the modelled disk.
+            let run = || damaged_runs(seed..seed + 1, true, Some(plant));
+            match std::panic::catch_unwind(run) {
+                Ok(Ok(_)) => None,
+                Ok(Err(broken)) => Some(broken),
+                Err(_) => Some((seed, String::from("a write that does not fit the disk"))),
+            }
+        });
+        let (seed, why) = broken.unwrap_or_else(|| panic!("{plant:?} is not found"));
+        eprintln!("{plant:?}: found at seed {seed}: {why}");
     }
 }

@@ -237,6 +237,14 @@ impl Rig {
         self.node_mut(id).machine_survives = survives;
     }
 
+    /// Bytes kept behind a snapshot, from now on and in later lives.
+    pub(crate) fn set_trailing(&mut self, bytes: u64) {
+        for node in self.nodes.values_mut() {
+            node.config.trailing_bytes_max = bytes;
+            node.raft.config.trailing_bytes_max = bytes;
+        }
+    }
+
     pub(crate) fn node(&self, id: u64) -> &Node {
         &self.nodes[&NodeId(id)]
     }

@@ -6,16 +6,40 @@ use crate::rng::Rng;
 impl Rig {
     /// Power fails, and something of the disk is destroyed.
     pub(crate) fn crash_damaged(&mut self, id: u64, keep: usize, rng: &mut Rng) {
+        let older = self.node(id).older;
         self.crash(id, keep);
         let node = self.nodes.remove(&NodeId(id)).expect("a known node");
         let mut image = node.durable;
-        let gone = image.destroy(rng, node.older);
+        let gone = image.destroy(rng, older);
         let machine = node.machine_survives.then_some(node.machine);
         if let (Some(lost), Some(_)) = (&mut image.lost, machine) {
             // A state machine that survives is its own snapshot.
             lost.snapshot = false;
         }
         self.forget(id, &gone);
+        self.reboot(node.config, image, node.raft.incarnation(), machine);
+    }
+
+    /// Power fails, and the next life finds what `change` makes of the disk.
+    pub(crate) fn crash_with(&mut self, id: u64, change: impl FnOnce(&mut Image)) {
+        self.crash(id, 0);
+        let node = self.nodes.remove(&NodeId(id)).expect("a known node");
+        let mut image = node.durable;
+        let before = image.batches.clone();
+        change(&mut image);
+        self.forget(id, &before);
+        let machine = node.machine_survives.then_some(node.machine);
+        self.reboot(node.config, image, node.raft.incarnation(), machine);
+    }
+
+    /// Power fails, and the last record of term and vote is unreadable.
+    pub(crate) fn crash_losing_vote(&mut self, id: u64) {
+        let older = self.node(id).older;
+        self.crash(id, 0);
+        let node = self.nodes.remove(&NodeId(id)).expect("a known node");
+        let mut image = node.durable;
+        image.lose_vote(older);
+        let machine = node.machine_survives.then_some(node.machine);
         self.reboot(node.config, image, node.raft.incarnation(), machine);
     }
 

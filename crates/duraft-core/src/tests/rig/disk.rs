@@ -291,21 +291,53 @@ impl Image {
                 }
             }
         }
-        if kind == 5 || kind == 6 {
-            self.hard_state = older;
-            let newest = self.end.term().max(lost.floor.term);
-            if self.hard_state.term < newest {
-                self.hard_state = HardState {
-                    term: newest,
-                    vote: None,
-                };
-            }
-            lost.vote = true;
-        }
         if kind == 7 && self.start != Position::START {
             lost.snapshot = self.snapshot.take().is_some() || lost.snapshot;
         }
         self.lost = Some(lost);
+        if kind == 5 || kind == 6 {
+            self.lose_vote(older);
+        }
         gone
+    }
+
+    /// These indices are unreadable; where the log ended is known.
+    pub(crate) fn lose(&mut self, indices: core::ops::RangeInclusive<u64>) {
+        let mut lost = self.lost.take().unwrap_or_default();
+        lost.floor = lost.floor.max(self.end.id);
+        self.lost = Some(lost);
+        self.batches.retain(|batch| {
+            batch.header.last().0 < *indices.start() || batch.header.first.0 > *indices.end()
+        });
+    }
+
+    /// Everything behind this index is unreadable, and nobody knows what there was.
+    pub(crate) fn lose_end(&mut self, after: u64) {
+        self.batches.retain(|batch| batch.header.last().0 <= after);
+        self.end = self
+            .batches
+            .last()
+            .map_or(self.start, |b| b.header.position());
+        self.lost = Some(Lost {
+            suffix: true,
+            floor: self.end.id,
+            ..Lost::default()
+        });
+    }
+
+    /// The last record of term and vote is unreadable; the one before it is `older`.
+    pub(crate) fn lose_vote(&mut self, older: HardState) {
+        let mut lost = self.lost.take().unwrap_or_default();
+        lost.floor = lost.floor.max(self.end.id);
+        lost.vote = true;
+        self.hard_state = older;
+        let newest = self.end.term().max(lost.floor.term);
+        if self.hard_state.term < newest {
+            self.hard_state = HardState {
+                term: newest,
+                vote: None,
+            };
+        }
+        self.lost = Some(lost);
     }
 }
