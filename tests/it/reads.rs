@@ -191,9 +191,11 @@ fn rule_26_read_answers_of_nobodys_question_change_nothing() {
     let read = c.read(N1);
     c.deliver_all();
     let asked = c.take_mail();
-    let question = asked.iter().find_map(|e| match e.message {
-        Message::ReadIndex { id } => Some(id),
-        _ => None,
+    let question = asked.iter().find_map(|e| {
+        let Message::ReadIndex { id } = e.message else {
+            return None;
+        };
+        Some(id)
     });
     let id = question.expect("n1 asks its leader");
     for (id, asker, from) in [(id + 1, Incarnation(1), N2), (id, Incarnation(7), N2)] {

@@ -136,9 +136,11 @@ fn seed_isserge_s6_logs_of_mixed_terms_are_not_sent_again_from_the_start() {
     let resent = |c: &Cluster, id| {
         c.sent(any().from(N1).to(id).kind(Kind::Append))
             .into_iter()
-            .map(|e| match &e.message {
-                Message::Append { batches, .. } => batches.iter().map(|b| b.header.first.0).min(),
-                _ => None,
+            .map(|e| {
+                let Message::Append { batches, .. } = &e.message else {
+                    return None;
+                };
+                batches.iter().map(|b| b.header.first.0).min()
             })
             .filter(|first| first.is_some_and(|first| first < 5))
             .count()

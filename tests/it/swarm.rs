@@ -2,6 +2,12 @@
 //! changes, transfers, reads, cut links. `DURAFT_SWARM_SEEDS=n` and `DURAFT_SWARM_FIRST=n` choose the
 //! seeds; a failure names its seed, and `SEED=n` replays it alone with a full trace.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a failed life must say its seed, a finished one what it met"
+)]
+
 use duraft_tests::sim::options;
 use duraft_tests::swarm::{Met, Rot, Swarm};
 

@@ -42,33 +42,31 @@ impl Cluster {
             return None;
         }
         let to = node.machine.to.index();
-        while let Some(at) = node.reads.iter().position(|read| read.index <= to) {
-            let read = node.reads.remove(at);
-            if let Some(round) = read.lease {
-                let term = node.disk.issued.hard_state.term;
-                let sent = node.rounds.get(&(term, round)).copied();
-                let lasts = node.config.lease_ticks().map(u64::from);
-                let fresh = sent.is_some_and(|sent| Some(node.clock - sent) <= lasts);
-                if !fresh {
-                    let basis = ReadBasis::Quorum;
-                    return Some(Input::Read { id: read.id, basis });
-                }
+        let at = node.reads.iter().position(|read| read.index <= to)?;
+        let read = node.reads.remove(at);
+        if let Some(round) = read.lease {
+            let term = node.disk.issued.hard_state.term;
+            let sent = node.rounds.get(&(term, round)).copied();
+            let lasts = node.config.lease_ticks().map(u64::from);
+            let fresh = sent.is_some_and(|sent| Some(node.clock - sent) <= lasts);
+            if !fresh {
+                let basis = ReadBasis::Quorum;
+                return Some(Input::Read { id: read.id, basis });
             }
-            let floor = self.read_floors.get(&read.id).copied();
-            let fresh = Broken::unless(floor.is_some_and(|floor| floor <= read.index), D4, || {
-                format!("node {id} answers {read:?}, acknowledged was {floor:?}")
-            });
-            let known = Broken::unless(
-                read.index <= self.history.commit().index(),
-                "a read shows what is committed",
-                || format!("node {id} answers {read:?}"),
-            );
-            self.claim(fresh);
-            self.claim(known);
-            self.answer(read.id, Outcome::Read(read.index));
-            return self.next_read(id);
         }
-        None
+        let floor = self.read_floors.get(&read.id).copied();
+        let fresh = Broken::unless(floor.is_some_and(|floor| floor <= read.index), D4, || {
+            format!("node {id} answers {read:?}, acknowledged was {floor:?}")
+        });
+        let known = Broken::unless(
+            read.index <= self.history.commit().index(),
+            "a read shows what is committed",
+            || format!("node {id} answers {read:?}"),
+        );
+        self.claim(fresh);
+        self.claim(known);
+        self.answer(read.id, Outcome::Read(read.index));
+        self.next_read(id)
     }
 
     /// The clock of `id` goes on by this much while the node stands still.

@@ -86,7 +86,7 @@ impl Life {
         });
     }
 
-    fn next(&mut self, survival: Survival, seed: u64) {
+    fn next(&mut self, survival: Survival<'_>, seed: u64) {
         self.disk = self.disk.power_loss(survival);
         let (wal, recovered) = reopen(&self.disk, &small(), seed).expect("healthy");
         assert_eq!(recovered.damage, None);
