@@ -21,7 +21,7 @@
 //!
 //! An index that may be missing is a byte 0, or a byte 1 and the index.
 //!
-//! [`decode`] never panics, allocates nothing that the input does not pay for byte by byte, and
+//! `decode` never panics, allocates nothing that the input does not pay for byte by byte, and
 //! returns only messages whose every checksum holds. Bodies are slices of the frame they came in.
 
 mod decode;
