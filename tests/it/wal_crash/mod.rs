@@ -193,7 +193,7 @@ fn two_opens_cut_off_in_one_slot_do_not_make_the_first_whole() {
 fn first_lives_of_young_stores() {
     // Slots are still being made: files without names, names without content.
     let mut young = plans(3, 4096, &[16, 32]);
-    young.extend(plans(3, 1024, &[24, 32]));
+    young.extend(plans(4, 1024, &[24, 32]));
     young.iter_mut().for_each(|plan| plan.history.clear());
     let counts = search("young stores", young);
     assert_states(&counts, [1_700, 19_000, 32_000]);
