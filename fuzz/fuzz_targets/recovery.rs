@@ -6,7 +6,10 @@
 //! them is reached too.
 #![no_main]
 
-use duraft_core::{GroupId, HardState, Index, Membership, NodeId, Position, Term, Write, WriteSeq};
+use duraft_core::{
+    GroupId, HardState, Index, Membership, NodeId, Position, Snapshot, SnapshotFile, SnapshotWrite,
+    Term, Write, WriteSeq,
+};
 use duraft_disk::{Disk, FaultDisk, FaultOptions};
 use duraft_storage::{
     ClusterId, Entropy, OnDamage, Recovered, StoreIdentity, Submission, Wal, WalOptions,
@@ -31,7 +34,27 @@ fn entropy(seed: u64) -> Entropy {
     Entropy { seed, wallclock_ns: 0 }
 }
 
-fn append(wal: &mut Wal, group: GroupId, seq: &mut u64, end: &mut Position, term: u64) {
+/// What a write does beside appending.
+#[derive(Clone, Copy)]
+enum Also {
+    Nothing,
+    /// A snapshot of all before it, and a compaction.
+    Take,
+    /// A snapshot in the place of the log, before it.
+    Install,
+}
+
+fn append(wal: &mut Wal, group: GroupId, seq: &mut u64, end: &mut Position, term: u64, also: Also) {
+    let before = *end;
+    if let Also::Install = also {
+        end.id.index = end.id.index.next();
+    }
+    let at = *end;
+    let snapshot = Snapshot {
+        position: at,
+        membership: Membership::new([NodeId(1)], [NodeId(2)]).expect("one voter"),
+        file: SnapshotFile { nonce: *seq, bytes: 4200, digest: 7 },
+    };
     let body = commands_body([&b"one"[..], &[*seq as u8; 90]].into_iter(), 0).expect("a body");
     let batch = body.seal(group, end, Term(term)).expect("a batch");
     *end = batch.header.position();
@@ -39,16 +62,20 @@ fn append(wal: &mut Wal, group: GroupId, seq: &mut u64, end: &mut Position, term
     let write = Write {
         seq: WriteSeq(*seq),
         hard_state: Some(HardState { term: Term(term), vote: Some(NodeId(1)) }),
-        snapshot: None,
+        snapshot: match also {
+            Also::Nothing => None,
+            Also::Take => Some(SnapshotWrite { snapshot, reset: false }),
+            Also::Install => Some(SnapshotWrite { snapshot, reset: true }),
+        },
         truncate: None,
         append: vec![batch],
-        compact: None,
+        compact: if let Also::Take = also { Some(before) } else { None },
         healed: None,
     };
     wal.commit(&[Submission { group, write }]).expect("the disk works");
 }
 
-/// Three lives with rotations, two groups, a compaction and a receipt.
+/// Three lives with rotations, two groups, snapshots taken and installed, a compaction and receipts.
 fn history() -> FaultDisk {
     let mut disk = FaultDisk::new(FaultOptions::default());
     let member = Membership::new([NodeId(1)], []).expect("one voter");
@@ -63,7 +90,12 @@ fn history() -> FaultDisk {
         let mut seqs = [0; 2];
         for i in 0..5 {
             let g = (i % 2) as usize;
-            append(&mut wal, GROUPS[g], &mut seqs[g], &mut ends[g], 1 + life);
+            let also = match (life, i) {
+                (1, 2) => Also::Take,
+                (1, 3) | (2, 0) => Also::Install,
+                _ => Also::Nothing,
+            };
+            append(&mut wal, GROUPS[g], &mut seqs[g], &mut ends[g], 1 + life, also);
             if i == 3 {
                 wal.receipt().expect("the disk works");
             }
@@ -103,6 +135,18 @@ fn patch(disk: &FaultDisk, choices: u8, mut program: &[u8]) -> bool {
     patched
 }
 
+/// The policy that accepts what a first open says is lost.
+fn accepting(disk: &FaultDisk) -> OnDamage {
+    let door: Arc<dyn Disk> = Arc::new(disk.fork());
+    let opened = open(door, &identity(), options(OnDamage::RepairFromPeers), entropy(98));
+    let Ok((_, recovered)) = opened else { return OnDamage::RepairFromPeers };
+    let damaged = recovered.groups.iter().find_map(|(id, group)| Some((id, group.damage.as_ref()?)));
+    match damaged {
+        Some((group, damage)) => OnDamage::AcceptLoss { group: *group, range: damage.loss },
+        None => OnDamage::Refuse,
+    }
+}
+
 type Shape = Vec<(GroupId, HardState, Position, Position)>;
 
 fn shape(recovered: &Recovered) -> Shape {
@@ -119,7 +163,11 @@ fuzz_target!(|data: &[u8]| {
     let disk = HISTORY.with(|cell| cell.get_or_init(history).fork());
     let Some((choices, program)) = data.split_first() else { return };
     let patched = patch(&disk, *choices, program);
-    let policy = if choices & 2 == 0 { OnDamage::Refuse } else { OnDamage::RepairFromPeers };
+    let policy = match choices >> 1 & 3 {
+        0 | 1 => OnDamage::Refuse,
+        2 => OnDamage::RepairFromPeers,
+        _ => accepting(&disk),
+    };
     let door: Arc<dyn Disk> = Arc::new(disk.clone());
     let (mut wal, recovered) = match open(door, &identity(), options(policy), entropy(99)) {
         Ok(opened) => opened,
@@ -142,6 +190,11 @@ fuzz_target!(|data: &[u8]| {
     wal.receipt().expect("the disk works");
     drop((wal, reader));
     let door: Arc<dyn Disk> = Arc::new(disk.process_crash());
+    // One loss at a time is accepted: another group may be damaged still.
+    let policy = match policy {
+        OnDamage::AcceptLoss { .. } => OnDamage::RepairFromPeers,
+        same @ (OnDamage::Refuse | OnDamage::RepairFromPeers) => same,
+    };
     match open(door, &identity(), options(policy), entropy(100)) {
         Ok((_, again)) => {
             assert_eq!(shape(&again), before, "the second open finds what the first found");
