@@ -1,11 +1,12 @@
 //! Power losses: from what is pending, what may be left.
 
 use crate::fault::{FaultDisk, FaultOptions};
-use crate::image::{Image, hash_bytes, mix};
+use crate::image::{Image, at, hash_bytes, mix};
 use crate::rng::SplitMix64;
 use crate::state::{Inode, Names, Node, State, Version, apply_sets, drop_orphans};
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What a power loss leaves of the pending content.
@@ -17,9 +18,22 @@ pub enum Survival<'a> {
     Everything,
     /// Each pending item survives or not as drawn from the seed.
     Drawn(u64),
+    /// The same, and some of the surviving sectors are torn.
+    Torn(u64),
     /// The fate of each item of [`CrashPoint::items`]: 0 is lost, `n` is its n-th version. Missing
     /// fates count as lost, too large ones as the newest version.
     Fates(&'a [u8]),
+}
+
+/// A sector of which a power loss keeps a part: disks promise whole sectors, drives that lose power
+/// have broken that promise.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tear {
+    /// Number of the sector among [`CrashPoint::items`]. Items that are no sectors, and lost ones,
+    /// cannot be torn; for them this says nothing.
+    pub item: usize,
+    /// The bytes of the sector that hold what its fate says. The others hold what was durable.
+    pub kept: Range<usize>,
 }
 
 /// What one pending item is.
@@ -51,6 +65,15 @@ pub struct PendingItem {
     pub kind: PendingKind,
     /// The mutation behind each version, oldest first; a fate of `n` keeps the n-th.
     pub versions: Vec<u64>,
+}
+
+impl PendingItem {
+    fn is_sector(&self) -> bool {
+        match self.kind {
+            PendingKind::Sector { .. } => true,
+            PendingKind::Length { .. } | PendingKind::Names { .. } => false,
+        }
+    }
 }
 
 impl fmt::Display for PendingItem {
@@ -96,6 +119,12 @@ impl FaultDisk {
             Survival::Nothing => point.image(&[]),
             Survival::Everything => point.image(&vec![u8::MAX; point.items.len()]),
             Survival::Drawn(seed) => point.image(&point.drawn(&mut SplitMix64::new(seed))),
+            Survival::Torn(seed) => {
+                let mut rng = SplitMix64::new(seed);
+                let fates = point.drawn(&mut rng);
+                let tears = point.drawn_tears(&fates, &mut rng);
+                point.torn_image(&fates, &tears)
+            }
             Survival::Fates(fates) => point.image(fates),
         }
     }
@@ -248,12 +277,40 @@ impl CrashPoint {
             .collect()
     }
 
+    /// Tears drawn for some of the sectors that survive: a front, an end or a middle part is kept.
+    pub fn drawn_tears(&self, fates: &[u8], rng: &mut SplitMix64) -> Vec<Tear> {
+        let sectors: Vec<usize> = (0..self.items.len())
+            .filter(|item| fate(fates, *item) > 0 && self.items[*item].is_sector())
+            .collect();
+        let one_in = [1, 2, 8][at(rng.below(3))];
+        let size = self.options.sector_bytes as u64;
+        let mut tears = Vec::new();
+        for item in sectors {
+            if rng.below(one_in) > 0 {
+                continue;
+            }
+            let (one, two) = (at(rng.below(size)), at(rng.below(size)));
+            let kept = match rng.below(3) {
+                0 => 0..one,
+                1 => one..at(size),
+                _ => one.min(two)..one.max(two),
+            };
+            tears.push(Tear { item, kept });
+        }
+        tears
+    }
+
     /// The disk after a power loss at this point with these fates, as a new life. See
     /// [`Survival::Fates`].
     pub fn image(&self, fates: &[u8]) -> FaultDisk {
+        self.torn_image(fates, &[])
+    }
+
+    /// The same where some of the sectors that survive do so in part.
+    pub fn torn_image(&self, fates: &[u8], tears: &[Tear]) -> FaultDisk {
         let mut state = self.base.clone();
         for file in &self.files {
-            if let Some(inode) = file.outcome(&state, fates) {
+            if let Some(inode) = file.outcome(&state, fates, tears) {
                 state.inodes[file.inode] = Some(Arc::new(inode));
             }
         }
@@ -299,14 +356,24 @@ enum Source {
 
 impl PendingFile {
     /// The file after the power loss; `None` where all of it was lost.
-    fn outcome(&self, base: &State, fates: &[u8]) -> Option<Inode> {
+    fn outcome(&self, base: &State, fates: &[u8], tears: &[Tear]) -> Option<Inode> {
         let length = self
             .length
             .as_ref()
             .and_then(|(item, lengths)| pick(lengths, fate(fates, *item)).copied());
         let mut kept = self.sectors.iter().filter_map(|(item, sector, versions)| {
             let version = pick(versions, fate(fates, *item))?;
-            Some((*sector, version.bytes.clone()))
+            let Some(tear) = tears.iter().find(|tear| tear.item == *item) else {
+                return Some((*sector, version.bytes.clone()));
+            };
+            let before = base
+                .inode(self.inode)
+                .durable
+                .sector(base.sector_bytes, *sector);
+            let bytes = (0..before.len()).map(|place| {
+                [before[place], version.bytes[place]][usize::from(tear.kept.contains(&place))]
+            });
+            Some((*sector, bytes.collect()))
         });
         let first = kept.next();
         if length.is_none() && first.is_none() {
@@ -360,6 +427,7 @@ fn base(state: &State, reachable: &[(usize, BTreeSet<Box<str>>)]) -> State {
         let inode = state.inode(*id);
         let clean = inode.sectors.is_empty()
             && inode.lengths.is_empty()
+            && !inode.error
             && Arc::ptr_eq(&inode.live, &inode.durable);
         inodes[*id] = if clean {
             state.inodes[*id].clone()

@@ -68,7 +68,7 @@
 //! # Ok::<(), DiskError>(())
 //! ```
 
-use crate::crash::{CrashPoint, newest};
+use crate::crash::{CrashPoint, Tear, newest};
 use crate::fault::{FaultDisk, TraceEntry};
 use crate::rng::SplitMix64;
 use std::collections::HashSet;
@@ -82,6 +82,9 @@ pub struct Subsets {
     pub exhaustive_max: usize,
     /// How many outcomes are drawn where there are more items.
     pub drawn: usize,
+    /// How many outcomes with torn sectors are drawn besides, however many items there are. Only
+    /// for engines that do not rely on whole sectors.
+    pub torn: usize,
     /// Seed of the draws.
     pub seed: u64,
     /// Visit outcomes that leave equal disks once only.
@@ -89,11 +92,12 @@ pub struct Subsets {
 }
 
 impl Default for Subsets {
-    /// Exhaustive up to 12 items, 2,000 draws above, seed 0, equal disks once.
+    /// Exhaustive up to 12 items, 2,000 draws above, no torn sectors, seed 0, equal disks once.
     fn default() -> Subsets {
         Subsets {
             exhaustive_max: 12,
             drawn: 2000,
+            torn: 0,
             seed: 0,
             dedupe: true,
         }
@@ -112,11 +116,18 @@ pub struct CrashState<'a> {
     pub point: &'a CrashPoint,
     /// What became of it; see [`Survival::Fates`](crate::Survival::Fates).
     pub fates: &'a [u8],
+    /// Which of the surviving sectors are torn.
+    pub tears: &'a [Tear],
 }
 
 impl fmt::Display for CrashState<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.point.describe(self.fates))
+        f.write_str(&self.point.describe(self.fates))?;
+        for tear in self.tears {
+            let item = &self.point.items()[tear.item];
+            write!(f, "; torn: {item}, kept bytes {:?}", tear.kept)?;
+        }
+        Ok(())
     }
 }
 
@@ -151,6 +162,8 @@ pub struct Violation {
     pub trace: Vec<TraceEntry>,
     /// What became of each pending item.
     pub fates: Vec<u8>,
+    /// Which of the surviving sectors are torn.
+    pub tears: Vec<Tear>,
     /// The same in words.
     pub outcome: String,
     /// What the check said.
@@ -183,9 +196,9 @@ pub fn for_each_crash_state<B>(
         points: 1,
         ..Tally::default()
     };
-    let (exhaustive, flow) = for_each_outcome(&point, subsets, |fates| {
+    let mut show = |fates: &[u8], tears: &[Tear]| {
         tally.built += 1;
-        let disk = point.image(fates);
+        let disk = point.torn_image(fates, tears);
         if subsets.dedupe && !seen.insert(disk.fingerprint()) {
             return ControlFlow::Continue(());
         }
@@ -194,8 +207,17 @@ pub fn for_each_crash_state<B>(
             disk,
             point: &point,
             fates,
+            tears,
         })
-    });
+    };
+    let (exhaustive, mut flow) = for_each_outcome(&point, subsets, |fates| show(fates, &[]));
+    let mut rng = SplitMix64::new(subsets.seed);
+    for _ in 0..subsets.torn {
+        if flow.is_continue() {
+            let fates = point.drawn(&mut rng);
+            flow = show(&fates, &point.drawn_tears(&fates, &mut rng));
+        }
+    }
     tally.exhaustive = u64::from(exhaustive);
     (tally, flow)
 }
@@ -299,6 +321,7 @@ pub fn explore<T>(
                         mutation,
                         trace: disk.trace(),
                         fates: state.fates.to_vec(),
+                        tears: state.tears.to_vec(),
                         outcome: state.to_string(),
                         message,
                     };

@@ -21,8 +21,9 @@
 //! process reads proves nothing about what a later power loss will leave.
 //!
 //! A *failed sync* may leave the new content in the cache, marked clean, or throw it away; either
-//! way later syncs succeed without writing it. Any subset may have reached the disk. A *lying sync*
-//! returns `Ok` and makes nothing durable.
+//! way later syncs succeed without writing it. Any subset may have reached the disk. The error may
+//! come *late*: a write is lost in write-back, and the next sync reports it once, or nobody does. A
+//! *lying sync* returns `Ok` and makes nothing durable.
 //!
 //! *Damage at rest* changes durable bytes behind the program's back: flipped bits, zeroed, stale,
 //! misdirected or garbled sectors. Reads may fail in given ranges.
@@ -38,8 +39,9 @@
 
 use crate::disk::{Disk, DiskError, DiskFile, DiskLock, DiskOp, Map};
 use crate::image::at;
+use crate::inject::{DrawnFaults, Effect, Fault, FaultRates};
 use crate::rng::SplitMix64;
-use crate::state::{CacheAfter, Node, State, parent};
+use crate::state::{Node, State, parent};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeSet;
 use std::io;
@@ -66,96 +68,6 @@ impl Default for FaultOptions {
             garbage: None,
         }
     }
-}
-
-/// A planned failure: which operations, and what happens to them. Operations are counted from the
-/// moment the fault is added.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Fault {
-    op: Option<DiskOp>,
-    name: Option<String>,
-    nth: u64,
-    forever: bool,
-    effect: Effect,
-    seen: u64,
-}
-
-impl Fault {
-    /// The next operation of any kind that changes something (see [`DiskOp::changes`]) suffers
-    /// this effect, once.
-    pub fn new(effect: Effect) -> Fault {
-        Fault {
-            op: None,
-            name: None,
-            nth: 1,
-            forever: false,
-            effect,
-            seen: 0,
-        }
-    }
-
-    /// Only operations of this kind, reading ones included.
-    #[must_use]
-    pub fn on(mut self, op: DiskOp) -> Fault {
-        self.op = Some(op);
-        self
-    }
-
-    /// Only operations on this file or folder.
-    #[must_use]
-    pub fn of(mut self, name: &str) -> Fault {
-        self.name = Some(name.to_owned());
-        self
-    }
-
-    /// The `nth` matching operation instead of the first; counted from 1.
-    #[must_use]
-    pub fn nth(mut self, nth: u64) -> Fault {
-        self.nth = nth;
-        self
-    }
-
-    /// All matching operations from the first hit on.
-    #[must_use]
-    pub fn forever(mut self) -> Fault {
-        self.forever = true;
-        self
-    }
-
-    fn hits(&mut self, op: DiskOp, name: &str) -> bool {
-        let matches = self.op.map_or(op.changes(), |wanted| wanted == op)
-            && self.name.as_deref().is_none_or(|wanted| wanted == name);
-        if !matches {
-            return false;
-        }
-        self.seen += 1;
-        self.seen == self.nth || (self.forever && self.seen > self.nth)
-    }
-}
-
-/// What a planned failure does. An effect that does not fit the operation is a plain I/O error.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Effect {
-    /// 'Input/output error'; nothing is done.
-    Io,
-    /// 'No space left on device'; nothing is done.
-    NoSpace,
-    /// 'Disk quota exceeded'; nothing is done.
-    Quota,
-    /// A write puts only so many bytes in the file and fails.
-    ShortWrite {
-        /// Bytes written before the failure.
-        bytes: usize,
-    },
-    /// A sync of a file fails, and what was pending counts as clean afterwards.
-    SyncFails {
-        /// What reads return afterwards.
-        cache: CacheAfter,
-        /// Which pending sectors reached the disk: none, or with a seed a drawn half of them.
-        landed: Option<u64>,
-    },
-    /// A sync of a file or folder returns `Ok` and does nothing.
-    SyncLies,
 }
 
 /// One operation that changed something, as traced.
@@ -197,6 +109,7 @@ pub(crate) struct Life {
     crash_at: Option<u64>,
     dead: bool,
     faults: Vec<Fault>,
+    drawn: Option<DrawnFaults>,
     unreadable: Vec<(Box<str>, Range<u64>)>,
     locks: BTreeSet<Box<str>>,
     trace: Option<Vec<TraceEntry>>,
@@ -236,6 +149,7 @@ impl FaultDisk {
                 crash_at: None,
                 dead: false,
                 faults: Vec::new(),
+                drawn: None,
                 unreadable: Vec::new(),
                 locks: BTreeSet::new(),
                 trace: None,
@@ -297,10 +211,18 @@ impl FaultDisk {
         self.life().faults.push(fault);
     }
 
-    /// Forgets all planned failures and unreadable ranges.
+    /// From now on operations fail at these rates, as drawn from the seed. A planned failure goes
+    /// first.
+    pub fn inject_drawn(&self, seed: u64, rates: FaultRates) {
+        self.life().drawn = Some(DrawnFaults::new(seed, rates));
+    }
+
+    /// Forgets all planned and drawn failures and unreadable ranges. What has failed already, such
+    /// as a write lost in write-back, stays as it is.
     pub fn heal(&self) {
         let mut life = self.life();
         life.faults.clear();
+        life.drawn = None;
         life.unreadable.clear();
     }
 
@@ -362,7 +284,8 @@ impl Life {
                 effect = effect.or(Some(fault.effect));
             }
         }
-        Ok(match effect {
+        let drawn = self.drawn.as_mut().and_then(|drawn| drawn.draw(op, len));
+        Ok(match effect.or(drawn) {
             Some(effect) => Verdict::Fail(effect, self.mutations),
             None => Verdict::Do(self.mutations),
         })
@@ -443,21 +366,6 @@ impl Permit {
             return Err(dead(op, name));
         }
         Ok(value)
-    }
-}
-
-impl Effect {
-    fn error(self, op: DiskOp, name: &str) -> DiskError {
-        use rustix::io::Errno;
-        let errno = match self {
-            Effect::NoSpace => Errno::NOSPC,
-            Effect::Quota => Errno::DQUOT,
-            Effect::Io
-            | Effect::ShortWrite { .. }
-            | Effect::SyncFails { .. }
-            | Effect::SyncLies => Errno::IO,
-        };
-        DiskError::new(op, name, errno.into())
     }
 }
 
@@ -627,7 +535,12 @@ impl FaultFile {
     fn sync(&self, op: DiskOp) -> Result<(), DiskError> {
         let mut life = self.disk.life();
         match life.begin(op, &self.name, 0, 0)? {
-            Verdict::Do(_) => life.state.sync(self.inode),
+            Verdict::Do(_) => {
+                life.state.sync(self.inode);
+                if life.state.take_error(self.inode) {
+                    return Err(Effect::Io.error(op, &self.name));
+                }
+            }
             Verdict::Die(_) => return Err(dead(op, &self.name)),
             Verdict::Fail(Effect::SyncLies, _) => {}
             Verdict::Fail(Effect::SyncFails { cache, landed }, _) => {
@@ -675,6 +588,13 @@ impl DiskFile for FaultFile {
                 return Err(dead(op, &self.name));
             }
             Verdict::Fail(effect, mutation) => {
+                if let Effect::WritebackFails { cache, reported } = effect {
+                    let inode = self.inode;
+                    life.state.write(mutation, inode, bytes, offset);
+                    let lost = offset..end;
+                    life.state.fail_writeback(inode, lost, cache, reported);
+                    return Ok(());
+                }
                 if let Effect::ShortWrite { bytes: done } = effect {
                     let done = done.min(bytes.len());
                     life.state

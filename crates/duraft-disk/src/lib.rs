@@ -8,20 +8,24 @@ mod disk;
 mod enumerate;
 mod fault;
 mod image;
+mod inject;
 mod machine;
 mod map;
 mod real;
 mod rng;
+mod stall;
 mod state;
 
-pub use crash::{CrashPoint, PendingItem, PendingKind, Survival};
+pub use crash::{CrashPoint, PendingItem, PendingKind, Survival, Tear};
 pub use damage::Damage;
 pub use disk::{Disk, DiskError, DiskFile, DiskLock, DiskOp, Map};
 pub use enumerate::{
     CrashState, Subsets, Tally, Violation, explore, for_each_crash_state, for_each_outcome,
 };
-pub use fault::{Effect, Fault, FaultDisk, FaultOptions, TraceEntry};
+pub use fault::{FaultDisk, FaultOptions, TraceEntry};
+pub use inject::{Effect, Fault, FaultRates};
 pub use machine::FileSystem;
 pub use real::RealDisk;
 pub use rng::SplitMix64;
+pub use stall::{Gate, StallDisk};
 pub use state::CacheAfter;

@@ -35,6 +35,8 @@ pub(crate) struct Inode {
     pub(crate) sectors: BTreeMap<u64, Vec<Version>>,
     /// Lengths since the last sync, oldest first, each with its mutation.
     pub(crate) lengths: Vec<(u64, u64)>,
+    /// Something was lost in write-back, and the next sync is to say so.
+    pub(crate) error: bool,
 }
 
 /// What a failed sync leaves in the cache. Both happen on real file systems, and both mark the
@@ -233,6 +235,32 @@ impl State {
         if cache == CacheAfter::OldContent {
             inode.live = inode.durable.clone();
         }
+    }
+
+    /// The sectors of these bytes are written back and fail: their durable content stays, what was
+    /// pending of them is forgotten.
+    pub(crate) fn fail_writeback(
+        &mut self,
+        id: usize,
+        bytes: std::ops::Range<u64>,
+        cache: CacheAfter,
+        reported: bool,
+    ) {
+        let size = self.sector_bytes;
+        let inode = self.inode_mut(id);
+        inode.error |= reported;
+        for number in bytes.start / size as u64..bytes.end.div_ceil(size as u64) {
+            inode.sectors.remove(&number);
+            if cache == CacheAfter::OldContent {
+                let old = inode.durable.sector(size, number);
+                Arc::make_mut(&mut inode.live).put_sector(size, number, old);
+            }
+        }
+    }
+
+    /// Is there an error that a sync of this file must report? It is reported once.
+    pub(crate) fn take_error(&mut self, id: usize) -> bool {
+        self.inode(id).error && std::mem::take(&mut self.inode_mut(id).error)
     }
 
     /// Forgets cached content that counts as clean: reads return what the disk holds, except where

@@ -160,6 +160,7 @@ impl<'a> DamageSearch<'a> {
             exhaustive_max: 3,
             drawn: 4,
             seed,
+            torn: 0,
             dedupe: true,
         };
         let mut rng = SplitMix64::new(seed);

@@ -400,6 +400,7 @@ impl<'a> Search<'a> {
             exhaustive_max,
             drawn,
             seed,
+            torn: 0,
             dedupe: true,
         };
         let (tally, _) = for_each_crash_state(disk, &subsets, |state| {

@@ -171,6 +171,7 @@ impl<'a> FaultSearch<'a> {
             drawn: 20,
             exhaustive_max: 6,
             seed,
+            torn: 0,
             dedupe: true,
         };
         let (_, _) = for_each_crash_state(disk, &subsets, |state| {

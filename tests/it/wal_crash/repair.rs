@@ -514,6 +514,7 @@ fn few(seed: u64) -> Subsets {
         exhaustive_max: 6,
         drawn: 24,
         seed,
+        torn: 0,
         dedupe: true,
     }
 }

@@ -5,6 +5,7 @@
 mod conformance;
 mod damage;
 mod faults;
+mod late;
 mod model;
 mod power;
 mod real;
