@@ -14,7 +14,7 @@ fn led(options: Options) -> Cluster {
 }
 
 #[test]
-fn crash_c01_two_campaigns_for_one_term_give_one_leader() {
+pub(crate) fn crash_c01_two_campaigns_for_one_term_give_one_leader() {
     // F2 with both campaigns brought to the voters: every message of the first life is kept and
     // delivered in the second, for every point at which the first life dies.
     for completed in 0..=1 {
@@ -42,7 +42,7 @@ fn crash_c01_two_campaigns_for_one_term_give_one_leader() {
 }
 
 #[test]
-fn crash_c02_an_old_grant_does_not_elect_the_next_life() {
+pub(crate) fn crash_c02_an_old_grant_does_not_elect_the_next_life() {
     // F3 with the grant of the first life delayed until the second asks; n2's entry is committed by
     // n2 and n3 in between, so a leader n1 without it would lose it.
     let mut c = Cluster::build(Options::new(3).plain());
@@ -79,7 +79,7 @@ fn crash_c02_an_old_grant_does_not_elect_the_next_life() {
 }
 
 #[test]
-fn crash_c03_an_entry_committed_by_the_followers_survives_its_leaders_crash() {
+pub(crate) fn crash_c03_an_entry_committed_by_the_followers_survives_its_leaders_crash() {
     // F1 with a client who insists: whatever n1's two lives were asked, the committed order is one.
     for landed in 0..=2 {
         let mut c = led(Options::new(3));
@@ -106,7 +106,7 @@ fn crash_c03_an_entry_committed_by_the_followers_survives_its_leaders_crash() {
 }
 
 #[test]
-fn crash_c04_a_single_voters_lost_entries_are_never_applied_by_its_learner() {
+pub(crate) fn crash_c04_a_single_voters_lost_entries_are_never_applied_by_its_learner() {
     // F4 at every point: the voter dies with 0..=n of its writes durable, and leads again.
     for landed in 0..=3 {
         let mut c = Cluster::build(Options::new(1).learners(&[N2]));
@@ -133,7 +133,7 @@ fn crash_c04_a_single_voters_lost_entries_are_never_applied_by_its_learner() {
 }
 
 #[test]
-fn crash_c05_a_leader_whose_write_failed_says_nothing_more() {
+pub(crate) fn crash_c05_a_leader_whose_write_failed_says_nothing_more() {
     // The leader's append fails after its followers have it. Were it to go on and reuse the index,
     // one (term, index) would have two contents.
     let mut c = led(Options::new(3));
@@ -168,7 +168,7 @@ fn crash_c05_a_leader_whose_write_failed_says_nothing_more() {
 }
 
 #[test]
-fn crash_c05_a_follower_whose_write_failed_neither_acknowledges_nor_votes() {
+pub(crate) fn crash_c05_a_follower_whose_write_failed_neither_acknowledges_nor_votes() {
     // Could go wrong: a poisoned follower that still counts for commit, or elects somebody.
     let mut c = led(Options::new(3));
     c.hold_disk(N2);
@@ -195,7 +195,7 @@ fn crash_c05_a_follower_whose_write_failed_neither_acknowledges_nor_votes() {
 }
 
 #[test]
-fn crash_c06_term_and_vote_survive_together_or_not_at_all() {
+pub(crate) fn crash_c06_term_and_vote_survive_together_or_not_at_all() {
     // A torn hard state: every write that changes it carries both, and whichever prefix of the
     // writes survives, the vote given is the vote kept.
     for kept in 0..=2 {
@@ -296,7 +296,7 @@ fn survivors(c: &Cluster, crashed: &[NodeId]) -> Vec<Vec<usize>> {
 }
 
 #[test]
-fn crash_c07_every_crash_set_and_every_surviving_prefix_at_every_step_of_s20() {
+pub(crate) fn crash_c07_every_crash_set_and_every_surviving_prefix_at_every_step_of_s20() {
     // Could go wrong: any acknowledged or applied command lost, any order applied twice or
     // differently. The rig's history checks decide; each world is then healed and must converge.
     let mut options = Options::new(3);

@@ -12,7 +12,7 @@ fn timeouts_now(c: &Cluster) -> usize {
 }
 
 #[test]
-fn scenario_s24_a_transfer_waits_for_the_targets_durable_match() {
+pub(crate) fn scenario_s24_a_transfer_waits_for_the_targets_durable_match() {
     // Could go wrong: the target is told to campaign while it lacks what is committed, and the whole
     // election is for nothing or worse.
     let mut c = led(Options::new(3));
@@ -50,7 +50,7 @@ fn scenario_s24_a_transfer_waits_for_the_targets_durable_match() {
 }
 
 #[test]
-fn scenario_s24_a_transfer_to_the_dead_ends_after_one_election_timeout() {
+pub(crate) fn scenario_s24_a_transfer_to_the_dead_ends_after_one_election_timeout() {
     let mut c = led(Options::new(3));
     c.crash(N3);
     let transfer = c.transfer(N1, N3);
@@ -81,7 +81,7 @@ fn scenario_s24_a_transfer_to_the_dead_ends_after_one_election_timeout() {
 }
 
 #[test]
-fn rule_transfer_only_to_another_voter_and_one_at_a_time() {
+pub(crate) fn rule_transfer_only_to_another_voter_and_one_at_a_time() {
     let mut c = led(Options::new(3).learners(&[N4]));
     for target in [N1, N4, NodeId(9)] {
         let transfer = c.transfer(N1, target);
@@ -104,7 +104,7 @@ fn rule_transfer_only_to_another_voter_and_one_at_a_time() {
 }
 
 #[test]
-fn rule_transfer_a_late_or_foreign_word_to_campaign_moves_nobody() {
+pub(crate) fn rule_transfer_a_late_or_foreign_word_to_campaign_moves_nobody() {
     // Could go wrong: a TimeoutNow that was delayed for long unseats the leader of a later term, or one
     // that no leader sent unseats anybody.
     let mut c = Cluster::build(
@@ -126,7 +126,7 @@ fn rule_transfer_a_late_or_foreign_word_to_campaign_moves_nobody() {
 }
 
 #[test]
-fn scenario_s12_a_leader_is_replaced_through_a_transfer_while_joint() {
+pub(crate) fn scenario_s12_a_leader_is_replaced_through_a_transfer_while_joint() {
     let mut c = led(Options::new(3));
     c.join(N4);
     c.propose(N1, "x");
@@ -153,7 +153,7 @@ fn scenario_s12_a_leader_is_replaced_through_a_transfer_while_joint() {
 }
 
 #[test]
-fn scenario_s13_a_follower_that_forgets_its_leader_helps_the_next() {
+pub(crate) fn scenario_s13_a_follower_that_forgets_its_leader_helps_the_next() {
     let mut c = led(Options::new(3));
     c.propose(N1, "x");
     c.deliver_except(any().to(N3));
@@ -193,7 +193,7 @@ fn settle_two(c: &mut Cluster, leader: NodeId, follower: NodeId) {
 }
 
 #[test]
-fn scenario_s13_forgetting_leaves_the_timer_alone_and_is_refused_with_leases() {
+pub(crate) fn scenario_s13_forgetting_leaves_the_timer_alone_and_is_refused_with_leases() {
     let mut c = led(Options::new(3));
     c.heartbeat(N1);
     c.deliver_all();
@@ -221,7 +221,7 @@ fn scenario_s13_forgetting_leaves_the_timer_alone_and_is_refused_with_leases() {
 }
 
 #[test]
-fn rule_stepdown_a_leader_that_steps_down_says_so_and_another_leads() {
+pub(crate) fn rule_stepdown_a_leader_that_steps_down_says_so_and_another_leads() {
     let mut c = led(Options::new(3));
     settle(&mut c);
     let done = c.step_down(N1);
@@ -239,7 +239,7 @@ fn rule_stepdown_a_leader_that_steps_down_says_so_and_another_leads() {
 }
 
 #[test]
-fn crash_c09_a_leader_whose_disk_stalls_hands_over_and_does_not_come_back() {
+pub(crate) fn crash_c09_a_leader_whose_disk_stalls_hands_over_and_does_not_come_back() {
     // etcd#13527: a leader with a stalled disk keeps its lease for ever.
     for seed in 0..8 {
         let mut c = led(Options::new(3).seed(seed));
@@ -272,7 +272,7 @@ fn crash_c09_a_leader_whose_disk_stalls_hands_over_and_does_not_come_back() {
 }
 
 #[test]
-fn liveness_l5_a_stalled_leader_stays_while_nobody_else_can_lead() {
+pub(crate) fn liveness_l5_a_stalled_leader_stays_while_nobody_else_can_lead() {
     // Could go wrong: the last node that can lead gives up for nothing.
     let mut c = led(Options::new(3));
     c.crash(N2);
@@ -290,7 +290,7 @@ fn liveness_l5_a_stalled_leader_stays_while_nobody_else_can_lead() {
 }
 
 #[test]
-fn rule_priority_leadership_goes_to_the_healthy_node_that_wants_it_most() {
+pub(crate) fn rule_priority_leadership_goes_to_the_healthy_node_that_wants_it_most() {
     let mut options = Options::new(3);
     options.priorities.insert(N3, 7);
     let mut c = led(options);
@@ -377,7 +377,7 @@ fn partitions(
 }
 
 #[test]
-fn liveness_l2_every_symmetric_partition_with_a_centre_makes_progress() {
+pub(crate) fn liveness_l2_every_symmetric_partition_with_a_centre_makes_progress() {
     for (voters, pairs) in [(3, 3), (5, 10)] {
         let (tried, longest) = partitions(voters, 1 << pairs, |c, ids, matrix| {
             let mut bit = 0;
@@ -398,7 +398,7 @@ fn liveness_l2_every_symmetric_partition_with_a_centre_makes_progress() {
 }
 
 #[test]
-fn liveness_l2_one_way_links_do_not_stop_a_centre() {
+pub(crate) fn liveness_l2_one_way_links_do_not_stop_a_centre() {
     let (tried, longest) = partitions(3, 1 << 6, |c, ids, matrix| {
         let mut bit = 0;
         for a in ids {
@@ -428,7 +428,7 @@ fn liveness_l2_one_way_links_do_not_stop_a_centre() {
 }
 
 #[test]
-fn liveness_l1_everything_under_way_drains_when_faults_end() {
+pub(crate) fn liveness_l1_everything_under_way_drains_when_faults_end() {
     for seed in seeds(20) {
         let world = World {
             loss: 200,
@@ -455,7 +455,7 @@ fn liveness_l1_everything_under_way_drains_when_faults_end() {
 }
 
 #[test]
-fn liveness_l6_an_idle_or_throttled_follower_gets_few_messages() {
+pub(crate) fn liveness_l6_an_idle_or_throttled_follower_gets_few_messages() {
     // Could go wrong: storms of probes to a peer that cannot answer, or chatter in an idle cluster.
     let mut c = led(Options::new(3));
     let election = c.options().config.election_ticks;

@@ -3,6 +3,8 @@
 mod checks;
 mod common;
 mod crashes;
+mod damage;
+mod damage_table;
 mod golden;
 mod leadership;
 mod noise;

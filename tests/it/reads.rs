@@ -36,7 +36,7 @@ fn refused(c: &Cluster, read: duraft_core::ProposalId) -> Option<Reject> {
 }
 
 #[test]
-fn seed_rast_t05_a_read_sees_the_write_it_was_pipelined_behind() {
+pub(crate) fn seed_rast_t05_a_read_sees_the_write_it_was_pipelined_behind() {
     // RA-T5: write and read without waiting in between; the read must not be answered before.
     let mut c = led(Options::new(3));
     let x = c.propose(N1, "x");
@@ -53,7 +53,7 @@ fn seed_rast_t05_a_read_sees_the_write_it_was_pipelined_behind() {
 }
 
 #[test]
-fn seed_rast_a10_a_read_waits_for_a_round_begun_after_it_came_in() {
+pub(crate) fn seed_rast_a10_a_read_waits_for_a_round_begun_after_it_came_in() {
     // Could go wrong: an answer to an earlier round confirms a leader that was deposed in between.
     let mut c = led(Options::new(3));
     c.heartbeat(N1);
@@ -71,7 +71,7 @@ fn seed_rast_a10_a_read_waits_for_a_round_begun_after_it_came_in() {
 }
 
 #[test]
-fn seed_rast_a10_reads_that_wait_together_share_a_round() {
+pub(crate) fn seed_rast_a10_reads_that_wait_together_share_a_round() {
     let mut c = led(Options::new(3));
     let before = c.sent(any().kind(Kind::Heartbeat)).len();
     let reads: Vec<_> = (0..20).map(|_| c.read(N1)).collect();
@@ -84,7 +84,7 @@ fn seed_rast_a10_reads_that_wait_together_share_a_round() {
 }
 
 #[test]
-fn seed_rast_a10_a_deposed_leaders_read_is_refused_not_answered() {
+pub(crate) fn seed_rast_a10_a_deposed_leaders_read_is_refused_not_answered() {
     // Could go wrong: the old leader answers from a state that misses acknowledged writes.
     let mut c = led(Options::new(3));
     c.isolate(N1);
@@ -104,7 +104,7 @@ fn seed_rast_a10_a_deposed_leaders_read_is_refused_not_answered() {
 }
 
 #[test]
-fn rule_reads_a_new_leader_answers_only_after_an_entry_of_its_own_term() {
+pub(crate) fn rule_reads_a_new_leader_answers_only_after_an_entry_of_its_own_term() {
     // etcd#7331: the new leader's commit index may lag behind what the old one acknowledged.
     let mut c = led(Options::new(3));
     let x = c.propose(N1, "x");
@@ -130,7 +130,7 @@ fn rule_reads_a_new_leader_answers_only_after_an_entry_of_its_own_term() {
 }
 
 #[test]
-fn rule_reads_a_follower_asks_its_leader_and_waits_for_its_state_machine() {
+pub(crate) fn rule_reads_a_follower_asks_its_leader_and_waits_for_its_state_machine() {
     let mut c = led(Options::new(3));
     let x = c.propose(N1, "x");
     c.deliver_except(any().to(N3));
@@ -148,7 +148,7 @@ fn rule_reads_a_follower_asks_its_leader_and_waits_for_its_state_machine() {
 }
 
 #[test]
-fn rule_26_read_answers_are_bound_to_the_askers_life() {
+pub(crate) fn rule_26_read_answers_are_bound_to_the_askers_life() {
     // etcd#20418: an answer to a question of an earlier life answers a question of this one.
     let mut c = led(Options::new(3));
     let x = c.propose(N1, "x");
@@ -181,7 +181,7 @@ fn settle_but_read_answers(c: &mut Cluster) {
 }
 
 #[test]
-fn rule_26_read_answers_of_nobodys_question_change_nothing() {
+pub(crate) fn rule_26_read_answers_of_nobodys_question_change_nothing() {
     let mut c = Cluster::build(Options::new(3).plain().puppets(&[N2, N3]));
     let heartbeat = Message::Heartbeat {
         commit: Index(0),
@@ -218,7 +218,7 @@ fn rule_26_read_answers_of_nobodys_question_change_nothing() {
 }
 
 #[test]
-fn rule_reads_a_single_voter_answers_at_once() {
+pub(crate) fn rule_reads_a_single_voter_answers_at_once() {
     let mut c = led(Options::new(1));
     let x = c.propose(N1, "x");
     let read = c.read(N1);
@@ -227,7 +227,7 @@ fn rule_reads_a_single_voter_answers_at_once() {
 }
 
 #[test]
-fn rule_reads_waiting_reads_are_bounded_and_say_so() {
+pub(crate) fn rule_reads_waiting_reads_are_bounded_and_say_so() {
     let mut c = led(Options::new(3).configure(|config| config.reads_max = 5));
     let reads: Vec<_> = (0..7).map(|_| c.read(N1)).collect();
     for read in &reads[5..] {
@@ -240,7 +240,7 @@ fn rule_reads_waiting_reads_are_bounded_and_say_so() {
 }
 
 #[test]
-fn rule_reads_during_a_joint_membership_both_halves_confirm() {
+pub(crate) fn rule_reads_during_a_joint_membership_both_halves_confirm() {
     // dragonboat#106: a read confirmed by the wrong quorum. n1 and n2 are a majority of the old half,
     // not of the new one.
     let mut c = led(Options::new(3));
@@ -276,7 +276,7 @@ fn leased(voters: u64) -> Options {
 }
 
 #[test]
-fn rule_26_a_lease_answers_without_asking_and_runs_from_the_send_time() {
+pub(crate) fn rule_26_a_lease_answers_without_asking_and_runs_from_the_send_time() {
     let mut c = led(leased(3));
     let x = c.propose(N1, "x");
     settle(&mut c);
@@ -298,7 +298,7 @@ fn rule_26_a_lease_answers_without_asking_and_runs_from_the_send_time() {
 }
 
 #[test]
-fn rule_26_a_read_whose_lease_ends_before_the_answer_asks_a_quorum() {
+pub(crate) fn rule_26_a_read_whose_lease_ends_before_the_answer_asks_a_quorum() {
     // A pause between the check and the answer: the deadline is looked at again at the end.
     let mut c = led(leased(3));
     c.hold_apply(N1);
@@ -313,7 +313,7 @@ fn rule_26_a_read_whose_lease_ends_before_the_answer_asks_a_quorum() {
 }
 
 #[test]
-fn schedule_f5_a_lease_never_outlives_the_voters_patience() {
+pub(crate) fn schedule_f5_a_lease_never_outlives_the_voters_patience() {
     // F5: check-quorum looks once per election timeout, so a leader could trust itself for two of
     // them while others elect after one. All clocks tick together; n1 is cut off at every moment.
     for cut_after in 0..3 * leased(3).config.election_ticks {
@@ -349,7 +349,7 @@ fn schedule_f5_a_lease_never_outlives_the_voters_patience() {
 }
 
 #[test]
-fn crash_c08_a_restarted_voter_grants_nothing_within_a_lease() {
+pub(crate) fn crash_c08_a_restarted_voter_grants_nothing_within_a_lease() {
     // A voter forgets in a crash whom it heard from: while a lease may run, it must not elect another.
     for forced in [false, true] {
         let options = leased(3).configure(|config| {
@@ -388,7 +388,7 @@ fn crash_c08_a_restarted_voter_grants_nothing_within_a_lease() {
 }
 
 #[test]
-fn rule_26_a_leader_gives_its_lease_up_before_it_hands_over() {
+pub(crate) fn rule_26_a_leader_gives_its_lease_up_before_it_hands_over() {
     // A forced election ignores that voters hear from a leader: no lease may rest on their patience.
     let mut c = led(leased(3));
     settle(&mut c);
@@ -409,7 +409,7 @@ fn rule_26_a_leader_gives_its_lease_up_before_it_hands_over() {
 }
 
 #[test]
-fn rule_reads_stale_questions_do_not_outlive_a_leader() {
+pub(crate) fn rule_reads_stale_questions_do_not_outlive_a_leader() {
     // A follower's question dies with its leader's term and is refused, not left open.
     let mut c = led(Options::new(3));
     let read = c.read(N3);

@@ -19,7 +19,7 @@ fn three() -> duraft_core::Body {
 }
 
 #[test]
-fn rule_01_a_batch_is_matched_cut_and_committed_whole() {
+pub(crate) fn rule_01_a_batch_is_matched_cut_and_committed_whole() {
     // Could go wrong: half a batch kept, or a boundary inside one taken for a match.
     let log = Chain::of_terms(&[1]).and_body(1, three()).and(1, "d");
     let mut c = follower(log);
@@ -43,7 +43,7 @@ fn rule_01_a_batch_is_matched_cut_and_committed_whole() {
 }
 
 #[test]
-fn rule_01_commit_inside_a_batch_is_no_commit_of_it() {
+pub(crate) fn rule_01_commit_inside_a_batch_is_no_commit_of_it() {
     // Could go wrong: a commit index in the middle of a batch commits all or applies half of it.
     let log = Chain::of_terms(&[1]).and_body(1, three());
     let mut c = follower(Chain::empty());
@@ -54,7 +54,7 @@ fn rule_01_commit_inside_a_batch_is_no_commit_of_it() {
 }
 
 #[test]
-fn rule_02_an_equal_batch_is_skipped_and_a_conflict_is_cut_at_its_own_first_index() {
+pub(crate) fn rule_02_an_equal_batch_is_skipped_and_a_conflict_is_cut_at_its_own_first_index() {
     // Could go wrong: a message that overlaps is written again, or cut before the conflict.
     let mut c = follower(Chain::of_terms(&[1, 1, 1, 2, 2]));
     let writes = c.writes(N1).len();
@@ -75,7 +75,7 @@ fn rule_02_an_equal_batch_is_skipped_and_a_conflict_is_cut_at_its_own_first_inde
 }
 
 #[test]
-fn rule_02_a_cut_at_or_below_commit_is_a_fault_and_is_not_done() {
+pub(crate) fn rule_02_a_cut_at_or_below_commit_is_a_fault_and_is_not_done() {
     // Could go wrong: a broken leader makes a node give up what it has applied.
     let log = Chain::of_terms(&[1, 1]);
     let mut c = follower(Chain::empty());
@@ -99,7 +99,7 @@ fn rule_02_a_cut_at_or_below_commit_is_a_fault_and_is_not_done() {
 }
 
 #[test]
-fn rule_02_a_leader_that_contradicts_its_own_words_is_not_believed() {
+pub(crate) fn rule_02_a_leader_that_contradicts_its_own_words_is_not_believed() {
     // Could go wrong: within one term a leader's log only grows; who says otherwise is broken, and
     // what was acknowledged to it must stay.
     let mut c = follower(Chain::empty());
@@ -116,7 +116,7 @@ fn rule_02_a_leader_that_contradicts_its_own_words_is_not_believed() {
 }
 
 #[test]
-fn rule_06_a_proposal_over_the_clusters_batch_limit_is_too_large() {
+pub(crate) fn rule_06_a_proposal_over_the_clusters_batch_limit_is_too_large() {
     let mut c = led(Options::new(3).configure(|config| config.max_batch_bytes = 64));
     let large = c.propose(N1, &"x".repeat(61));
     assert!(matches!(
@@ -129,7 +129,7 @@ fn rule_06_a_proposal_over_the_clusters_batch_limit_is_too_large() {
 }
 
 #[test]
-fn rule_06_no_byte_limit_refuses_the_first_batch() {
+pub(crate) fn rule_06_no_byte_limit_refuses_the_first_batch() {
     // Could go wrong: a batch larger than some limit waits for ever.
     let mut c = led(Options::new(3).configure(|config| {
         config.append_bytes_max = 1;
@@ -152,7 +152,7 @@ fn rule_06_no_byte_limit_refuses_the_first_batch() {
 }
 
 #[test]
-fn rule_07_08_two_contents_of_one_place_are_reported_not_repaired() {
+pub(crate) fn rule_07_08_two_contents_of_one_place_are_reported_not_repaired() {
     // Could go wrong: equal (term, index) taken for equal content, or the local one overwritten.
     let ours = Chain::of_terms(&[1]).and(1, "ours");
     let theirs = Chain::of_terms(&[1]).and(1, "theirs");
@@ -189,7 +189,7 @@ fn rule_07_08_two_contents_of_one_place_are_reported_not_repaired() {
 }
 
 #[test]
-fn rule_08_a_leader_told_so_by_a_quorum_steps_down() {
+pub(crate) fn rule_08_a_leader_told_so_by_a_quorum_steps_down() {
     // Could go wrong: the one wrong log leads on.
     let mut c = Cluster::build(Options::new(3).plain().puppets(&[N2, N3]));
     c.campaign(N1);
@@ -212,7 +212,7 @@ fn rule_08_a_leader_told_so_by_a_quorum_steps_down() {
 }
 
 #[test]
-fn rule_10_only_a_pre_vote_leaves_without_a_durable_term() {
+pub(crate) fn rule_10_only_a_pre_vote_leaves_without_a_durable_term() {
     // Could go wrong: an envelope that carries a term the node may forget.
     let mut c = Cluster::build(Options::new(3).puppets(&[N2, N3]));
     c.hold_disk(N1);
@@ -250,7 +250,7 @@ fn rule_10_only_a_pre_vote_leaves_without_a_durable_term() {
 }
 
 #[test]
-fn rule_10_a_restarted_leader_never_leads_its_term_again() {
+pub(crate) fn rule_10_a_restarted_leader_never_leads_its_term_again() {
     // Whatever it hears in that term.
     let mut c = Cluster::build(Options::new(3).plain().puppets(&[N2, N3]));
     c.campaign(N1);
@@ -283,7 +283,7 @@ fn rule_10_a_restarted_leader_never_leads_its_term_again() {
 }
 
 #[test]
-fn rule_11_no_second_campaign_while_the_first_is_being_written() {
+pub(crate) fn rule_11_no_second_campaign_while_the_first_is_being_written() {
     // Could go wrong: a slow disk turns one election into one per timeout.
     for pre_vote in [true, false] {
         let mut c = Cluster::build(Options::new(3).configure(|config| config.pre_vote = pre_vote));
@@ -308,7 +308,7 @@ fn rule_11_no_second_campaign_while_the_first_is_being_written() {
 }
 
 #[test]
-fn rule_11_a_voters_timer_starts_when_its_grant_leaves() {
+pub(crate) fn rule_11_a_voters_timer_starts_when_its_grant_leaves() {
     // Could go wrong: a voter with a slow disk grants, and campaigns against its own candidate.
     let mut c = Cluster::build(Options::new(3).plain().puppets(&[N2, N3]));
     c.hold_disk(N1);
@@ -333,7 +333,7 @@ fn rule_11_a_voters_timer_starts_when_its_grant_leaves() {
 }
 
 #[test]
-fn rule_12_heartbeats_do_not_hide_a_dead_connection_for_data() {
+pub(crate) fn rule_12_heartbeats_do_not_hide_a_dead_connection_for_data() {
     // Could go wrong: bulk data goes nowhere, heartbeats do, and the leader leads for ever.
     let mut c = led(Options::new(3));
     let x = c.propose(N1, "x");
@@ -354,7 +354,7 @@ fn rule_12_heartbeats_do_not_hide_a_dead_connection_for_data() {
 }
 
 #[test]
-fn rule_12_an_idle_leader_keeps_its_quorum_by_heartbeats() {
+pub(crate) fn rule_12_an_idle_leader_keeps_its_quorum_by_heartbeats() {
     // The other side: with nothing outstanding, heartbeats are contact enough.
     let mut c = led(Options::new(3));
     for _ in 0..20 * c.options().config.election_ticks {
@@ -366,7 +366,7 @@ fn rule_12_an_idle_leader_keeps_its_quorum_by_heartbeats() {
 }
 
 #[test]
-fn rule_15_answers_of_a_dead_life_do_not_count_once_the_next_has_spoken() {
+pub(crate) fn rule_15_answers_of_a_dead_life_do_not_count_once_the_next_has_spoken() {
     // Could go wrong: an acknowledgement from before a restart speaks for a disk that lost it.
     let mut c = Cluster::build(Options::new(3).plain().puppets(&[N2, N3]));
     c.campaign(N1);
@@ -434,7 +434,7 @@ fn leader_that_must_read() -> Cluster {
 }
 
 #[test]
-fn rule_16_a_leader_that_cannot_read_its_log_fetches_it() {
+pub(crate) fn rule_16_a_leader_that_cannot_read_its_log_fetches_it() {
     // Could go wrong: a leader whose disk has lost one sector is of no use any more.
     for error in [LoadError::Corrupt, LoadError::Io, LoadError::Compacted] {
         let mut c = leader_that_must_read();
@@ -448,7 +448,7 @@ fn rule_16_a_leader_that_cannot_read_its_log_fetches_it() {
 }
 
 #[test]
-fn rule_16_a_leader_that_cannot_read_its_log_anywhere_steps_down() {
+pub(crate) fn rule_16_a_leader_that_cannot_read_its_log_anywhere_steps_down() {
     // Could go wrong: a failed or short read is sent on as a shorter or other log.
     for error in [LoadError::Corrupt, LoadError::Io, LoadError::Compacted] {
         let mut c = leader_that_must_read();
@@ -470,7 +470,7 @@ fn rule_16_a_leader_that_cannot_read_its_log_anywhere_steps_down() {
 }
 
 #[test]
-fn rule_16_a_read_that_brings_other_batches_is_not_sent_on() {
+pub(crate) fn rule_16_a_read_that_brings_other_batches_is_not_sent_on() {
     // Could go wrong: a disk that answers with another log's bytes.
     let mut c = leader_that_must_read();
     c.isolate(N2);
@@ -489,7 +489,7 @@ fn rule_16_a_read_that_brings_other_batches_is_not_sent_on() {
 }
 
 #[test]
-fn rule_16_a_short_read_is_carried_on() {
+pub(crate) fn rule_16_a_short_read_is_carried_on() {
     // A read may bring fewer batches than asked for, at least one.
     let mut c = leader_that_must_read();
     let whole = c.issued(N1).batches.clone();
@@ -511,7 +511,7 @@ fn rule_16_a_short_read_is_carried_on() {
 }
 
 #[test]
-fn rule_09_an_answer_to_a_read_of_another_life_or_none_is_not_believed() {
+pub(crate) fn rule_09_an_answer_to_a_read_of_another_life_or_none_is_not_believed() {
     // Could go wrong: late reads of before a truncation; here the host invents one.
     let mut c = leader_that_must_read();
     let mut load = c.waiting_loads(N1)[0].id;
@@ -522,7 +522,7 @@ fn rule_09_an_answer_to_a_read_of_another_life_or_none_is_not_believed() {
 }
 
 #[test]
-fn rule_16_a_node_that_cannot_read_what_is_committed_halts() {
+pub(crate) fn rule_16_a_node_that_cannot_read_what_is_committed_halts() {
     // Could go wrong: an entry is skipped by the state machine.
     let log = Chain::of_terms(&[1, 1, 1]);
     let mut c = follower(log.clone());
@@ -543,7 +543,7 @@ fn rule_16_a_node_that_cannot_read_what_is_committed_halts() {
 }
 
 #[test]
-fn rule_32_learners_receive_and_decide_nothing() {
+pub(crate) fn rule_32_learners_receive_and_decide_nothing() {
     // Could go wrong: a learner that campaigns, or counts for commit or election.
     let mut c = Cluster::build(Options::new(3).learners(&[duraft_tests::N4, duraft_tests::N5]));
     c.elect(N1);

@@ -5,7 +5,7 @@ use duraft_tests::puppet::says;
 use duraft_tests::{Chain, Cluster, Kind, N1, N2, N3, N4, N5, N6, N7, Options, any};
 
 #[test]
-fn scenario_s01_a_single_voter_leads_and_commits_only_after_its_own_disk() {
+pub(crate) fn scenario_s01_a_single_voter_leads_and_commits_only_after_its_own_disk() {
     // Could go wrong: leading on a vote, or committing an entry, that a crash would take back.
     let mut c = Cluster::new(1);
     c.hold_disk(N1);
@@ -26,7 +26,7 @@ fn scenario_s01_a_single_voter_leads_and_commits_only_after_its_own_disk() {
 }
 
 #[test]
-fn scenario_s02_three_nodes_elect_and_an_entry_of_the_new_term_commits_everywhere() {
+pub(crate) fn scenario_s02_three_nodes_elect_and_an_entry_of_the_new_term_commits_everywhere() {
     // Could go wrong: more hard state writes than one per node and term, or a leader without a
     // committed entry of its own term.
     let mut c = Cluster::new(3);
@@ -48,7 +48,7 @@ fn scenario_s02_three_nodes_elect_and_an_entry_of_the_new_term_commits_everywher
 }
 
 #[test]
-fn scenario_s03_a_stale_log_disturbs_nobody_and_a_fresh_one_wins() {
+pub(crate) fn scenario_s03_a_stale_log_disturbs_nobody_and_a_fresh_one_wins() {
     // Could go wrong: a node that cannot win drives the term up and unseats the leader.
     let mut c = Cluster::new(3);
     c.elect(N1);
@@ -72,7 +72,7 @@ fn scenario_s03_a_stale_log_disturbs_nobody_and_a_fresh_one_wins() {
 }
 
 #[test]
-fn scenario_s03_answers_to_another_pre_campaign_do_not_count() {
+pub(crate) fn scenario_s03_answers_to_another_pre_campaign_do_not_count() {
     // Could go wrong: a yes to an earlier question, asked before the term moved on, starts a campaign.
     let mut c = Cluster::build(Options::new(5).puppets(&[N2, N3, N4, N5]).term(N1, 3));
     c.campaign(N1);
@@ -98,7 +98,7 @@ fn scenario_s03_answers_to_another_pre_campaign_do_not_count() {
 }
 
 #[test]
-fn scenario_s04_a_live_leader_is_defended_until_its_voters_lose_contact() {
+pub(crate) fn scenario_s04_a_live_leader_is_defended_until_its_voters_lose_contact() {
     // Could go wrong: a node with a broken clock or link unseats a leader the others hear.
     let mut c = Cluster::new(3);
     c.elect(N1);
@@ -118,7 +118,7 @@ fn scenario_s04_a_live_leader_is_defended_until_its_voters_lose_contact() {
 }
 
 #[test]
-fn scenario_s05_a_quorum_that_lost_contact_elects_though_the_leader_lives() {
+pub(crate) fn scenario_s05_a_quorum_that_lost_contact_elects_though_the_leader_lives() {
     // Could go wrong: check-quorum that defends a leader whom a quorum no longer hears.
     let mut c = Cluster::new(3);
     c.elect(N3);
@@ -144,7 +144,8 @@ fn scenario_s05_a_quorum_that_lost_contact_elects_though_the_leader_lives() {
 }
 
 #[test]
-fn scenario_s07_a_leader_without_contact_steps_down_and_late_heartbeats_change_nothing() {
+pub(crate) fn scenario_s07_a_leader_without_contact_steps_down_and_late_heartbeats_change_nothing()
+{
     // Could go wrong: a leader that nobody hears goes on, or its last words unseat the next one.
     let mut c = Cluster::new(3);
     c.elect(N1);
@@ -182,7 +183,7 @@ const FIGURE_7: [&[u64]; 7] = [
 ];
 
 #[test]
-fn scenario_s08_figure_7_logs_become_the_leaders_within_few_probes() {
+pub(crate) fn scenario_s08_figure_7_logs_become_the_leaders_within_few_probes() {
     // Could go wrong: wrong refusals, conflicting tails that stay, repair entry by entry.
     let nodes = [N1, N2, N3, N4, N5, N6, N7];
     let mut options = Options::new(7);

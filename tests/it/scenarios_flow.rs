@@ -19,7 +19,7 @@ fn appends_to(c: &Cluster, id: duraft_core::NodeId) -> usize {
 }
 
 #[test]
-fn scenario_s14_a_full_window_stays_silent_until_a_heartbeat_finds_it_alive() {
+pub(crate) fn scenario_s14_a_full_window_stays_silent_until_a_heartbeat_finds_it_alive() {
     // Could go wrong: sending without end into a window nobody answers, or never again.
     let mut c = led(Options::new(3).configure(|config| config.inflight_messages_max = 3));
     for command in ["a", "b", "c"] {
@@ -56,7 +56,7 @@ fn scenario_s14_a_full_window_stays_silent_until_a_heartbeat_finds_it_alive() {
 }
 
 #[test]
-fn scenario_s14_the_window_is_bounded_in_bytes_too() {
+pub(crate) fn scenario_s14_the_window_is_bounded_in_bytes_too() {
     // Could go wrong: few large appends where many small ones were counted.
     let cost = 64 + 4 + 100;
     let mut c = led(Options::new(3).configure(|config| config.inflight_bytes_max = 3 * cost));
@@ -73,7 +73,7 @@ fn scenario_s14_the_window_is_bounded_in_bytes_too() {
 }
 
 #[test]
-fn scenario_s14_refusals_at_what_is_matched_start_no_storm() {
+pub(crate) fn scenario_s14_refusals_at_what_is_matched_start_no_storm() {
     // Could go wrong: a peer that lost what it acknowledged, or a duplicate, is asked again and again.
     let mut c = Cluster::build(Options::new(3).plain().puppets(&[N2, N3]));
     c.campaign(N1);
@@ -122,7 +122,7 @@ fn scenario_s14_refusals_at_what_is_matched_start_no_storm() {
 }
 
 #[test]
-fn scenario_s16_a_heartbeat_round_ends_probing_without_a_new_proposal() {
+pub(crate) fn scenario_s16_a_heartbeat_round_ends_probing_without_a_new_proposal() {
     // Could go wrong: a peer that lost one append stays behind until the next proposal.
     let mut c = led(Options::new(3));
     c.propose(N1, "x");
@@ -147,7 +147,7 @@ fn scenario_s16_a_heartbeat_round_ends_probing_without_a_new_proposal() {
 }
 
 #[test]
-fn scenario_s19_idle_followers_hear_of_a_commit_at_once() {
+pub(crate) fn scenario_s19_idle_followers_hear_of_a_commit_at_once() {
     // Could go wrong: followers apply a heartbeat interval late although nothing else is under way.
     let mut c = led(Options::new(3));
     c.propose(N1, "x");
@@ -156,7 +156,7 @@ fn scenario_s19_idle_followers_hear_of_a_commit_at_once() {
 }
 
 #[test]
-fn scenario_s19_one_heartbeat_and_one_append_exchange_bring_a_lost_commit() {
+pub(crate) fn scenario_s19_one_heartbeat_and_one_append_exchange_bring_a_lost_commit() {
     // Could go wrong: entries stored, the answer and the commit lost, and the follower lags for ever.
     let mut c = led(Options::new(3));
     c.propose(N1, "x");
@@ -200,7 +200,7 @@ fn four_in_flight() -> Cluster {
 }
 
 #[test]
-fn scenario_s20_commit_follows_the_quorums_durable_index_step_by_step() {
+pub(crate) fn scenario_s20_commit_follows_the_quorums_durable_index_step_by_step() {
     // Could go wrong: waiting for one write before the next is sent, acknowledging ahead of the
     // disk, committing on what is only in memory.
     for seed in 0..40 {
@@ -270,7 +270,7 @@ fn one_among_six() -> Cluster {
 }
 
 #[test]
-fn scenario_s21_a_completion_of_an_overwritten_write_counts_for_nothing() {
+pub(crate) fn scenario_s21_a_completion_of_an_overwritten_write_counts_for_nothing() {
     // Could go wrong (ABA): X is written, cut, and written again; the first completion is taken for
     // the last and X is acknowledged though the cut is still under way.
     let mut c = one_among_six();
@@ -301,7 +301,7 @@ fn scenario_s21_a_completion_of_an_overwritten_write_counts_for_nothing() {
 }
 
 #[test]
-fn scenario_s21_a_third_content_in_one_place_waits_for_its_own_completion() {
+pub(crate) fn scenario_s21_a_third_content_in_one_place_waits_for_its_own_completion() {
     // Could go wrong: as above, with another content each time.
     let mut c = one_among_six();
     let third = Chain::empty().and(3, "x'");
@@ -318,7 +318,7 @@ fn scenario_s21_a_third_content_in_one_place_waits_for_its_own_completion() {
 }
 
 #[test]
-fn scenario_s22_a_grant_held_by_the_disk_dies_with_its_term() {
+pub(crate) fn scenario_s22_a_grant_held_by_the_disk_dies_with_its_term() {
     // Could go wrong: a vote that was given up is sent after all when the disk gets there.
     let mut c = Cluster::build(Options::new(3).puppets(&[N1, N3]));
     c.hold_disk(N2);
@@ -349,7 +349,7 @@ fn scenario_s22_a_grant_held_by_the_disk_dies_with_its_term() {
 }
 
 #[test]
-fn scenario_s23_a_quorum_commits_without_the_leaders_disk() {
+pub(crate) fn scenario_s23_a_quorum_commits_without_the_leaders_disk() {
     // Could go wrong: the cluster is as slow as the leader's disk, or the leader counts itself.
     let mut c = led(Options::new(3));
     c.hold_disk(N1);
@@ -368,7 +368,7 @@ fn scenario_s23_a_quorum_commits_without_the_leaders_disk() {
 }
 
 #[test]
-fn scenario_s23_a_leader_does_not_count_its_own_undurable_copy() {
+pub(crate) fn scenario_s23_a_leader_does_not_count_its_own_undurable_copy() {
     // Could go wrong: leader's memory plus one follower's disk taken for a quorum.
     let mut c = led(Options::new(3));
     c.hold_disk(N1);
@@ -383,7 +383,7 @@ fn scenario_s23_a_leader_does_not_count_its_own_undurable_copy() {
 }
 
 #[test]
-fn scenario_s25_the_uncommitted_limit_refuses_loudly_and_is_given_back() {
+pub(crate) fn scenario_s25_the_uncommitted_limit_refuses_loudly_and_is_given_back() {
     // Could go wrong: memory without bound while the quorum is away, a silent refusal, a no-op that
     // cannot be appended, or a counter that never comes down.
     let cost = 64 + 4 + 1;

@@ -24,7 +24,7 @@ fn refused(c: &Cluster, id: duraft_core::ProposalId) -> Option<Reject> {
 }
 
 #[test]
-fn scenario_s06_a_promoted_learner_votes_though_it_has_not_heard_of_it() {
+pub(crate) fn scenario_s06_a_promoted_learner_votes_though_it_has_not_heard_of_it() {
     // Could go wrong: a node refuses its vote because its own log still calls it a learner, and the
     // cluster that counts on it has no leader.
     let mut c = led(Options::new(2).learners(&[N3]));
@@ -50,7 +50,7 @@ fn scenario_s06_a_promoted_learner_votes_though_it_has_not_heard_of_it() {
 }
 
 #[test]
-fn scenario_s09_two_added_at_once_are_joined_and_left_exactly_once() {
+pub(crate) fn scenario_s09_two_added_at_once_are_joined_and_left_exactly_once() {
     // Could go wrong: the joint membership is left twice, or never, or proposals in between are lost.
     let mut c = led(Options::new(1));
     for command in ["a", "b", "c"] {
@@ -89,7 +89,7 @@ fn scenario_s09_two_added_at_once_are_joined_and_left_exactly_once() {
 }
 
 #[test]
-fn scenario_s10_an_explicit_joint_membership_waits_for_its_leave() {
+pub(crate) fn scenario_s10_an_explicit_joint_membership_waits_for_its_leave() {
     // Could go wrong: a second change slips in, or the joint membership is left without being asked.
     let mut c = led(Options::new(1));
     c.join(N2);
@@ -115,7 +115,7 @@ fn scenario_s10_an_explicit_joint_membership_waits_for_its_leave() {
 }
 
 #[test]
-fn scenario_s11_a_leader_that_is_removed_does_not_count_itself_and_stops() {
+pub(crate) fn scenario_s11_a_leader_that_is_removed_does_not_count_itself_and_stops() {
     // Could go wrong: the removed leader's copy decides, or it leads on, or it comes back.
     let mut c = led(Options::new(3));
     let foo = c.propose(N1, "foo");
@@ -156,7 +156,7 @@ fn scenario_s11_a_leader_that_is_removed_does_not_count_itself_and_stops() {
 }
 
 #[test]
-fn seed_noraft_n2_shrinking_to_one_voter_commits() {
+pub(crate) fn seed_noraft_n2_shrinking_to_one_voter_commits() {
     // noraft: whether a node is the only voter was computed once, at the start.
     let mut c = led(Options::new(3));
     c.change(N1, &[remove(N2), remove(N3)]);
@@ -191,7 +191,7 @@ fn seed_noraft_n2_shrinking_to_one_voter_commits() {
 }
 
 #[test]
-fn rule_membership_no_change_before_the_first_commit_of_the_term() {
+pub(crate) fn rule_membership_no_change_before_the_first_commit_of_the_term() {
     // The single-server change bug: without an own-term entry, a change of an earlier leader may come
     // back, and two leaders decide by memberships that do not follow one another.
     let mut c = Cluster::build(Options::new(4));
@@ -208,7 +208,7 @@ fn rule_membership_no_change_before_the_first_commit_of_the_term() {
 }
 
 #[test]
-fn rule_membership_what_leads_nowhere_is_refused_with_its_reason() {
+pub(crate) fn rule_membership_what_leads_nowhere_is_refused_with_its_reason() {
     let mut c = led(Options::new(3).learners(&[N4]));
     for (changes, reason) in [
         (vec![add(N1)], ChangeError::Nothing),
@@ -230,7 +230,7 @@ fn rule_membership_what_leads_nowhere_is_refused_with_its_reason() {
 }
 
 #[test]
-fn rule_membership_a_change_that_is_cut_off_is_rolled_back() {
+pub(crate) fn rule_membership_a_change_that_is_cut_off_is_rolled_back() {
     // canonical/raft#250: a change that was truncated stays in use.
     let mut c = led(Options::new(3));
     c.isolate(N1);
@@ -257,7 +257,7 @@ fn rule_membership_a_change_that_is_cut_off_is_rolled_back() {
 }
 
 #[test]
-fn rule_membership_a_change_survives_the_crash_of_everybody() {
+pub(crate) fn rule_membership_a_change_survives_the_crash_of_everybody() {
     // Could go wrong: a restarted node decides by the membership it was first started with.
     let mut c = led(Options::new(3));
     c.join(N4);
@@ -277,7 +277,7 @@ fn rule_membership_a_change_survives_the_crash_of_everybody() {
 }
 
 #[test]
-fn liveness_l4_a_joint_membership_is_left_by_whoever_leads() {
+pub(crate) fn liveness_l4_a_joint_membership_is_left_by_whoever_leads() {
     // Could go wrong: the leader that began the change dies, and nobody ends it. Over every number of
     // deliveries before the crash.
     for crash_after in 0..60 {
@@ -310,7 +310,7 @@ fn liveness_l4_a_joint_membership_is_left_by_whoever_leads() {
 }
 
 #[test]
-fn rule_membership_a_learner_is_promoted_when_it_has_caught_up_and_replaces() {
+pub(crate) fn rule_membership_a_learner_is_promoted_when_it_has_caught_up_and_replaces() {
     // `replace` as one operation: the new node takes the old one's place once it can, not before.
     let mut c = led(Options::new(3));
     for i in 0..20 {
@@ -341,7 +341,7 @@ fn rule_membership_a_learner_is_promoted_when_it_has_caught_up_and_replaces() {
 }
 
 #[test]
-fn rule_membership_a_promotion_outlives_its_leader() {
+pub(crate) fn rule_membership_a_promotion_outlives_its_leader() {
     let mut c = led(Options::new(3));
     c.join(N4);
     c.isolate(N4);
@@ -360,7 +360,7 @@ fn rule_membership_a_promotion_outlives_its_leader() {
 }
 
 #[test]
-fn rule_membership_removed_nodes_disturb_nobody() {
+pub(crate) fn rule_membership_removed_nodes_disturb_nobody() {
     // etcd and others: a removed node that did not hear of it campaigns for ever and unseats leaders.
     let mut c = led(Options::new(4));
     c.net.cut(N1, N4);
@@ -380,7 +380,7 @@ fn rule_membership_removed_nodes_disturb_nobody() {
 }
 
 #[test]
-fn liveness_l4_drawn_changes_under_loss_and_crashes_end() {
+pub(crate) fn liveness_l4_drawn_changes_under_loss_and_crashes_end() {
     for seed in seeds(40) {
         let world = World {
             loss: 100,

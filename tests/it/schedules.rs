@@ -14,7 +14,7 @@ fn led() -> Cluster {
 }
 
 #[test]
-fn schedule_f1_a_restarted_leader_does_not_lead_its_term_again() {
+pub(crate) fn schedule_f1_a_restarted_leader_does_not_lead_its_term_again() {
     // The leader's disk stalls, its followers commit OLD, it dies and comes back at once. Leading on
     // in the same term it would write NEW over OLD under the same (term, index).
     let mut c = led();
@@ -50,7 +50,7 @@ fn schedule_f1_a_restarted_leader_does_not_lead_its_term_again() {
 }
 
 #[test]
-fn schedule_f1_the_first_life_s_answers_do_not_speak_for_the_second() {
+pub(crate) fn schedule_f1_the_first_life_s_answers_do_not_speak_for_the_second() {
     // As above, but the followers' answers to the first life arrive in the second, which by then
     // campaigns in the next term.
     let mut c = led();
@@ -78,7 +78,7 @@ fn schedule_f1_the_first_life_s_answers_do_not_speak_for_the_second() {
 }
 
 #[test]
-fn schedule_f2_a_candidate_asks_only_when_term_and_vote_are_durable() {
+pub(crate) fn schedule_f2_a_candidate_asks_only_when_term_and_vote_are_durable() {
     // A candidate asks before its vote is durable, wins, dies, forgets, and campaigns for the same
     // term again: two leaders of one term.
     for pre_vote in [true, false] {
@@ -121,7 +121,7 @@ fn schedule_f2_a_candidate_asks_only_when_term_and_vote_are_durable() {
 }
 
 #[test]
-fn schedule_f3_a_candidate_advertises_only_what_is_durable() {
+pub(crate) fn schedule_f3_a_candidate_advertises_only_what_is_durable() {
     // n1 campaigns on the strength of an entry that only its memory holds; a grant is delayed; n1
     // dies, loses the entry and its vote, campaigns again, and the old grant makes it leader without
     // an entry that was committed meanwhile.
@@ -166,7 +166,7 @@ fn schedule_f3_a_candidate_advertises_only_what_is_durable() {
 }
 
 #[test]
-fn schedule_f4_a_single_voter_with_a_learner_says_nothing_before_its_vote_is_durable() {
+pub(crate) fn schedule_f4_a_single_voter_with_a_learner_says_nothing_before_its_vote_is_durable() {
     // The only voter needs nobody's vote, so it leads inside its campaign; what it tells its learner
     // before term and vote are durable, it may contradict after a crash.
     let mut c = Cluster::build(Options::new(1).learners(&[N2]));
@@ -196,7 +196,7 @@ fn schedule_f4_a_single_voter_with_a_learner_says_nothing_before_its_vote_is_dur
 }
 
 #[test]
-fn schedule_f6_term_and_vote_are_one_write_and_every_request_is_checked() {
+pub(crate) fn schedule_f6_term_and_vote_are_one_write_and_every_request_is_checked() {
     // Term and candidate written apart: a crash between them leaves the new term with an old vote,
     // and the 'asked again' path grants before it looks at the log.
     for kept in 0..=1 {
@@ -250,7 +250,7 @@ fn schedule_f6_term_and_vote_are_one_write_and_every_request_is_checked() {
 }
 
 #[test]
-fn schedule_f6_a_vote_asked_for_again_is_the_same_vote() {
+pub(crate) fn schedule_f6_a_vote_asked_for_again_is_the_same_vote() {
     // The lost answer of a grant is repeated, across a crash too, and only for the same candidate.
     let mut c = Cluster::build(Options::new(3).plain().puppets(&[N1, N3]));
     let last = LogId::default();

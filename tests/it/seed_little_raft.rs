@@ -13,7 +13,7 @@ fn compacted() -> Chain {
 }
 
 #[test]
-fn seed_little_raft_l1_a_node_starts_from_a_compacted_log() {
+pub(crate) fn seed_little_raft_l1_a_node_starts_from_a_compacted_log() {
     // little_raft: commit and applied began at 0 behind the log's offset, and subtraction panicked.
     let log = compacted();
     let start = log.start;
@@ -45,7 +45,7 @@ fn seed_little_raft_l1_a_node_starts_from_a_compacted_log() {
 }
 
 #[test]
-fn seed_little_raft_l2_two_of_four_do_not_elect() {
+pub(crate) fn seed_little_raft_l2_two_of_four_do_not_elect() {
     // little_raft: votes * 2 > peers, not counting itself.
     let mut c = Cluster::build(Options::new(4).plain().puppets(&[N2, N3, N4]));
     c.campaign(N1);
@@ -56,7 +56,7 @@ fn seed_little_raft_l2_two_of_four_do_not_elect() {
 }
 
 #[test]
-fn seed_little_raft_l2b_a_grant_of_an_old_term_elects_nobody() {
+pub(crate) fn seed_little_raft_l2b_a_grant_of_an_old_term_elects_nobody() {
     // little_raft: led term 9 on a grant of term 1.
     let mut c = Cluster::build(Options::new(3).plain().puppets(&[N2, N3]).term(N1, 8));
     c.campaign(N1);
@@ -68,7 +68,7 @@ fn seed_little_raft_l2b_a_grant_of_an_old_term_elects_nobody() {
 }
 
 #[test]
-fn seed_little_raft_l3_a_follower_adopts_the_leaders_term_and_refuses_older_ones() {
+pub(crate) fn seed_little_raft_l3_a_follower_adopts_the_leaders_term_and_refuses_older_ones() {
     // little_raft: after acknowledging a leader of term 5 it let a leader of term 1 overwrite.
     let mut c = Cluster::build(Options::new(3).plain().puppets(&[N2, N3]));
     let new = Chain::empty().and(5, "new");
@@ -90,7 +90,7 @@ fn seed_little_raft_l3_a_follower_adopts_the_leaders_term_and_refuses_older_ones
 }
 
 #[test]
-fn seed_little_raft_l4_conflict_after_compaction_is_truncated() {
+pub(crate) fn seed_little_raft_l4_conflict_after_compaction_is_truncated() {
     // little_raft: the conflict search ignored the log's offset; wrong entries were kept and applied.
     let log = compacted();
     let mut c = Cluster::build(
@@ -118,7 +118,7 @@ fn seed_little_raft_l4_conflict_after_compaction_is_truncated() {
 }
 
 #[test]
-fn seed_little_raft_l5_an_append_from_before_the_compacted_prefix_does_no_harm() {
+pub(crate) fn seed_little_raft_l5_an_append_from_before_the_compacted_prefix_does_no_harm() {
     // little_raft: a delayed append below the snapshot killed the replica's thread.
     let whole = Chain::of_terms(&[1, 1, 1, 2, 2, 2, 3, 3]);
     let log = compacted();
@@ -140,7 +140,7 @@ fn seed_little_raft_l5_an_append_from_before_the_compacted_prefix_does_no_harm()
 }
 
 #[test]
-fn seed_little_raft_l7_some_node_can_always_be_elected() {
+pub(crate) fn seed_little_raft_l7_some_node_can_always_be_elected() {
     // little_raft required both a later term and a longer log: among (t1, 10) and (t2, 5) nobody won.
     for voters in [2, 3] {
         let long = Chain::of_terms(&[1; 10]);
@@ -158,7 +158,7 @@ fn seed_little_raft_l7_some_node_can_always_be_elected() {
 }
 
 #[test]
-fn seed_little_raft_t01_four_operations_are_applied_in_order_everywhere() {
+pub(crate) fn seed_little_raft_t01_four_operations_are_applied_in_order_everywhere() {
     // LR-T1 in ticks instead of seconds: +5, -51, -511, +3 with idle time between, compaction after
     // every entry.
     let mut c = Cluster::build(Options::new(3).snapshot_every(1));
@@ -185,7 +185,7 @@ fn seed_little_raft_t01_four_operations_are_applied_in_order_everywhere() {
 }
 
 #[test]
-fn seed_little_raft_a04_a_command_that_a_snapshot_has_passed_has_an_unknown_end() {
+pub(crate) fn seed_little_raft_a04_a_command_that_a_snapshot_has_passed_has_an_unknown_end() {
     // The deposed leader learns from the snapshot that something was committed in the place of its
     // command, or the command itself: it cannot tell which.
     let options = Options::new(3).configure(|config| config.trailing_bytes_max = 0);
@@ -210,7 +210,7 @@ fn seed_little_raft_a04_a_command_that_a_snapshot_has_passed_has_an_unknown_end(
 }
 
 #[test]
-fn seed_little_raft_a04_every_submitted_command_ends_in_exactly_one_way() {
+pub(crate) fn seed_little_raft_a04_every_submitted_command_ends_in_exactly_one_way() {
     // Queued, then one of: applied, lost to another entry, refused, unknown because the node died.
     let mut c = led(Options::new(3));
     let applied = c.propose(N1, "applied");
@@ -235,7 +235,7 @@ fn seed_little_raft_a04_every_submitted_command_ends_in_exactly_one_way() {
 }
 
 #[test]
-fn seed_little_raft_a05_observers_hear_of_every_leader_and_of_none() {
+pub(crate) fn seed_little_raft_a05_observers_hear_of_every_leader_and_of_none() {
     // The leader hook across election, partition and step-down; a redirect follows the hint.
     let mut c = led(Options::new(3));
     assert_eq!([N1, N2, N3].map(|id| c.leader_hint(id)), [Some(N1); 3]);
@@ -258,7 +258,7 @@ fn seed_little_raft_a05_observers_hear_of_every_leader_and_of_none() {
 }
 
 #[test]
-fn seed_little_raft_a06_a_node_that_does_not_lead_refuses_commands() {
+pub(crate) fn seed_little_raft_a06_a_node_that_does_not_lead_refuses_commands() {
     let mut c = led(Options::new(3));
     for id in [N2, N3] {
         let x = c.propose(id, "x");
@@ -270,7 +270,7 @@ fn seed_little_raft_a06_a_node_that_does_not_lead_refuses_commands() {
 }
 
 #[test]
-fn seed_little_raft_a07_one_vote_per_term_survives_crashes() {
+pub(crate) fn seed_little_raft_a07_one_vote_per_term_survives_crashes() {
     // little_raft forgot its vote on restart, on becoming leader and on stepping down.
     let mut c = Cluster::build(Options::new(5).plain().puppets(&[N2, N3, N4, N5]));
     let last = LogId::default();
@@ -317,7 +317,7 @@ fn seed_little_raft_a07_one_vote_per_term_survives_crashes() {
 }
 
 #[test]
-fn seed_little_raft_a09_a_leader_is_deposed_by_any_message_of_a_later_term() {
+pub(crate) fn seed_little_raft_a09_a_leader_is_deposed_by_any_message_of_a_later_term() {
     // little_raft: only answers deposed a leader, not requests.
     let log = Chain::empty().and_noop(9);
     let messages = [
@@ -346,7 +346,7 @@ fn seed_little_raft_a09_a_leader_is_deposed_by_any_message_of_a_later_term() {
 }
 
 #[test]
-fn seed_little_raft_a13_refused_votes_do_not_postpone_elections() {
+pub(crate) fn seed_little_raft_a13_refused_votes_do_not_postpone_elections() {
     // little_raft: any message, a refused vote request too, reset the election deadline. n3's stale
     // requests keep coming; n2 must still campaign in time.
     let mut c = Cluster::build(
@@ -380,7 +380,7 @@ fn seed_little_raft_a13_refused_votes_do_not_postpone_elections() {
 }
 
 #[test]
-fn seed_little_raft_a10_a_cluster_of_one_works() {
+pub(crate) fn seed_little_raft_a10_a_cluster_of_one_works() {
     let mut c = led(Options::new(1));
     let x = c.propose(N1, "x");
     assert!(c.acknowledged(x));

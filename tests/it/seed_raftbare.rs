@@ -19,7 +19,7 @@ fn longer_but_older() -> Cluster {
 }
 
 #[test]
-fn seed_noraft_n1_a_longer_log_of_an_older_term_does_not_win() {
+pub(crate) fn seed_noraft_n1_a_longer_log_of_an_older_term_does_not_win() {
     // noraft 0.4.0 compared indices only: an entry reported committed was later rejected.
     let mut c = longer_but_older();
     c.campaign(N1);
@@ -33,7 +33,7 @@ fn seed_noraft_n1_a_longer_log_of_an_older_term_does_not_win() {
 }
 
 #[test]
-fn seed_raftbare_committed_entry_lost_does_not_happen() {
+pub(crate) fn seed_raftbare_committed_entry_lost_does_not_happen() {
     // raftbare 0.1.4, the same rule, seen from the client: acknowledged once, acknowledged for ever.
     let mut c = Cluster::build(Options::new(3).plain());
     c.elect(N1);
@@ -67,7 +67,7 @@ fn seed_raftbare_committed_entry_lost_does_not_happen() {
 }
 
 #[test]
-fn seed_noraft_n4_a_voter_of_the_loser_follows_the_winner() {
+pub(crate) fn seed_noraft_n4_a_voter_of_the_loser_follows_the_winner() {
     // noraft: a follower that had voted for a losing candidate ignored the elected leader for the
     // whole term, and a candidate ignored the append of its own term.
     let mut c = Cluster::build(Options::new(5).plain());
@@ -87,7 +87,7 @@ fn seed_noraft_n4_a_voter_of_the_loser_follows_the_winner() {
 }
 
 #[test]
-fn seed_noraft_n6_a_single_voter_commits_nothing_that_is_still_being_written() {
+pub(crate) fn seed_noraft_n6_a_single_voter_commits_nothing_that_is_still_being_written() {
     // noraft (and 0.7.1): a solo voter reported Committed while the append was queued.
     let mut c = Cluster::new(1);
     c.elect(N1);
@@ -105,7 +105,7 @@ fn seed_noraft_n6_a_single_voter_commits_nothing_that_is_still_being_written() {
 }
 
 #[test]
-fn seed_noraft_n7_a_long_divergent_tail_is_repaired_by_terms_not_entries() {
+pub(crate) fn seed_noraft_n7_a_long_divergent_tail_is_repaired_by_terms_not_entries() {
     // noraft: 1000 divergent entries took 1001 appends. Here k conflicting terms take at most k + 2.
     let tail = 10_000;
     for runs in [1_u64, 5, 20] {
@@ -136,7 +136,7 @@ fn seed_noraft_n7_a_long_divergent_tail_is_repaired_by_terms_not_entries() {
 }
 
 #[test]
-fn seed_noraft_a10_a_divergent_leader_tail_of_many_terms_costs_few_questions() {
+pub(crate) fn seed_noraft_a10_a_divergent_leader_tail_of_many_terms_costs_few_questions() {
     // The other side: the follower's tail is one old term, the leader's log has many terms.
     let leader: Vec<u64> = [1, 1]
         .into_iter()
@@ -158,7 +158,7 @@ fn seed_noraft_a10_a_divergent_leader_tail_of_many_terms_costs_few_questions() {
 }
 
 #[test]
-fn seed_raftbare_t01_a_new_single_node_writes_its_vote_then_its_entry() {
+pub(crate) fn seed_raftbare_t01_a_new_single_node_writes_its_vote_then_its_entry() {
     // RB-T1.
     let mut c = Cluster::new(1);
     c.elect(N1);
@@ -170,7 +170,7 @@ fn seed_raftbare_t01_a_new_single_node_writes_its_vote_then_its_entry() {
 }
 
 #[test]
-fn seed_raftbare_t02_t03_new_clusters_of_two_and_three_agree() {
+pub(crate) fn seed_raftbare_t02_t03_new_clusters_of_two_and_three_agree() {
     // RB-T2, RB-T3: the membership is given at start, so nothing is refused on the way.
     for voters in [2, 3] {
         let mut c = led(Options::new(voters));
@@ -185,7 +185,7 @@ fn seed_raftbare_t02_t03_new_clusters_of_two_and_three_agree() {
 }
 
 #[test]
-fn seed_raftbare_t04_a_message_from_oneself_is_ignored() {
+pub(crate) fn seed_raftbare_t04_a_message_from_oneself_is_ignored() {
     // RB-T4.
     let mut c = Cluster::build(Options::new(3).plain());
     c.campaign(N1);
@@ -202,7 +202,7 @@ fn seed_raftbare_t04_a_message_from_oneself_is_ignored() {
 }
 
 #[test]
-fn seed_raftbare_t05_a_disruptive_request_is_ignored_while_a_leader_is_heard() {
+pub(crate) fn seed_raftbare_t05_a_disruptive_request_is_ignored_while_a_leader_is_heard() {
     // RB-T5: a follower that hears its leader gets RequestVote of a later term from another node.
     let mut c = led(Options::new(3));
     let last = c.issued(N3).last().id;
@@ -221,7 +221,7 @@ fn seed_raftbare_t05_a_disruptive_request_is_ignored_while_a_leader_is_heard() {
 }
 
 #[test]
-fn seed_raftbare_t06_t07_an_open_node_takes_the_request() {
+pub(crate) fn seed_raftbare_t06_t07_an_open_node_takes_the_request() {
     // RB-T6, RB-T7: without a leader to defend, or for other kinds of message, nothing is ignored.
     let mut c = led(Options::new(3));
     c.lose_patience(N2);
@@ -240,7 +240,7 @@ fn seed_raftbare_t06_t07_an_open_node_takes_the_request() {
 }
 
 #[test]
-fn seed_raftbare_t08_without_the_defence_the_request_is_granted() {
+pub(crate) fn seed_raftbare_t08_without_the_defence_the_request_is_granted() {
     // RB-T8: check-quorum off, the plain paper rule.
     let mut c = led(Options::new(3).plain());
     let last = c.issued(N3).last().id;
@@ -257,7 +257,7 @@ fn seed_raftbare_t08_without_the_defence_the_request_is_granted() {
 }
 
 #[test]
-fn seed_raftbare_t09_a_stale_candidate_loses_and_the_fresh_one_leads() {
+pub(crate) fn seed_raftbare_t09_a_stale_candidate_loses_and_the_fresh_one_leads() {
     // RB-T9: nodes 1 and 2 time out, 2 is stale, 1 asks again and leads.
     let mut c = Cluster::build(
         Options::new(3)
@@ -279,7 +279,7 @@ fn seed_raftbare_t09_a_stale_candidate_loses_and_the_fresh_one_leads() {
 }
 
 #[test]
-fn seed_raftbare_t10_a_restarted_follower_takes_part_again() {
+pub(crate) fn seed_raftbare_t10_a_restarted_follower_takes_part_again() {
     // RB-T10.
     let mut c = led(Options::new(3));
     c.propose(N1, "a");
@@ -294,7 +294,7 @@ fn seed_raftbare_t10_a_restarted_follower_takes_part_again() {
 }
 
 #[test]
-fn seed_raftbare_t11_an_unsent_command_is_truncated_and_reported_lost() {
+pub(crate) fn seed_raftbare_t11_an_unsent_command_is_truncated_and_reported_lost() {
     // RB-T11.
     let mut c = led(Options::new(3));
     let x = c.propose(N1, "x");
@@ -306,7 +306,7 @@ fn seed_raftbare_t11_an_unsent_command_is_truncated_and_reported_lost() {
 }
 
 #[test]
-fn seed_raftbare_a02_no_network_output_precedes_the_completion_it_depends_on() {
+pub(crate) fn seed_raftbare_a02_no_network_output_precedes_the_completion_it_depends_on() {
     // noraft 0.2-0.4 broadcast before the append; here the votes and acknowledgements wait, and the
     // appends of a leader, which promise nothing about its own disk, do not.
     let mut c = Cluster::new(3);
@@ -332,7 +332,7 @@ fn seed_raftbare_a02_no_network_output_precedes_the_completion_it_depends_on() {
 }
 
 #[test]
-fn seed_raftbare_a06_the_up_to_date_rule_over_a_table_of_logs() {
+pub(crate) fn seed_raftbare_a06_the_up_to_date_rule_over_a_table_of_logs() {
     // Paper 5.4.1: the later last term wins, then the longer log; every pair of small ends.
     let ends: Vec<Vec<u64>> = vec![
         vec![],
@@ -374,7 +374,7 @@ fn seed_raftbare_a06_the_up_to_date_rule_over_a_table_of_logs() {
 }
 
 #[test]
-fn seed_raftbare_a11_term_vote_and_log_come_back_from_the_disk() {
+pub(crate) fn seed_raftbare_a11_term_vote_and_log_come_back_from_the_disk() {
     // No number that the user must keep: what is durable is enough, whichever node restarts.
     let mut c = led(Options::new(3));
     for i in 0..5 {
@@ -394,7 +394,7 @@ fn seed_raftbare_a11_term_vote_and_log_come_back_from_the_disk() {
 }
 
 #[test]
-fn seed_raftbare_a14_commands_of_one_proposal_travel_as_one_batch() {
+pub(crate) fn seed_raftbare_a14_commands_of_one_proposal_travel_as_one_batch() {
     // Batching is the caller's: k commands in one proposal are one write, one message per peer.
     let mut c = led(Options::new(3));
     let (writes, sent) = (c.writes(N1).len(), appends(&c, N1, N2));
@@ -409,7 +409,7 @@ fn seed_raftbare_a14_commands_of_one_proposal_travel_as_one_batch() {
 }
 
 #[test]
-fn seed_raftbare_a15_every_hard_state_change_is_one_record_and_keeps_its_vote() {
+pub(crate) fn seed_raftbare_a15_every_hard_state_change_is_one_record_and_keeps_its_vote() {
     // noraft saved term and vote apart and cleared the vote within a term. The disk model refuses
     // both; here it is asked across elections, refusals and step-downs.
     let mut c = Cluster::build(Options::new(5).plain());
@@ -433,7 +433,7 @@ fn seed_raftbare_a15_every_hard_state_change_is_one_record_and_keeps_its_vote() 
 }
 
 #[test]
-fn seed_raftbare_a16_a_node_back_from_a_partition_does_not_unseat_the_leader() {
+pub(crate) fn seed_raftbare_a16_a_node_back_from_a_partition_does_not_unseat_the_leader() {
     // Pre-vote: its term did not grow while nobody heard it.
     let mut c = led(Options::new(5));
     c.isolate(N5);
@@ -453,7 +453,7 @@ fn seed_raftbare_a16_a_node_back_from_a_partition_does_not_unseat_the_leader() {
 }
 
 #[test]
-fn seed_raftbare_a07_commit_status_never_changes_once_certain() {
+pub(crate) fn seed_raftbare_a07_commit_status_never_changes_once_certain() {
     // An outcome that was Applied or Overwritten stays so, over elections and crashes.
     let mut c = led(Options::new(3));
     let mut all = Vec::new();

@@ -45,7 +45,7 @@ fn alone(voters: u64) -> Cluster {
 }
 
 #[test]
-fn seed_raftmodel_m1_half_of_four_does_not_elect() {
+pub(crate) fn seed_raftmodel_m1_half_of_four_does_not_elect() {
     // raftmodel: (followers + 2) / 2, so two of four elected.
     let mut c = alone(4);
     c.campaign(N1);
@@ -54,7 +54,7 @@ fn seed_raftmodel_m1_half_of_four_does_not_elect() {
 }
 
 #[test]
-fn seed_raftmodel_m1b_a_refusal_does_not_elect() {
+pub(crate) fn seed_raftmodel_m1b_a_refusal_does_not_elect() {
     // raftmodel: with two servers a rejection elected, because any answer ran the count.
     let mut c = alone(2);
     c.campaign(N1);
@@ -66,7 +66,7 @@ fn seed_raftmodel_m1b_a_refusal_does_not_elect() {
 }
 
 #[test]
-fn seed_raftmodel_m2_a_refused_append_commits_nothing() {
+pub(crate) fn seed_raftmodel_m2_a_refused_append_commits_nothing() {
     // raftmodel: an empty follower took commit 9 from an append it refused.
     let mut c = alone(3);
     let log = Chain::of_terms(&[1; 9]);
@@ -88,7 +88,7 @@ fn seed_raftmodel_m2_a_refused_append_commits_nothing() {
 }
 
 #[test]
-fn seed_raftmodel_m3_repeated_refusals_are_harmless() {
+pub(crate) fn seed_raftmodel_m3_repeated_refusals_are_harmless() {
     // raftmodel: the next index underflowed on duplicate rejections.
     let mut c = alone(3);
     c.campaign(N1);
@@ -106,7 +106,7 @@ fn seed_raftmodel_m3_repeated_refusals_are_harmless() {
 }
 
 #[test]
-fn seed_raftmodel_m4_an_append_answer_to_a_follower_is_ignored() {
+pub(crate) fn seed_raftmodel_m4_an_append_answer_to_a_follower_is_ignored() {
     // raftmodel: unwrap on None when an answer reached a node that does not lead.
     let mut c = alone(3);
     let reply = Message::AppendReply(AppendReply::Accepted { matched: Index(3) });
@@ -115,7 +115,7 @@ fn seed_raftmodel_m4_an_append_answer_to_a_follower_is_ignored() {
 }
 
 #[test]
-fn seed_raftmodel_m4b_a_vote_answer_to_a_follower_is_ignored() {
+pub(crate) fn seed_raftmodel_m4b_a_vote_answer_to_a_follower_is_ignored() {
     let mut c = alone(3);
     c.inject(says(N2, N1, 0, GRANT));
     assert_eq!(c.role(N1), RoleKind::Follower);
@@ -128,7 +128,7 @@ fn seed_raftmodel_m4b_a_vote_answer_to_a_follower_is_ignored() {
 }
 
 #[test]
-fn seed_raftmodel_m5_nobody_leads_without_a_quorum_of_votes() {
+pub(crate) fn seed_raftmodel_m5_nobody_leads_without_a_quorum_of_votes() {
     // raftmodel: a public message made a leader of anybody.
     let mut c = alone(5);
     c.campaign(N1);
@@ -144,7 +144,7 @@ fn seed_raftmodel_m5_nobody_leads_without_a_quorum_of_votes() {
 }
 
 #[test]
-fn seed_raftmodel_m6_a_candidate_steps_down_and_answers_in_one_step() {
+pub(crate) fn seed_raftmodel_m6_a_candidate_steps_down_and_answers_in_one_step() {
     // raftmodel: the candidate swallowed the append of its own term.
     let mut c = alone(3);
     c.campaign(N1);
@@ -163,7 +163,7 @@ fn seed_raftmodel_m6_a_candidate_steps_down_and_answers_in_one_step() {
 }
 
 #[test]
-fn seed_raftmodel_m7_a_win_sends_appends_in_the_same_step() {
+pub(crate) fn seed_raftmodel_m7_a_win_sends_appends_in_the_same_step() {
     // raftmodel: the appends were built and thrown away, and late votes reset what was learned.
     let mut c = alone(5);
     c.campaign(N1);
@@ -184,7 +184,7 @@ fn seed_raftmodel_m7_a_win_sends_appends_in_the_same_step() {
 }
 
 #[test]
-fn seed_raftmodel_m8_a_vote_survives_a_restart() {
+pub(crate) fn seed_raftmodel_m8_a_vote_survives_a_restart() {
     // raftmodel: term and vote could not even be read, so a restarted server voted twice.
     let mut c = alone(3);
     let last = LogId::default();
@@ -216,7 +216,7 @@ fn seed_raftmodel_m8_a_vote_survives_a_restart() {
 }
 
 #[test]
-fn seed_raftmodel_m9_any_numbers_name_nodes() {
+pub(crate) fn seed_raftmodel_m9_any_numbers_name_nodes() {
     // raftmodel: ids had to be 1..n without a gap, 0 was reserved.
     let ids = [NodeId(0), NodeId(500), NodeId(u64::MAX)];
     let mut c = Cluster::build(Options::new(3).voters(&ids));
@@ -229,7 +229,7 @@ fn seed_raftmodel_m9_any_numbers_name_nodes() {
 }
 
 #[test]
-fn seed_raftmodel_m10_a_single_server_elects_and_commits() {
+pub(crate) fn seed_raftmodel_m10_a_single_server_elects_and_commits() {
     // raftmodel: its own match index stayed 0, so a single server never committed.
     let mut c = Cluster::new(1);
     c.elect(N1);
@@ -238,7 +238,7 @@ fn seed_raftmodel_m10_a_single_server_elects_and_commits() {
 }
 
 #[test]
-fn seed_raftmodel_t1_five_servers_elect_append_and_agree() {
+pub(crate) fn seed_raftmodel_t1_five_servers_elect_append_and_agree() {
     // RM-T1, the quick start.
     let mut c = led(Options::new(5));
     c.propose(N1, "value");
@@ -250,7 +250,7 @@ fn seed_raftmodel_t1_five_servers_elect_append_and_agree() {
 }
 
 #[test]
-fn seed_raftmodel_t2_seven_rules_of_appending() {
+pub(crate) fn seed_raftmodel_t2_seven_rules_of_appending() {
     // RM-T2: first entry; a hole; at the end; the same entry keeps the tail; another term drops the
     // tail; nothing sent with a match; nothing sent without one. Memory and disk agree.
     type Case = (&'static [u64], u64, &'static [u64], &'static [u64], bool);
@@ -280,7 +280,7 @@ fn seed_raftmodel_t2_seven_rules_of_appending() {
 }
 
 #[test]
-fn seed_raftmodel_t3_figure_7_which_followers_take_the_entry_at_once() {
+pub(crate) fn seed_raftmodel_t3_figure_7_which_followers_take_the_entry_at_once() {
     // RM-T3: an entry of term 8 after 10: a, b, e, f refuse, c and d take it and equal the leader.
     let leader = Chain::of_terms(FIGURE_7[0]).and(8, "new");
     for (name, terms) in "abcdef".chars().zip(&FIGURE_7[1..]) {
@@ -299,7 +299,7 @@ fn seed_raftmodel_t3_figure_7_which_followers_take_the_entry_at_once() {
 }
 
 #[test]
-fn seed_raftmodel_t4_a_leaders_log_reaches_empty_followers() {
+pub(crate) fn seed_raftmodel_t4_a_leaders_log_reaches_empty_followers() {
     // RM-T4.
     let mut c = Cluster::build(Options::new(3).log(N1, Chain::empty().and(1, "x")));
     c.elect(N1);
@@ -309,7 +309,7 @@ fn seed_raftmodel_t4_a_leaders_log_reaches_empty_followers() {
 }
 
 #[test]
-fn seed_raftmodel_t5_figure_6_logs_become_one() {
+pub(crate) fn seed_raftmodel_t5_figure_6_logs_become_one() {
     // RM-T5. There the leader's commit was 8; here its own no-op follows and commits all eight.
     let mut c = Cluster::build(figure(&FIGURE_6, 3));
     c.elect(N1);
@@ -321,7 +321,7 @@ fn seed_raftmodel_t5_figure_6_logs_become_one() {
 }
 
 #[test]
-fn seed_raftmodel_t6_figure_7_six_divergent_logs_are_repaired_together() {
+pub(crate) fn seed_raftmodel_t6_figure_7_six_divergent_logs_are_repaired_together() {
     // RM-T6: leader and followers a to f; a value proposed in term 8.
     let mut c = Cluster::build(figure(&FIGURE_7, 7));
     c.elect(N1);
@@ -336,7 +336,7 @@ fn seed_raftmodel_t6_figure_7_six_divergent_logs_are_repaired_together() {
 }
 
 #[test]
-fn seed_raftmodel_t7_followers_learn_of_a_commit_with_the_next_word_of_the_leader() {
+pub(crate) fn seed_raftmodel_t7_followers_learn_of_a_commit_with_the_next_word_of_the_leader() {
     // RM-T7: after the first round the leader has committed, its followers have not heard of it.
     let mut options = Options::new(3).plain();
     for id in [N1, N2, N3] {
@@ -364,7 +364,7 @@ fn led_from(options: Options) -> Cluster {
 }
 
 #[test]
-fn seed_raftmodel_t8_figure_6_exact_sets_of_votes() {
+pub(crate) fn seed_raftmodel_t8_figure_6_exact_sets_of_votes() {
     // RM-T8: n1 is granted by all, n2 by n4 alone, n5 by n2 and n4 (and each by itself).
     let table = [
         (N1, vec![N2, N3, N4, N5], true),
@@ -382,7 +382,7 @@ fn seed_raftmodel_t8_figure_6_exact_sets_of_votes() {
 }
 
 #[test]
-fn seed_raftmodel_a07_a_refused_append_changes_nothing_but_the_term() {
+pub(crate) fn seed_raftmodel_a07_a_refused_append_changes_nothing_but_the_term() {
     // Property over drawn logs and appends that do not match.
     for seed in 0..400 {
         let mut rng = duraft_tests::Rng::new(seed);
@@ -408,7 +408,7 @@ fn seed_raftmodel_a07_a_refused_append_changes_nothing_but_the_term() {
 }
 
 #[test]
-fn seed_raftmodel_a08_a_million_arbitrary_inputs_cause_no_panic() {
+pub(crate) fn seed_raftmodel_a08_a_million_arbitrary_inputs_cause_no_panic() {
     // Stale, repeated, forged; ids and terms at both ends of their range.
     for seed in 1_000..1_500 {
         noise::storm(seed, 2_000);
@@ -416,7 +416,7 @@ fn seed_raftmodel_a08_a_million_arbitrary_inputs_cause_no_panic() {
 }
 
 #[test]
-fn seed_raftmodel_a09_restart_keeps_term_and_vote_at_every_point() {
+pub(crate) fn seed_raftmodel_a09_restart_keeps_term_and_vote_at_every_point() {
     // Crash a voter before and after its write is durable, with every candidate pair.
     for completed in [false, true] {
         let mut c = alone(3);
@@ -454,7 +454,7 @@ fn seed_raftmodel_a09_restart_keeps_term_and_vote_at_every_point() {
 }
 
 #[test]
-fn seed_raftmodel_a11_a_single_server_acknowledges_after_its_own_disk() {
+pub(crate) fn seed_raftmodel_a11_a_single_server_acknowledges_after_its_own_disk() {
     let mut c = Cluster::new(1);
     c.elect(N1);
     c.hold_disk(N1);

@@ -11,7 +11,7 @@ use duraft_tests::{
 };
 
 #[test]
-fn seed_rast_r01_a_heartbeat_does_not_acknowledge_the_leaders_own_undurable_write() {
+pub(crate) fn seed_rast_r01_a_heartbeat_does_not_acknowledge_the_leaders_own_undurable_write() {
     // rast: an empty append acknowledged the leader's own entries whose write was outstanding.
     for voters in [1, 3] {
         let mut c = led(Options::new(voters));
@@ -30,7 +30,7 @@ fn seed_rast_r01_a_heartbeat_does_not_acknowledge_the_leaders_own_undurable_writ
 }
 
 #[test]
-fn seed_rast_r02_a_heartbeat_reply_acknowledges_no_log() {
+pub(crate) fn seed_rast_r02_a_heartbeat_reply_acknowledges_no_log() {
     // rast: a follower answered a heartbeat with success at entries that were still being written.
     let mut c = led(Options::new(3));
     c.hold_disk(N2);
@@ -60,7 +60,7 @@ fn seed_rast_r02_a_heartbeat_reply_acknowledges_no_log() {
 }
 
 #[test]
-fn seed_rast_r03_a_commit_resolves_the_proposals_up_to_it_and_no_others() {
+pub(crate) fn seed_rast_r03_a_commit_resolves_the_proposals_up_to_it_and_no_others() {
     // rast: commit of 1 acknowledged 2 and 3 too.
     let mut c = led(Options::new(3));
     let ids: Vec<ProposalId> = ["a", "b", "c"]
@@ -79,7 +79,7 @@ fn seed_rast_r03_a_commit_resolves_the_proposals_up_to_it_and_no_others() {
 }
 
 #[test]
-fn seed_rast_r03b_a_commit_that_jumps_resolves_everything_it_passes() {
+pub(crate) fn seed_rast_r03b_a_commit_that_jumps_resolves_everything_it_passes() {
     // rast: a jump to 2 never woke 1.
     let mut c = led(Options::new(3));
     let ids: Vec<ProposalId> = ["a", "b", "c"]
@@ -96,7 +96,7 @@ fn seed_rast_r03b_a_commit_that_jumps_resolves_everything_it_passes() {
 }
 
 #[test]
-fn seed_rast_r04_an_empty_log_does_not_win_over_a_committed_write() {
+pub(crate) fn seed_rast_r04_an_empty_log_does_not_win_over_a_committed_write() {
     // rast: no up-to-date check at all.
     let mut c = led(Options::new(3).plain());
     c.isolate(N3);
@@ -114,7 +114,7 @@ fn seed_rast_r04_an_empty_log_does_not_win_over_a_committed_write() {
 }
 
 #[test]
-fn seed_rast_r05_half_of_an_even_cluster_is_no_majority() {
+pub(crate) fn seed_rast_r05_half_of_an_even_cluster_is_no_majority() {
     // rast: (n+1)/2, so one of two elects itself and four nodes have disjoint quorums.
     for (voters, alone) in [(2, 1), (4, 2)] {
         for plain in [false, true] {
@@ -132,7 +132,7 @@ fn seed_rast_r05_half_of_an_even_cluster_is_no_majority() {
 }
 
 #[test]
-fn seed_rast_r06_a_lost_append_is_sent_again() {
+pub(crate) fn seed_rast_r06_a_lost_append_is_sent_again() {
     // rast: a refusal after a lost message panicked the leader.
     let mut c = led(Options::new(3));
     c.propose(N1, "a");
@@ -147,7 +147,7 @@ fn seed_rast_r06_a_lost_append_is_sent_again() {
 }
 
 #[test]
-fn seed_rast_r07_a_candidate_follows_the_leader_of_its_own_term() {
+pub(crate) fn seed_rast_r07_a_candidate_follows_the_leader_of_its_own_term() {
     // rast: a candidate ignored the same-term append and went on disrupting.
     let mut c = Cluster::build(Options::new(3).plain());
     c.campaign(N1);
@@ -193,7 +193,7 @@ fn figure_8() -> Cluster {
 }
 
 #[test]
-fn seed_rast_r08_an_entry_of_an_earlier_term_is_not_committed_by_counting() {
+pub(crate) fn seed_rast_r08_an_entry_of_an_earlier_term_is_not_committed_by_counting() {
     // rast: committed the entry of term 2 because three of five held it (figure 8).
     let mut c = figure_8();
     assert_eq!(c.term(N1), 4);
@@ -216,7 +216,7 @@ fn seed_rast_r08_an_entry_of_an_earlier_term_is_not_committed_by_counting() {
 }
 
 #[test]
-fn seed_rast_r08_an_entry_of_the_leaders_term_commits_the_earlier_ones() {
+pub(crate) fn seed_rast_r08_an_entry_of_the_leaders_term_commits_the_earlier_ones() {
     // The other side of figure 8: once the leader's own entry is on a majority, all before it is.
     let mut c = figure_8();
     for _ in 0..4 {
@@ -228,7 +228,7 @@ fn seed_rast_r08_an_entry_of_the_leaders_term_commits_the_earlier_ones() {
 }
 
 #[test]
-fn seed_rast_r09_a_delayed_append_truncates_nothing_that_matches() {
+pub(crate) fn seed_rast_r09_a_delayed_append_truncates_nothing_that_matches() {
     // rast: a duplicated or reordered append cut the matching suffix and lost acknowledged entries.
     let mut c = led(Options::new(3));
     c.propose(N1, "a");
@@ -252,7 +252,7 @@ fn seed_rast_r09_a_delayed_append_truncates_nothing_that_matches() {
 }
 
 #[test]
-fn seed_rast_r10_old_and_repeated_grants_do_not_count() {
+pub(crate) fn seed_rast_r10_old_and_repeated_grants_do_not_count() {
     // rast: counted grants of earlier terms, and the same grant twice.
     let voters = [N1, N2, N3, N4, N5];
     let mut c = Cluster::build(Options::new(5).plain().puppets(&voters[1..]));
@@ -273,7 +273,7 @@ fn seed_rast_r10_old_and_repeated_grants_do_not_count() {
 }
 
 #[test]
-fn seed_rast_r10_old_append_answers_do_not_count() {
+pub(crate) fn seed_rast_r10_old_append_answers_do_not_count() {
     // rast: an append answer of an earlier term was credited to the present one.
     let mut c = Cluster::build(Options::new(3).plain().puppets(&[N2, N3]));
     let win = |c: &mut Cluster, term| {
@@ -296,7 +296,7 @@ fn seed_rast_r10_old_append_answers_do_not_count() {
 }
 
 #[test]
-fn seed_rast_r11_a_completion_of_an_overwritten_write_is_not_credited_later() {
+pub(crate) fn seed_rast_r11_a_completion_of_an_overwritten_write_is_not_credited_later() {
     // rast: the completion of (t1,1) was credited to (t2,1) in term 3, because a completion named an
     // index only.
     let mut c = Cluster::build(Options::new(3).plain().puppets(&[N2, N3]));
@@ -323,7 +323,7 @@ fn seed_rast_r11_a_completion_of_an_overwritten_write_is_not_credited_later() {
 }
 
 #[test]
-fn seed_rast_a01_no_promise_runs_ahead_of_the_disk_in_any_order_of_completions() {
+pub(crate) fn seed_rast_a01_no_promise_runs_ahead_of_the_disk_in_any_order_of_completions() {
     // The rig checks every message against the disk; here every disk lags at random under load,
     // losses and elections.
     for seed in 0..200 {
@@ -356,7 +356,7 @@ fn seed_rast_a01_no_promise_runs_ahead_of_the_disk_in_any_order_of_completions()
 }
 
 #[test]
-fn seed_rast_a02_a_term_is_spoken_of_only_when_it_is_durable() {
+pub(crate) fn seed_rast_a02_a_term_is_spoken_of_only_when_it_is_durable() {
     // A node that hears of a new term answers in it only after its disk has it.
     let mut c = Cluster::build(Options::new(3).plain().puppets(&[N2, N3]));
     c.hold_disk(N1);
@@ -399,7 +399,7 @@ fn seed_rast_a02_a_term_is_spoken_of_only_when_it_is_durable() {
 }
 
 #[test]
-fn seed_rast_a03_late_repeated_and_coalesced_completions_end_in_the_same_state() {
+pub(crate) fn seed_rast_a03_late_repeated_and_coalesced_completions_end_in_the_same_state() {
     // I5: any order, with repeats and gaps, equals one report of the largest.
     let begin = || {
         let mut c = led(Options::new(3));
@@ -430,7 +430,7 @@ fn seed_rast_a03_late_repeated_and_coalesced_completions_end_in_the_same_state()
 }
 
 #[test]
-fn seed_rast_a03_a_completion_of_a_write_never_issued_stops_the_node() {
+pub(crate) fn seed_rast_a03_a_completion_of_a_write_never_issued_stops_the_node() {
     // I5: a host that reports what it was never asked for is broken; believing it loses data.
     let mut c = led(Options::new(3));
     let next = c.last_seq(N2).expect("n2 has written").next();
@@ -440,7 +440,7 @@ fn seed_rast_a03_a_completion_of_a_write_never_issued_stops_the_node() {
 }
 
 #[test]
-fn seed_rast_a04_a_thousand_proposals_are_taken_while_one_write_is_outstanding() {
+pub(crate) fn seed_rast_a04_a_thousand_proposals_are_taken_while_one_write_is_outstanding() {
     // Nothing waits for the disk but promises.
     let mut c = led(Options::new(3).fast().configure(|config| {
         config.inflight_messages_max = 2000;
@@ -466,7 +466,7 @@ fn seed_rast_a04_a_thousand_proposals_are_taken_while_one_write_is_outstanding()
 }
 
 #[test]
-fn seed_rast_a07_lost_repeated_and_reordered_appends_converge() {
+pub(crate) fn seed_rast_a07_lost_repeated_and_reordered_appends_converge() {
     // r6 and r9 together, at random, with the core's window in play.
     for seed in 0..200 {
         let mut rng = Rng::new(seed);
@@ -491,7 +491,7 @@ fn seed_rast_a07_lost_repeated_and_reordered_appends_converge() {
 }
 
 #[test]
-fn seed_rast_a08_split_votes_end() {
+pub(crate) fn seed_rast_a08_split_votes_end() {
     // Equal timeouts for ever would split votes for ever; the drawn ones do not.
     for seed in 0..300 {
         for pre_vote in [true, false] {
@@ -510,7 +510,7 @@ fn seed_rast_a08_split_votes_end() {
 }
 
 #[test]
-fn seed_rast_a08_a_majority_elects_without_the_others() {
+pub(crate) fn seed_rast_a08_a_majority_elects_without_the_others() {
     // Could go wrong: waiting for every answer.
     let mut c = Cluster::new(5);
     c.isolate(N4);
@@ -522,7 +522,7 @@ fn seed_rast_a08_a_majority_elects_without_the_others() {
 }
 
 #[test]
-fn seed_rast_t01_one_node_leads_once_its_vote_is_durable() {
+pub(crate) fn seed_rast_t01_one_node_leads_once_its_vote_is_durable() {
     // RA-T1; there the leader led before anything was durable.
     let mut c = Cluster::new(1);
     c.campaign(N1);
@@ -531,7 +531,7 @@ fn seed_rast_t01_one_node_leads_once_its_vote_is_durable() {
 }
 
 #[test]
-fn seed_rast_t02_three_nodes_elect_the_one_that_campaigns() {
+pub(crate) fn seed_rast_t02_three_nodes_elect_the_one_that_campaigns() {
     // RA-T2.
     let mut c = Cluster::new(3);
     c.elect(N1);
@@ -540,7 +540,7 @@ fn seed_rast_t02_three_nodes_elect_the_one_that_campaigns() {
 }
 
 #[test]
-fn seed_rast_t03_ticks_elect_keep_and_replace_a_leader() {
+pub(crate) fn seed_rast_t03_ticks_elect_keep_and_replace_a_leader() {
     // RA-T3 with drawn timeouts: everybody is candidate once, one wins, heartbeats keep it, and a
     // node that hears nothing for long enough takes over.
     let mut c = Cluster::build(Options::new(3).plain());
@@ -566,7 +566,7 @@ fn seed_rast_t03_ticks_elect_keep_and_replace_a_leader() {
 }
 
 #[test]
-fn seed_rast_t04_a_proposal_is_answered_with_its_place_and_acknowledged_after_commit() {
+pub(crate) fn seed_rast_t04_a_proposal_is_answered_with_its_place_and_acknowledged_after_commit() {
     // RA-T4.
     let mut c = led(Options::new(3));
     let x = c.propose(N1, "x");
@@ -580,7 +580,7 @@ fn seed_rast_t04_a_proposal_is_answered_with_its_place_and_acknowledged_after_co
 }
 
 #[test]
-fn seed_rast_t06_a_deposed_leaders_proposal_is_certainly_lost_or_done() {
+pub(crate) fn seed_rast_t06_a_deposed_leaders_proposal_is_certainly_lost_or_done() {
     // RA-T6 with the loss made explicit: n1's append never leaves.
     let mut c = led(Options::new(3));
     let x = c.propose(N1, "x");
@@ -599,7 +599,7 @@ fn seed_rast_t06_a_deposed_leaders_proposal_is_certainly_lost_or_done() {
 }
 
 #[test]
-fn seed_rast_t07_a_durable_entry_is_truncated_and_its_writer_leads_again() {
+pub(crate) fn seed_rast_t07_a_durable_entry_is_truncated_and_its_writer_leads_again() {
     // RA-T7: "1" committed by n1, "2" appended and never sent, "3" committed by n2, n1 leads again.
     let mut c = led(Options::new(3));
     c.propose(N1, "1");
@@ -618,7 +618,7 @@ fn seed_rast_t07_a_durable_entry_is_truncated_and_its_writer_leads_again() {
 }
 
 #[test]
-fn seed_rast_t08_a_request_to_a_node_that_leads_nothing_is_refused_at_once() {
+pub(crate) fn seed_rast_t08_a_request_to_a_node_that_leads_nothing_is_refused_at_once() {
     // RA-T8: there a request started an election. Here it is rejected and changes nothing; the
     // election comes with the clock, and the request can be asked again.
     for voters in [1, 3] {
@@ -641,7 +641,7 @@ fn seed_rast_t08_a_request_to_a_node_that_leads_nothing_is_refused_at_once() {
 }
 
 #[test]
-fn seed_rast_t09_a_write_to_a_follower_is_refused_with_a_hint() {
+pub(crate) fn seed_rast_t09_a_write_to_a_follower_is_refused_with_a_hint() {
     // RA-T9: there it must not panic; here it says whom to ask.
     let mut c = led(Options::new(3));
     let x = c.propose(N2, "x");
@@ -652,7 +652,7 @@ fn seed_rast_t09_a_write_to_a_follower_is_refused_with_a_hint() {
 }
 
 #[test]
-fn seed_rast_t12_concurrent_writers_lose_nothing() {
+pub(crate) fn seed_rast_t12_concurrent_writers_lose_nothing() {
     // RA-T12, with writers that do overlap: four of them keep proposing while nodes crash.
     let mut acknowledged = 0;
     for seed in 0..100 {
@@ -695,7 +695,7 @@ fn seed_rast_t12_concurrent_writers_lose_nothing() {
 }
 
 #[test]
-fn seed_rast_a12_the_same_inputs_give_the_same_run() {
+pub(crate) fn seed_rast_a12_the_same_inputs_give_the_same_run() {
     // rast drained hash maps: two runs differed. Here two runs are compared output by output.
     let run = || {
         let mut c = led(Options::new(5));
@@ -712,7 +712,7 @@ fn seed_rast_a12_the_same_inputs_give_the_same_run() {
 }
 
 #[test]
-fn seed_rast_a13_random_inputs_never_panic() {
+pub(crate) fn seed_rast_a13_random_inputs_never_panic() {
     // rast's core panicked on a repeated refusal, a late answer and a vote request to a leader; its
     // panics left it without a state. Here every input is total in every state.
     for seed in 0..60 {
@@ -721,7 +721,7 @@ fn seed_rast_a13_random_inputs_never_panic() {
 }
 
 #[test]
-fn seed_rast_a16_pipelined_entries_are_sent_once() {
+pub(crate) fn seed_rast_a16_pipelined_entries_are_sent_once() {
     // Sending ahead does not send again what is under way.
     let mut c = led(Options::new(3));
     let before = appends(&c, N1, N2);
@@ -736,7 +736,7 @@ fn seed_rast_a16_pipelined_entries_are_sent_once() {
 }
 
 #[test]
-fn seed_rast_a05_every_proposal_is_answered_exactly_once() {
+pub(crate) fn seed_rast_a05_every_proposal_is_answered_exactly_once() {
     // rast resolved futures early, twice or never. A response comes in the step that takes the
     // proposal; the outcome is known when its index is applied.
     let mut c = Cluster::new(3);

@@ -66,7 +66,7 @@ pub(crate) fn puppet_led(log: &Chain) -> Cluster {
 }
 
 #[test]
-fn scenario_s15_a_follower_behind_the_compacted_log_gets_one_snapshot() {
+pub(crate) fn scenario_s15_a_follower_behind_the_compacted_log_gets_one_snapshot() {
     // Could go wrong: the leader sends what it no longer has, a snapshot per heartbeat, or stays in
     // probing for ever after.
     let options = tight(3).configure(|config| config.inflight_messages_max = 2);
@@ -97,7 +97,7 @@ fn scenario_s15_a_follower_behind_the_compacted_log_gets_one_snapshot() {
 }
 
 #[test]
-fn scenario_s17_the_acknowledgement_of_a_snapshot_is_enough() {
+pub(crate) fn scenario_s17_the_acknowledgement_of_a_snapshot_is_enough() {
     // Could go wrong: a follower that stands exactly at the snapshot is asked again before anything is
     // sent ahead.
     let mut c = behind(tight(3), 3);
@@ -118,7 +118,7 @@ fn scenario_s17_the_acknowledgement_of_a_snapshot_is_enough() {
 }
 
 #[test]
-fn scenario_s18_an_older_snapshot_than_wanted_still_helps() {
+pub(crate) fn scenario_s18_an_older_snapshot_than_wanted_still_helps() {
     // Could go wrong: the leader, which has compacted further meanwhile, ignores the acknowledgement
     // of the older one, and sends another for ever.
     let options = Options::new(3).configure(|config| config.trailing_bytes_max = 1 << 20);
@@ -151,7 +151,7 @@ fn scenario_s18_an_older_snapshot_than_wanted_still_helps() {
 }
 
 #[test]
-fn rule_21_an_install_is_decided_when_its_write_is_made() {
+pub(crate) fn rule_21_an_install_is_decided_when_its_write_is_made() {
     // Three cases, for every length of an equal log, durable or not, and for a log that conflicts.
     let log = Chain::of_terms(&[1, 1, 2, 2, 2, 2]);
     for held in 0..=6 {
@@ -189,7 +189,7 @@ fn rule_21_an_install_is_decided_when_its_write_is_made() {
 }
 
 #[test]
-fn rule_21_an_install_is_acknowledged_and_restored_only_when_durable() {
+pub(crate) fn rule_21_an_install_is_acknowledged_and_restored_only_when_durable() {
     let log = Chain::of_terms(&[1, 1, 2]);
     let mut c = puppet_led(&log);
     c.inject(says(N2, N1, 2, log.append(0, 1, 1)));
@@ -224,7 +224,7 @@ fn rule_21_an_install_is_acknowledged_and_restored_only_when_durable() {
 }
 
 #[test]
-fn rule_21_appends_race_an_install_in_every_order() {
+pub(crate) fn rule_21_appends_race_an_install_in_every_order() {
     // canonical#203 and others: appends before, at and behind the snapshot's index arrive before and
     // after it, while it is being written and afterwards.
     let log = Chain::of_terms(&[1, 1, 1, 2, 2, 2]);
@@ -296,7 +296,7 @@ fn rule_21_appends_race_an_install_in_every_order() {
 }
 
 #[test]
-fn rule_21_loads_and_applies_of_before_an_install_are_void() {
+pub(crate) fn rule_21_loads_and_applies_of_before_an_install_are_void() {
     // Could go wrong: a read that was under way when the log was replaced is applied behind it.
     let log = Chain::of_terms(&[1, 1, 1, 2, 2]);
     let options = Options::new(3).plain().puppets(&[N2, N3]).log(
@@ -324,7 +324,7 @@ fn rule_21_loads_and_applies_of_before_an_install_are_void() {
 }
 
 #[test]
-fn rule_21_a_snapshot_that_contradicts_what_is_committed_is_no_snapshot_of_this_log() {
+pub(crate) fn rule_21_a_snapshot_that_contradicts_what_is_committed_is_no_snapshot_of_this_log() {
     // Could go wrong: digests differ at a committed boundary, and the log is replaced all the same.
     let ours = Chain::of_terms(&[1, 1, 1]);
     let theirs = Chain::of_terms(&[1]).and(1, "other").and(1, "content");
@@ -342,7 +342,7 @@ fn rule_21_a_snapshot_that_contradicts_what_is_committed_is_no_snapshot_of_this_
 }
 
 #[test]
-fn rule_snapshots_a_failed_transfer_is_tried_again_and_a_lost_one_too() {
+pub(crate) fn rule_snapshots_a_failed_transfer_is_tried_again_and_a_lost_one_too() {
     // hashicorp#697: a transfer that fails at the wrong moment leaves the peer without log for ever.
     for lost_silently in [false, true] {
         let mut c = behind(tight(3), 4);
@@ -371,7 +371,7 @@ fn rule_snapshots_a_failed_transfer_is_tried_again_and_a_lost_one_too() {
 }
 
 #[test]
-fn rule_12_a_snapshot_that_moves_keeps_its_leader_and_one_that_stands_does_not() {
+pub(crate) fn rule_12_a_snapshot_that_moves_keeps_its_leader_and_one_that_stands_does_not() {
     // n2 is down; n3 gets a snapshot. While it moves, n3 counts for check-quorum.
     let mut c = behind(tight(3), 4);
     let snapshot = offered(&mut c);
@@ -397,7 +397,7 @@ fn rule_12_a_snapshot_that_moves_keeps_its_leader_and_one_that_stands_does_not()
 }
 
 #[test]
-fn rule_snapshots_a_trailing_budget_spares_slow_followers_a_snapshot() {
+pub(crate) fn rule_snapshots_a_trailing_budget_spares_slow_followers_a_snapshot() {
     let options = Options::new(3).configure(|config| config.trailing_bytes_max = 10_000);
     let mut c = led(options);
     c.isolate(N3);
@@ -434,7 +434,7 @@ fn rule_snapshots_a_trailing_budget_spares_slow_followers_a_snapshot() {
 }
 
 #[test]
-fn rule_snapshots_a_node_starts_from_its_snapshot_the_log_or_both() {
+pub(crate) fn rule_snapshots_a_node_starts_from_its_snapshot_the_log_or_both() {
     // LR-A8: restart from snapshot and log, snapshot only, log only, neither.
     for (entries, snapshot_at, more) in
         [(0, None, 0), (5, None, 0), (5, Some(5), 0), (5, Some(5), 4)]
@@ -469,7 +469,7 @@ fn rule_snapshots_a_node_starts_from_its_snapshot_the_log_or_both() {
 }
 
 #[test]
-fn rule_snapshots_a_durable_state_machine_gets_nothing_twice_and_misses_nothing() {
+pub(crate) fn rule_snapshots_a_durable_state_machine_gets_nothing_twice_and_misses_nothing() {
     // A state machine with its own disk: whatever it has applied stays applied over any crash.
     for reported in [false, true] {
         let mut c = led(tight(3).durable_machine());
@@ -492,7 +492,7 @@ fn rule_snapshots_a_durable_state_machine_gets_nothing_twice_and_misses_nothing(
 }
 
 #[test]
-fn rule_snapshots_a_snapshot_carries_the_membership_and_a_newcomer_learns_it() {
+pub(crate) fn rule_snapshots_a_snapshot_carries_the_membership_and_a_newcomer_learns_it() {
     // matrixone#23383: a snapshot without the change that it covers.
     let mut c = led(tight(3));
     c.change(N1, &[remove(N3)]);
@@ -517,7 +517,7 @@ fn rule_snapshots_a_snapshot_carries_the_membership_and_a_newcomer_learns_it() {
 }
 
 #[test]
-fn rule_snapshots_a_deposed_leaders_snapshot_is_still_of_the_committed_log() {
+pub(crate) fn rule_snapshots_a_deposed_leaders_snapshot_is_still_of_the_committed_log() {
     // A transfer outlives the leader that began it.
     let mut c = behind(tight(3), 4);
     let snapshot = offered(&mut c);
@@ -532,7 +532,7 @@ fn rule_snapshots_a_deposed_leaders_snapshot_is_still_of_the_committed_log() {
 }
 
 #[test]
-fn rule_snapshots_compaction_never_passes_what_a_quorum_could_need() {
+pub(crate) fn rule_snapshots_compaction_never_passes_what_a_quorum_could_need() {
     // Could go wrong: the uncommitted or undurable tail is compacted away with the snapshot.
     let mut c = led(tight(3));
     c.propose(N1, "a");
@@ -551,7 +551,7 @@ fn rule_snapshots_compaction_never_passes_what_a_quorum_could_need() {
 }
 
 #[test]
-fn rule_snapshots_votes_compare_with_a_log_that_is_only_a_snapshot() {
+pub(crate) fn rule_snapshots_votes_compare_with_a_log_that_is_only_a_snapshot() {
     // NuRaft#668: freshness goes wrong when everything is compacted.
     let log = Chain::of_terms(&[1, 1, 3, 3]).compacted_to(4);
     let mut c = Cluster::build(
@@ -590,7 +590,7 @@ fn rule_snapshots_votes_compare_with_a_log_that_is_only_a_snapshot() {
 }
 
 #[test]
-fn rule_07_an_append_that_follows_a_snapshot_is_compared_by_digest() {
+pub(crate) fn rule_07_an_append_that_follows_a_snapshot_is_compared_by_digest() {
     let log = Chain::of_terms(&[1, 1]);
     let compacted = log.clone().compacted_to(2);
     let mut c = Cluster::build(
@@ -618,7 +618,7 @@ fn rule_07_an_append_that_follows_a_snapshot_is_compared_by_digest() {
 }
 
 #[test]
-fn rule_snapshots_followers_are_acknowledged_behind_their_own_compaction() {
+pub(crate) fn rule_snapshots_followers_are_acknowledged_behind_their_own_compaction() {
     // A follower that has compacted further than its leader's question lies.
     let mut c = led(tight(3));
     for i in 0..5 {
@@ -637,7 +637,7 @@ fn rule_snapshots_followers_are_acknowledged_behind_their_own_compaction() {
 }
 
 #[test]
-fn scenario_s09_with_a_compacted_log_newcomers_get_a_snapshot_of_the_change() {
+pub(crate) fn scenario_s09_with_a_compacted_log_newcomers_get_a_snapshot_of_the_change() {
     // S9 with snapshots: n2 and n3 are brought up by one that carries the joint or the final membership.
     let mut c = led(tight(1));
     for i in 0..4 {

@@ -62,5 +62,28 @@ fn covered(met: &Met, besides: &[&str]) {
 #[test]
 fn swarm_of_everything_but_rot() {
     let met = live(Rot::Never);
-    covered(&met, &["damaged disks", "wiped disks", "healed"]);
+    covered(
+        &met,
+        &[
+            "damaged disks",
+            "wiped disks",
+            "healed",
+            "left to an operator",
+        ],
+    );
+}
+
+#[test]
+fn swarm_with_one_damaged_node_at_a_time_recovers() {
+    // Blocks lost in the middle, at the end, with or without knowledge of it, terms lost, disks wiped: as
+    // long as one node at a time is affected, the cluster comes back whole.
+    let met = live(Rot::OneAtATime);
+    covered(&met, &["wiped disks", "left to an operator"]);
+}
+
+#[test]
+fn swarm_with_any_number_of_damaged_nodes_loses_nothing_in_silence() {
+    // Nothing is asked but that no rule is broken: who has lost too much does not serve.
+    let met = live(Rot::Any);
+    covered(&met, &["wiped disks", "left to an operator"]);
 }

@@ -324,8 +324,11 @@ fn tests_in_sources() -> BTreeSet<String> {
         for line in text.lines().map(str::trim) {
             if line == "#[test]" {
                 marked = true;
-            } else if marked && line.starts_with("fn ") {
-                let name = line.trim_start_matches("fn ").split('(').next();
+            } else if marked && line.contains("fn ") {
+                let name = line
+                    .split("fn ")
+                    .nth(1)
+                    .and_then(|rest| rest.split('(').next());
                 found.extend(name.map(String::from));
                 marked = false;
             }

@@ -130,6 +130,6 @@ impl Disk {
                 cut.into_iter()
                     .chain(reset.map(|taken| taken.snapshot.position.index()))
             })
-            .fold(self.durable.last().index(), Index::min)
+            .fold(self.durable.proven().index(), Index::min)
     }
 }

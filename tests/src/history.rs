@@ -47,6 +47,10 @@ pub struct History {
     votes: BTreeMap<(Term, NodeId), NodeId>,
     /// How many committed batches each voter's disk holds.
     covered: BTreeMap<NodeId, usize>,
+    /// What damaged nodes held before the test destroyed parts of it.
+    before_damage: BTreeMap<NodeId, Vec<Store>>,
+    /// Nodes whose hard state the test has destroyed.
+    forgot_vote: BTreeSet<NodeId>,
     /// Nodes without a core: what their disks hold is not known.
     puppets: bool,
 }
@@ -67,6 +71,8 @@ impl History {
             asked: BTreeMap::new(),
             votes: BTreeMap::new(),
             covered: BTreeMap::new(),
+            before_damage: BTreeMap::new(),
+            forgot_vote: BTreeSet::new(),
             puppets: false,
         }
     }
@@ -322,6 +328,8 @@ impl History {
         }
         let story = || format!("{after:?} after {before:?}");
         let shaped = match (before.left(), after.is_joint()) {
+            // Written again for a node that has lost what it knew of it.
+            _ if after == before => true,
             (Some(left), _) => *after == left,
             (None, true) => after.outgoing().eq(before.incoming()),
             (None, false) => after.incoming().eq(before.incoming()),
@@ -359,25 +367,40 @@ impl History {
     /// Notes how much of the committed log each of these disks holds.
     pub fn look_at<'a>(&mut self, disks: impl IntoIterator<Item = (NodeId, &'a Store)>) {
         for (node, store) in disks {
+            if store.wounds.is_none() {
+                self.before_damage.remove(&node);
+            }
+            // What the test itself has destroyed is accounted for by what the node does not say until it
+            // is healed.
+            let lost = self.before_damage.get(&node);
+            let covers = |header: &BatchHeader| {
+                let position = header.position();
+                let mut held = lost.into_iter().flatten();
+                store.covers(&position) || held.any(|old| old.covers(&position))
+            };
             let before = self.covered.get(&node).copied().unwrap_or(0);
             let mut covered = before.min(self.committed.len());
-            while covered > 0 && !store.covers(&self.committed[covered - 1].position()) {
+            while covered > 0 && !covers(&self.committed[covered - 1]) {
                 covered -= 1;
             }
-            while self
-                .committed
-                .get(covered)
-                .is_some_and(|header| store.covers(&header.position()))
-            {
+            while self.committed.get(covered).is_some_and(covers) {
                 covered += 1;
-            }
-            // What the test itself has destroyed is accounted for by what the node does not say until
-            // it is healed.
-            if store.wounds.is_some() {
-                covered = covered.max(before);
             }
             self.covered.insert(node, covered);
         }
+    }
+
+    /// What a damaged node held before the test destroyed parts of it.
+    pub fn before_damage(&self, node: NodeId) -> impl Iterator<Item = &Store> + '_ {
+        self.before_damage.get(&node).into_iter().flatten()
+    }
+
+    /// The test destroys parts of what this node holds.
+    pub fn damages(&mut self, node: NodeId, before: &Store) {
+        self.before_damage
+            .entry(node)
+            .or_default()
+            .push(before.clone());
     }
 
     /// A disk changed, or more was committed: the number of voters whose durable log holds
@@ -400,15 +423,26 @@ impl History {
         })
     }
 
+    /// The test has destroyed the hard state of this node.
+    pub fn forgets_vote(&mut self, node: NodeId) {
+        self.forgot_vote.insert(node);
+    }
+
     /// The hard state a node recovers is not older than what it promised: its term is at least that
     /// of every vote that left it, and the vote is the one given (B12).
+    ///
+    /// A node that has lost its hard state votes for itself in the term it takes up again, be it one in
+    /// which it had voted for another: that vote is spent, whoever has it (RULES.md 14).
     pub fn recovered(&self, node: NodeId, hard_state: &HardState) -> Result<(), Broken> {
         let promised = self.votes.iter().rfind(|((_, voter), _)| *voter == node);
         let Some(((term, _), candidate)) = promised else {
             return Ok(());
         };
         let kept = hard_state.term > *term
-            || (hard_state.term == *term && hard_state.vote == Some(*candidate));
+            || (hard_state.term == *term && hard_state.vote == Some(*candidate))
+            || (hard_state.term == *term
+                && hard_state.vote == Some(node)
+                && self.forgot_vote.contains(&node));
         Broken::unless(kept, "B12 a vote that left survives", || {
             format!("node {node} recovers {hard_state:?} after voting {candidate} in {term}")
         })

@@ -43,7 +43,7 @@ pub use cluster::{Cluster, Outcome};
 pub use disk::{Disk, Sabotage};
 pub use machine::Machine;
 pub use net::{Kind, Pick, any};
-pub use options::Options;
+pub use options::{Options, with_plant};
 pub use puppet::Chain;
 pub use rng::Rng;
 pub use store::Store;

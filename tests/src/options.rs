@@ -2,6 +2,7 @@
 
 use crate::Chain;
 use duraft_core::{Config, GroupId, NodeId, Plant, Position, Term};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 /// Shape and checks of a [`Cluster`](crate::Cluster). Logs start empty unless given.
@@ -43,6 +44,22 @@ pub struct Options {
     pub durable_machine: bool,
 }
 
+thread_local! {
+    static PLANTED: Cell<Option<Plant>> = const { Cell::new(None) };
+}
+
+/// Does this with a fault planted in every core that is made meanwhile: to see tests fail.
+pub fn with_plant<R>(plant: Plant, act: impl FnOnce() -> R) -> R {
+    struct Back(Option<Plant>);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            PLANTED.set(self.0);
+        }
+    }
+    let _back = Back(PLANTED.replace(Some(plant)));
+    act()
+}
+
 impl Options {
     /// A cluster of `voters` nodes numbered from 1, with empty logs and all checks.
     pub fn new(voters: u64) -> Options {
@@ -60,7 +77,7 @@ impl Options {
             check_core_every: 1,
             record: true,
             tolerate: false,
-            plant: None,
+            plant: PLANTED.get(),
             priorities: BTreeMap::new(),
             snapshot_every: None,
             durable_machine: false,

@@ -231,7 +231,8 @@ impl Cluster {
     fn check_transfer(&mut self, id: NodeId, to: NodeId) {
         let end = self.node(id).disk.issued.last();
         let whole = match self.nodes.get(&to) {
-            Some(node) => node.disk.durable.holds(&end),
+            // What the test has destroyed since it was acknowledged is not the leader's to know.
+            Some(node) => node.disk.durable.holds(&end) || node.disk.durable.wounds.is_some(),
             None => self.history.has_puppets(),
         };
         let sound = Broken::unless(whole, TRANSFER, || format!("n{id} to n{to}, last {end}"));

@@ -2,8 +2,8 @@
 
 use crate::commands_of;
 use duraft_core::{
-    AppendReply, Batch, BatchKind, Envelope, Event, Membership, Message, NodeId, Output, Position,
-    Reject, Response, Snapshot, Write,
+    AppendReply, Batch, BatchKind, Envelope, Event, Healed, Membership, Message, NodeId, Output,
+    Position, Reject, Response, Snapshot, Write,
 };
 
 /// `n1 -> n2 t3 Append after 4@2: [5@3 "x"], commit 4`.
@@ -142,6 +142,11 @@ pub fn write(write: &Write) -> String {
     }
     if let Some(upto) = write.compact {
         parts.push(format!("compact to {}", place(&upto)));
+    }
+    match write.healed {
+        Some(Healed::Vote) => parts.push("term certain again".into()),
+        Some(Healed::All) => parts.push("whole again".into()),
+        None => {}
     }
     format!("write {}: {}", write.seq, parts.join(", "))
 }

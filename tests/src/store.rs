@@ -58,6 +58,31 @@ impl Store {
             .map_or(self.start, |batch| batch.header.position())
     }
 
+    /// Boundaries behind the first gap that the snapshot of a damaged log makes good: its own, and those of
+    /// the survivors that follow it.
+    fn made_good(&self) -> Vec<Position> {
+        let snapshot = self.snapshot.as_ref().map(|taken| taken.position);
+        let beyond = snapshot.filter(|at| at.index() > self.last().index());
+        let (Some(wounds), Some(mut end)) = (&self.wounds, beyond) else {
+            return Vec::new();
+        };
+        let mut good = vec![end];
+        for survivor in &wounds.survivors {
+            if survivor.header.follows(&end) {
+                end = survivor.header.position();
+                good.push(end);
+            }
+        }
+        good
+    }
+
+    /// Where what a new life begins with ends: at the last batch before a gap, or behind it where the
+    /// snapshot makes it good.
+    pub fn proven(&self) -> Position {
+        let good = self.made_good();
+        good.last().copied().unwrap_or(self.last())
+    }
+
     /// The boundary at `index`, if a batch ends there or the log starts there.
     pub fn boundary(&self, index: Index) -> Option<Position> {
         if index == self.start.index() {
@@ -67,6 +92,7 @@ impl Store {
             .binary_search_by_key(&index, |batch| batch.header.last())
             .ok()
             .map(|at| self.batches[at].header.position())
+            .or_else(|| self.made_good().into_iter().find(|at| at.index() == index))
     }
 
     /// Does this log hold exactly this prefix?
@@ -169,7 +195,8 @@ impl Store {
         let story = || format!("write {} heals {healed:?}", write.seq);
         let end = self.last().index();
         let Some(wounds) = &mut self.wounds else {
-            return Broken::unless(false, "R13 only what is damaged heals", story);
+            // A snapshot that replaced the log may have healed it already.
+            return Ok(());
         };
         match healed {
             Healed::Vote => {
@@ -215,6 +242,9 @@ impl Store {
             if let Some(wounds) = &mut self.wounds {
                 wounds.cut();
             }
+            let id = position.id;
+            let over = |w: &mut Wounds| !w.lost_suffix && !w.vote_uncertain && w.floor <= id;
+            self.wounds.take_if(over);
         } else {
             Broken::unless(self.holds(&position), "a snapshot is of this log", || {
                 format!("write {} takes {position}, last {}", write.seq, self.last())
@@ -238,15 +268,29 @@ impl Store {
                 write.seq
             )
         })?;
+        let snapshot = self
+            .snapshot
+            .as_ref()
+            .filter(|known| known.position == upto);
+        let gone = self.wounds.is_some() && self.last().index() < upto.index();
         Broken::unless(
-            self.holds(&upto),
-            "I2 compaction at a held boundary",
+            self.holds(&upto) || gone && snapshot.is_some(),
+            "I2 compaction at a held boundary, or at the snapshot that covers a gap",
             || format!("write {} compacts to {upto}", write.seq),
         )?;
-        self.membership = self.membership_at(upto.index());
+        self.membership = match snapshot.filter(|_| gone) {
+            Some(snapshot) => snapshot.membership.clone(),
+            None => self.membership_at(upto.index()),
+        };
         self.start = upto;
         self.batches
             .retain(|batch| batch.header.first > upto.index());
+        let last = self.last();
+        if let Some(wounds) = &mut self.wounds {
+            // What the snapshot covers is not missing any more.
+            let joined = wounds.begin_at(&upto, last);
+            self.batches.extend(joined);
+        }
         Ok(())
     }
 }

@@ -41,6 +41,8 @@ pub struct Met {
     pub wiped: u64,
     /// Times that a node said it is healed.
     pub healed: u64,
+    /// Clusters in which only an operator could have gone on.
+    pub operator: u64,
     /// Terms with a leader.
     pub terms: u64,
     /// Writes that cut a log.
@@ -56,12 +58,12 @@ impl Met {
     }
 
     /// Names and counts.
-    pub fn fields(&self) -> [(&'static str, u64); 16] {
+    pub fn fields(&self) -> [(&'static str, u64); 17] {
         let mut copy = *self;
         copy.fields_mut().map(|(name, count)| (name, *count))
     }
 
-    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 16] {
+    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 17] {
         [
             ("seeds", &mut self.seeds),
             ("steps", &mut self.steps),
@@ -77,6 +79,7 @@ impl Met {
             ("damaged disks", &mut self.damaged),
             ("wiped disks", &mut self.wiped),
             ("healed", &mut self.healed),
+            ("left to an operator", &mut self.operator),
             ("terms led", &mut self.terms),
             ("truncations", &mut self.truncations),
         ]
@@ -350,6 +353,10 @@ impl Swarm {
         for _ in 0..600 {
             self.sim.pass(500);
             let Some(leader) = self.sim.leader() else {
+                if self.needs_operator() {
+                    self.met.operator += 1;
+                    return;
+                }
                 continue;
             };
             if self.sim.c.in_use(leader).leave() == Some(Leave::Explicit) {
@@ -363,10 +370,44 @@ impl Swarm {
                 return;
             }
         }
+        let c = &self.sim.c;
+        let state = |id: NodeId| {
+            format!(
+                "n{id} {:?} t{} last {} {}; {:?}, halted {:?}",
+                c.role(id),
+                c.term(id),
+                c.issued(id).last(),
+                crate::show::membership(&c.in_use(id)),
+                c.durable(id).damage(),
+                c.halted(id),
+            )
+        };
+        let states: Vec<String> = c.ids().into_iter().map(state).collect();
         panic!(
-            "seed {seed}: the members do not settle\n{}",
-            self.sim.c.story()
+            "seed {seed}: the members do not settle\n{}\n{}",
+            states.join("\n"),
+            c.story()
         );
+    }
+
+    /// A node abstains whose vote is needed: the membership has shrunk, or is about to, so that the others
+    /// elect nobody without it. Only people can say what it had acknowledged (RULES.md 14, 17).
+    fn needs_operator(&self) -> bool {
+        let c = &self.sim.c;
+        let abstains = |id: NodeId| {
+            let wounds = c.durable(id).wounds.as_ref();
+            wounds.is_some_and(|wounds| wounds.lost_suffix || wounds.vote_uncertain)
+        };
+        let freshest = c.ids().into_iter().max_by_key(|id| c.issued(*id).last().id);
+        // Or something is gone that only the damaged node had, as a single voter may.
+        if c.ids().into_iter().any(|id| c.has_lost_for_good(id)) {
+            return true;
+        }
+        freshest.is_some_and(|id| {
+            let members = c.in_use(id);
+            let able: Vec<NodeId> = members.voters().filter(|id| !abstains(*id)).collect();
+            !members.is_quorum(able)
+        })
     }
 
     fn count(mut self) -> Met {

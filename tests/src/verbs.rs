@@ -412,7 +412,9 @@ impl Cluster {
             node.role = raft.role();
         }
         let uncertain = self.node(id).disk.durable.wounds.as_ref();
-        if !uncertain.is_some_and(|wounds| wounds.vote_uncertain) {
+        if uncertain.is_some_and(|wounds| wounds.vote_uncertain) {
+            self.history.forgets_vote(id);
+        } else {
             let recovered = self.history.recovered(id, &hard_state);
             self.claim(recovered);
         }

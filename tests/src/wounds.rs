@@ -48,6 +48,25 @@ impl Wounds {
         self.end = None;
     }
 
+    /// The log begins at `start` now, and its unbroken part ends at `last`: what survives before the start
+    /// is in the snapshot, what follows the unbroken part is part of it.
+    pub(crate) fn begin_at(&mut self, start: &Position, mut last: Position) -> Vec<Batch> {
+        self.survivors
+            .retain(|batch| batch.header.first > start.index());
+        self.end = self.end.filter(|end| end.index() > start.index());
+        let mut joined: Vec<Batch> = Vec::new();
+        while self
+            .survivors
+            .first()
+            .is_some_and(|next| next.header.follows(&last))
+        {
+            let next = self.survivors.remove(0);
+            last = next.header.position();
+            joined.push(next);
+        }
+        joined
+    }
+
     /// A batch was added to the unbroken part: survivors that follow it belong to that part now.
     pub(crate) fn joined(&mut self, added: &BatchHeader) -> Result<Vec<Batch>, Broken> {
         let story = || format!("{added:?}");
@@ -132,7 +151,18 @@ impl Cluster {
     /// Destroys parts of the disk of `id`, which is down. Its next life is told what recovery knows.
     pub fn damage(&mut self, id: NodeId, loss: &Loss) {
         assert!(!self.alive(id), "damage is found when a node starts");
-        self.note(|| format!("n{id} loses {:?}", loss.indices));
+        self.note(|| {
+            let lost: Vec<String> = loss.indices.iter().map(u64::to_string).collect();
+            format!(
+                "n{id} loses {}",
+                if lost.is_empty() {
+                    "its term".into()
+                } else {
+                    lost.join(" ")
+                }
+            )
+        });
+        self.remember(id);
         let node = self.node_mut(id);
         let store = &mut node.disk.durable;
         let known = store.wounds.take();
@@ -188,10 +218,16 @@ impl Cluster {
         node.disk.issued = node.disk.durable.clone();
     }
 
+    fn remember(&mut self, id: NodeId) {
+        let node = self.nodes.get(&id).expect("a node of this cluster");
+        self.history.damages(id, &node.disk.durable);
+    }
+
     /// `id`, which is down and was a member, comes back with an empty disk (RULES.md 18).
     pub fn wipe(&mut self, id: NodeId) {
         assert!(!self.alive(id), "the disk of a dead node is replaced");
         self.note(|| format!("n{id} loses its disk"));
+        self.remember(id);
         let unknown = duraft_core::Membership::unknown();
         let machine = Machine::new(self.options.start, unknown.clone());
         let node = self.node_mut(id);
@@ -211,9 +247,39 @@ impl Cluster {
         node.machine = machine;
     }
 
+    /// An older copy of the disk of `id`, which is down, is put in its place, and nobody is told.
+    pub fn put_back(&mut self, id: NodeId, old: Store) {
+        assert!(!self.alive(id), "the disk of a dead node is replaced");
+        let node = self.node_mut(id);
+        node.disk.durable = old.clone();
+        node.disk.issued = old;
+    }
+
+    /// As [`Cluster::put_back`], with the disk of a node that has never been a member.
+    pub fn put_back_empty(&mut self, id: NodeId) {
+        let unknown = duraft_core::Membership::unknown();
+        let empty = Store::new(Position::START, unknown, HardState::default(), Vec::new());
+        self.put_back(id, empty);
+    }
+
     /// Is the log of `id` still known to be damaged, on its disk?
     pub fn is_damaged(&self, id: NodeId) -> bool {
         self.node(id).disk.durable.wounds.is_some()
+    }
+
+    /// Did `id` hold a batch before the test destroyed it that nobody holds now?
+    pub fn has_lost_for_good(&self, id: NodeId) -> bool {
+        let mut before = self.history.before_damage(id);
+        before.any(|old| {
+            old.readable().any(|batch| {
+                let position = batch.header.position();
+                let mut stores = self.nodes.values().map(|node| &node.disk.durable);
+                let held = |store: &Store| {
+                    store.covers(&position) || store.readable().any(|own| own == batch)
+                };
+                !stores.any(held)
+            })
+        })
     }
 
     /// How often `id` has said that it is healed.
