@@ -123,6 +123,10 @@ impl Raft {
         if self.serve_loaded(load, &result, out) {
             return None;
         }
+        // A leader looks whether its own copy is what it thinks it is.
+        if let Some(verdict) = self.on_audited(load, &result, out) {
+            return verdict;
+        }
         // For a peer, if this node still leads and the peer still waits for this very load: otherwise
         // the answer has come too late and is dropped.
         let Role::Leader(leader) = &self.role else {

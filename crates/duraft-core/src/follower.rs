@@ -9,7 +9,7 @@
 //! | the same batch | it is skipped, never rewritten: an old duplicate changes nothing |
 //! | nothing | it and all after it are appended |
 //! | a batch of another term | the log is cut there, above everything committed, and appended to |
-//! | another batch of the same term | divergence: nothing is changed, the leader is told, this node halts |
+//! | another batch of the same term | divergence: nothing is changed, the leader is told (`divergence.rs`) |
 //!
 //! What the message proved is remembered as `verified`. Commit never runs ahead of it, and an
 //! acknowledgement names at most the smaller of `verified` and what is durable: not the end of this
@@ -71,6 +71,7 @@ impl Raft {
         }
         // The leader is alive, whatever its message turns out to be worth.
         self.elapsed = 0;
+        let asked = batches.is_empty();
         let (at, skip) = match self.compare(&prev, &batches) {
             Comparison::Agree { at, skip } => (at, skip),
             // The leader looks further back. That answer proves no log content, but it carries the
@@ -81,7 +82,7 @@ impl Raft {
                 return None;
             }
             Comparison::Diverge { theirs, ours } => {
-                return self.on_divergence(from, theirs, ours, out);
+                return self.on_divergence(from, (theirs, ours), asked, out);
             }
         };
         // What is here already stays as it was written; only the rest is taken over.
@@ -93,7 +94,7 @@ impl Raft {
                 Ok(end) => end,
                 Err(Refusal::Untold(transition)) => return transition,
                 Err(Refusal::Diverges { theirs, ours }) => {
-                    return self.on_divergence(from, theirs, ours, out);
+                    return self.on_divergence(from, (theirs, ours), asked, out);
                 }
             }
         };
@@ -276,28 +277,6 @@ impl Raft {
         Ok(end)
     }
 
-    /// One (term, index) with two contents: some disk or some node is broken, and this node cannot
-    /// tell which. It changes nothing, acknowledges nothing, says what it holds and stops; if a quorum
-    /// says so, the leader stops leading.
-    fn on_divergence(
-        &mut self,
-        from: NodeId,
-        theirs: Position,
-        ours: Position,
-        out: &mut Vec<Output>,
-    ) -> Option<Transition> {
-        if !self.is_term_durable() || self.is_uncertain() {
-            // Nothing may leave in this term yet. The leader will ask again.
-            return None;
-        }
-        let reply = AppendReply::Divergence { theirs, ours };
-        out.push(
-            self.me
-                .send(from, self.hard.term, Message::AppendReply(reply)),
-        );
-        Some(Transition::Halt(Fault::Divergence { theirs, ours }))
-    }
-
     /// "I lead." Proof of contact, and a commit index that this node may believe as far as it has
     /// compared logs with this leader: its tail beyond may be of a dead one.
     pub(crate) fn on_heartbeat(
@@ -326,6 +305,9 @@ impl Raft {
         self.promise();
         self.learn_commit(commit);
         let follower = self.role.follower_mut().expect("checked above");
+        if let Some(told) = &mut follower.diverged {
+            told.heard = true;
+        }
         follower.owed.heartbeat = follower.owed.heartbeat.max(Some(round));
     }
 

@@ -14,7 +14,7 @@
 //! to the state machine: one that keeps its own disk must not run ahead of the log. Everything handed
 //! over before is void from then on, and so are loads: their ids are forgotten.
 
-use crate::io::{Fault, Output, SnapshotWrite};
+use crate::io::{Output, SnapshotWrite};
 use crate::log::Boundary;
 use crate::raft::Raft;
 use crate::role::{Role, Transition};
@@ -84,10 +84,7 @@ impl Raft {
             Some(at) if self.log.position(at) == position => self.keep_suffix(at, snapshot),
             Some(at) if self.log.position(at).id == position.id => {
                 let ours = self.log.position(at);
-                return Some(Transition::Halt(Fault::Divergence {
-                    theirs: position,
-                    ours,
-                }));
+                return self.on_divergence(from, (position, ours), false, out);
             }
             // Committed and different: what is lost is covered, but this log is not the leader's.
             Some(_) | None if position.index() <= self.commit() => {}

@@ -280,6 +280,7 @@ impl Raft {
                 Sending::UnderWay | Sending::Pausing(_) => {}
             },
         }
+        let sent_upto = sent_upto.filter(|_| progress.auditing.is_none());
         if let Some(prev) = sent_upto.and_then(|at| self.log.position_in(at)) {
             // An empty append at the end of what was sent: an acceptance acknowledges all of it, a
             // rejection says from where to repeat.
@@ -296,6 +297,7 @@ impl Raft {
             leader.confirmed_at = self.now;
         }
         self.review_snapshot(from);
+        self.ask_diverged(from, out);
         self.replicate_to(from, out);
         self.confirm_reads(out);
     }
@@ -343,7 +345,7 @@ impl Raft {
             }
             // Two contents for one id: no search can repair that.
             AppendReply::Divergence { theirs, ours } => {
-                return self.on_diverged(from, theirs, ours);
+                return self.on_diverged(from, theirs, ours, out);
             }
         }
         self.replicate_to(from, out);
@@ -402,53 +404,35 @@ impl Raft {
         }
     }
 
-    /// The peer holds another content under a (term, index) of this log. If a quorum says so, this
-    /// log is the wrong one, or nobody can tell: this node stops leading (RULES.md 8). A minority
-    /// stops by itself.
-    fn on_diverged(
-        &mut self,
-        from: NodeId,
-        theirs: Position,
-        ours: Position,
-    ) -> Option<Transition> {
-        let at = self.log.boundary_after(theirs.index())?;
-        if self.log.position(at) != theirs || ours == theirs {
-            return None;
-        }
-        let term = self.hard.term;
-        let leader = self.role.leader_mut()?;
-        leader.progress.get_mut(&from)?.diverged = true;
-        let told = (leader.progress.iter())
-            .filter(|(_, progress)| progress.diverged)
-            .map(|(id, _)| *id);
-        (self.memberships.active().is_quorum(told))
-            .then_some(Transition::Follow { term, leader: None })
-    }
-
-    /// Commits what a quorum of voters holds durably, from the first batch of this term on.
-    pub(crate) fn advance_commit(&mut self, out: &mut Vec<Output>) {
+    /// The log up to here is durable on a quorum. One rule for everybody, this node included: what counts
+    /// is what is durable. So the others may form the quorum before the own disk is done.
+    pub(crate) fn quorum_holds(&self, leader: &Leader) -> Boundary {
         let own = if self.plants.has(Plant::LeaderEarly) {
             self.log.end()
         } else {
             self.disk.log()
         };
+        let holds = |id: NodeId| {
+            let peer = leader.progress.get(&id);
+            if id == self.me.id {
+                own
+            } else {
+                peer.map_or(Boundary::default(), |peer| peer.matched)
+            }
+        };
+        (self.memberships.active()).quorum_value(Boundary::default(), holds)
+    }
+
+    /// Commits what a quorum of voters holds durably, from the first batch of this term on.
+    pub(crate) fn advance_commit(&mut self, out: &mut Vec<Output>) {
         let any_term = self.plants.has(Plant::CommitOldTerm);
-        let me = self.me.id;
+        let Role::Leader(leader) = &self.role else {
+            return;
+        };
+        let quorum = self.quorum_holds(leader);
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
-        // One rule for everybody, this node included: what counts is what is durable. So the others may
-        // form the quorum before the own disk is done.
-        let quorum = self
-            .memberships
-            .active()
-            .quorum_value(Boundary::default(), |id| {
-                if id == me {
-                    own
-                } else {
-                    (leader.progress.get(&id)).map_or(Boundary::default(), |peer| peer.matched)
-                }
-            });
         // Copies of an entry of an earlier term prove nothing: a later leader may still lack it
         // (paper, 5.4.2 and figure 8).
         if quorum <= self.commit || (quorum <= leader.term_begin && !any_term) {
@@ -567,6 +551,10 @@ pub(crate) struct Line<'a> {
 impl Line<'_> {
     /// Sends a peer whatever it may be sent now.
     fn replicate(&mut self, peer: NodeId, progress: &mut Progress, out: &mut Vec<Output>) {
+        // The peer contradicts this log, and this node is looking who is right.
+        if progress.auditing.is_some() {
+            return;
+        }
         // What the peer needs next is not in the log any more.
         if progress.next < self.log.begin() {
             match &progress.stage {

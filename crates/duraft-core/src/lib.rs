@@ -18,6 +18,7 @@ mod config;
 mod crc;
 mod damage;
 mod digest;
+mod divergence;
 mod durability;
 mod election;
 mod fetch;

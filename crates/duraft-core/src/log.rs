@@ -43,6 +43,11 @@ impl Boundary {
         Boundary(self.0 + 1)
     }
 
+    /// How many batches stand between an earlier boundary and this one.
+    pub(crate) fn since(self, earlier: Boundary) -> usize {
+        usize::try_from(self.0 - earlier.0).expect("both are of one log in memory")
+    }
+
     /// The boundary before the batch that ends here.
     pub(crate) fn previous(self) -> Option<Boundary> {
         self.0.checked_sub(1).map(Boundary)

@@ -29,6 +29,10 @@ pub enum Plant {
     AsksMajority,
     /// Whatever comes for a gap is written into it.
     FillsUnproven,
+    /// A follower that its leader contradicts stops before the leader has looked.
+    HaltsUnasked,
+    /// A leader that is contradicted believes its own copy, whatever the disk says.
+    TrustsOwnCopy,
     /// A leader says nothing when a peer lacks what it has acknowledged.
     IgnoresRollback,
     /// A membership that is cut off stays in use.

@@ -16,6 +16,7 @@
 //! - while replicating, the window is empty exactly if everything sent is acknowledged;
 //! - the window's ends ascend, the last is `next`.
 
+use crate::divergence::Audit;
 use crate::log::Boundary;
 use crate::message::Health;
 use crate::types::{Incarnation, LoadId, LogId, Position};
@@ -97,6 +98,8 @@ pub(crate) struct Progress {
     pub(crate) reported: Option<Incarnation>,
     /// The peer has reported another content for one of this leader's log ids.
     pub(crate) diverged: bool,
+    /// This leader's own batch is being read back: nothing is asked of the peer until then.
+    pub(crate) auditing: Option<Audit>,
     /// The last heartbeat round of this term that it has answered.
     pub(crate) answered: u64,
     /// What it last said of itself.
@@ -158,6 +161,7 @@ impl Progress {
             moved: now,
             reported: None,
             diverged: false,
+            auditing: None,
             answered: 0,
             health: Health::default(),
             catch_up: CatchUp::new(next, now),
@@ -238,6 +242,14 @@ impl Progress {
         self.stage = Stage::Probe { asked: None };
     }
 
+    /// This boundary has just been asked for.
+    pub(crate) fn ask(&mut self, next: Boundary, id: LogId, round: u64) {
+        self.next = next.max(self.matched);
+        self.stage = Stage::Probe {
+            asked: Some((id, round)),
+        };
+    }
+
     /// The host has lost the connection: what was sent ahead may be lost, so ask before sending on.
     /// Nothing has moved by that.
     pub(crate) fn disconnected(&mut self, begin: Boundary) {
@@ -284,6 +296,9 @@ impl Progress {
     pub(crate) fn acknowledged(&mut self, matched: Boundary, id: LogId, now: u64) -> bool {
         let news = matched > self.matched;
         if news {
+            // It agrees further than it did.
+            self.diverged = false;
+            self.auditing = self.auditing.filter(|audit| audit.end > matched);
             self.matched = matched;
             self.matched_id = id;
             self.moved = now;

@@ -1,6 +1,7 @@
 //! The parts a node plays. What means something only in one part lives in that part's variant, so
 //! that it is gone, not stale, when the part ends.
 
+use crate::divergence::Told;
 use crate::io::{Fault, RoleKind};
 use crate::lease::Lease;
 use crate::log::Boundary;
@@ -84,6 +85,8 @@ pub(crate) struct Follower {
     pub(crate) owed: Owed,
     /// The leader was told that everything up to here is durable.
     pub(crate) acked: Boundary,
+    /// The leader was told that its log contradicts this one.
+    pub(crate) diverged: Option<Told>,
 }
 
 /// Answers that wait for the disk: derived from the state when a completion comes in, never a queue

@@ -1,6 +1,7 @@
 //! Tests of the core as a whole: a rig with modelled disks, named situations, and seeds.
 
 mod damage;
+mod divergence;
 mod garbage;
 mod membership;
 mod partitions;
