@@ -173,6 +173,39 @@ pub(crate) fn rule_16_what_nobody_has_is_not_made_up() {
 }
 
 #[test]
+pub(crate) fn rule_16_what_does_not_join_fills_no_gap() {
+    // A peer sends another command for the missing place: its digest does not lead to what survives.
+    let log = Chain::of_terms(&[1, 1]).and(1, "ours").and(1, "d");
+    let other = Chain::of_terms(&[1, 1]).and(1, "theirs").and(1, "d");
+    let mut c = Cluster::build(Options::new(3).puppets(&[N1, N2]).log(N3, log.clone()));
+    c.crash(N3);
+    c.damage(N3, &loss([3]));
+    c.restart(N3);
+    for chain in [&other, &other, &log] {
+        c.tick(N3, 20);
+        c.deliver_all();
+        let asked = c.take_mail();
+        let fetch = asked
+            .iter()
+            .rev()
+            .find(|e| Kind::of(&e.message) == Kind::Fetch);
+        let whom = fetch.expect("it asks again").to;
+        assert_eq!(c.issued(N3).last(), log.at(2), "nothing was written");
+        let answer = Message::Fetched {
+            after: log.at(2),
+            batches: chain.between(2, 4),
+        };
+        c.deliver_one(says(whom, N3, 1, answer));
+    }
+    assert_eq!(c.issued(N3).last(), log.last(), "{}", c.story());
+    assert!(
+        c.durable(N3)
+            .damage()
+            .is_none_or(|damage| damage.missing.is_empty())
+    );
+}
+
+#[test]
 pub(crate) fn rule_14_a_node_that_lost_its_vote_asks_every_other_voter_first() {
     // Could go wrong: it votes, acknowledges or counts before it knows in which term it spent its vote.
     let mut c = all_down();
@@ -264,6 +297,56 @@ pub(crate) fn rule_14_the_vote_of_the_greatest_term_heard_is_spent() {
         },
     ));
     assert_eq!(c.vote(N1), Some(N2), "in the next term it votes as before");
+}
+
+#[test]
+pub(crate) fn rule_14_the_terms_of_a_majority_are_not_enough_with_five_voters() {
+    // n5 grants n4 its vote in term 2 and forgets it; the grant is slow. n1 leads term 1 and has its
+    // first entry on n2. n5 hears terms from all but n4, and then what n1 has to say. At last the grant
+    // arrives, and n3, which lacks the entry, grants too.
+    let mut c = Cluster::build(Options::new(5).plain().term(N4, 1));
+    c.campaign(N4);
+    let requests = c.net.take(any().from(N4));
+    let request = |to: NodeId| {
+        let asked = |e: &&duraft_core::Envelope| e.to == to && Kind::of(&e.message) == Kind::Vote;
+        requests
+            .iter()
+            .find(asked)
+            .cloned()
+            .expect("everybody is asked")
+    };
+    c.deliver_one(request(N5));
+    let grants = c.net.take(any().from(N5));
+    assert_eq!(c.vote(N5), Some(N4));
+    c.crash(N5);
+    let left = HardState {
+        term: Term(0),
+        vote: None,
+    };
+    c.damage(N5, &loss([]).hard_state(left));
+    c.isolate(N4);
+    c.restart(N5);
+    c.win(N1);
+    c.net.cut(N1, N3);
+    c.lose(any().to(N3));
+    for _ in 0..6 {
+        for id in [N1, N5] {
+            c.heartbeat(id);
+            c.deliver_all();
+        }
+    }
+    let counted = c.commit(N1);
+    for grant in grants {
+        c.deliver_one(grant);
+    }
+    c.net.join(N3, N4);
+    c.deliver_one(request(N3));
+    c.deliver_all();
+    assert!(c.is_damaged(N5), "n4 has not told its term");
+    assert_eq!(
+        counted, 0,
+        "n5 acknowledges nothing before n4 has told its term"
+    );
 }
 
 #[test]
@@ -361,6 +444,22 @@ pub(crate) fn rule_15_a_damaged_node_votes_for_no_less_than_it_may_have_acknowle
     c.crash(N3);
     c.damage(N3, &loss([3]));
     c.restart(N3);
+    // n2 asks for its vote before it has had a word with it.
+    c.lose_patience(N3);
+    c.campaign(N2);
+    for kind in [
+        Kind::PreVote,
+        Kind::PreVoteReply,
+        Kind::Vote,
+        Kind::VoteReply,
+    ] {
+        c.deliver_only(any().kind(kind));
+    }
+    assert_eq!(
+        c.leaders(),
+        [],
+        "n2 lacks what n3 knows it has acknowledged"
+    );
     pass(&mut c, 300);
     // n2 fills n3's gap, and n3, whole again, is the one that can lead.
     assert_eq!(c.leaders(), [N3], "{}", c.story());

@@ -4,6 +4,7 @@ mod checks;
 mod common;
 mod crashes;
 mod damage;
+mod damage_plants;
 mod damage_table;
 mod golden;
 mod leadership;

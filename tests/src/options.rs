@@ -60,6 +60,11 @@ pub fn with_plant<R>(plant: Plant, act: impl FnOnce() -> R) -> R {
     act()
 }
 
+/// The fault that [`with_plant`] has planted.
+pub fn planted() -> Option<Plant> {
+    PLANTED.get()
+}
+
 impl Options {
     /// A cluster of `voters` nodes numbered from 1, with empty logs and all checks.
     pub fn new(voters: u64) -> Options {

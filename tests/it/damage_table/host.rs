@@ -9,6 +9,7 @@ use duraft_disk::{Disk, FaultDisk};
 use duraft_storage::{
     ClusterId, Entropy, OnDamage, OpenError, ReadError, StoreIdentity, Submission, Wal, WalOptions,
 };
+use duraft_tests::planted;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -103,7 +104,10 @@ impl Host {
         };
         let mut config = Config::new(id, GROUP, seed);
         config.max_batch_bytes = 512;
-        let raft = Raft::new(config, boot).expect("what recovery found can be started");
+        let mut raft = Raft::new(config, boot).expect("what recovery found can be started");
+        if let Some(plant) = planted() {
+            raft.plant(plant);
+        }
         let mut preparer = wal.preparer();
         while preparer.turn().expect("the disk works") {}
         Ok(Host {
@@ -188,7 +192,11 @@ impl Host {
         found.map_err(|error| match error {
             ReadError::Compacted { .. } => LoadError::Compacted,
             ReadError::Corrupt { .. } | ReadError::Missing(_) => LoadError::Corrupt,
-            error => panic!("n{}: a disk that works: {error}", self.id),
+            error @ (ReadError::UnknownGroup(_)
+            | ReadError::PastEnd { .. }
+            | ReadError::NotABoundary(_)
+            | ReadError::Disk(_)
+            | _) => panic!("n{}: {error}", self.id),
         })
     }
 

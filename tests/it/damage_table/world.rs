@@ -23,8 +23,29 @@ pub(super) enum Situation {
     AllUp,
     /// n3 has missed the last two entries.
     Lagging,
-    /// n3 holds everything and does not come back.
+    /// n3 holds everything and comes back last, when the others have had time to serve without it.
     Crashed,
+    /// n3 has missed the last two entries, and n2, which has not, comes back last.
+    LaggingAndCrashed,
+}
+
+impl Situation {
+    /// Has n3 missed the last two entries?
+    pub(super) fn lags(self) -> bool {
+        match self {
+            Situation::Lagging | Situation::LaggingAndCrashed => true,
+            Situation::AllUp | Situation::Crashed => false,
+        }
+    }
+
+    /// Who comes back last, when the others have had time to serve.
+    pub(super) fn late(self) -> Option<NodeId> {
+        match self {
+            Situation::AllUp | Situation::Lagging => None,
+            Situation::Crashed => Some(NODES[2]),
+            Situation::LaggingAndCrashed => Some(NODES[1]),
+        }
+    }
 }
 
 /// Which part of an entry's block is hit.
@@ -93,6 +114,24 @@ impl World {
         self.commands(leader).iter().any(|known| known == command)
     }
 
+    /// Where everybody stands.
+    pub(super) fn story(&self) -> String {
+        let state = |host: &Host| {
+            format!(
+                "n{} {:?} t{} commit {} of {} applied {} {:?}",
+                host.id,
+                host.raft.role(),
+                host.raft.term(),
+                host.raft.commit(),
+                host.raft.last(),
+                host.applied_to(),
+                host.halted
+            )
+        };
+        let states: Vec<String> = self.hosts.values().map(state).collect();
+        states.join("; ")
+    }
+
     /// Commands of the state machine of a node.
     pub(super) fn commands(&self, id: NodeId) -> Vec<String> {
         let applied = self.hosts[&id].applied.iter();
@@ -117,7 +156,7 @@ pub(super) fn base(situation: Situation, proven: bool) -> BTreeMap<NodeId, Fault
     }
     assert_eq!(world.leader(), Some(NODES[0]));
     for entry in 0..ENTRIES {
-        if situation == Situation::Lagging && entry == ENTRIES - 2 {
+        if situation.lags() && entry == ENTRIES - 2 {
             world.cut = Some(NODES[2]);
         }
         assert!(world.write(&text(entry)), "acknowledged");
@@ -188,73 +227,136 @@ pub(super) enum Verdict {
     Wrong(String),
 }
 
-/// Starts nodes from these disks, the one named `first` long before the others, and sees what comes of it.
+/// Who starts when.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Order {
+    /// Starts long before the others.
+    pub(super) first: NodeId,
+    /// Starts when the others have had their time.
+    pub(super) late: Option<NodeId>,
+    /// Of the cores.
+    pub(super) seed: u64,
+}
+
+/// What came of it without the late one, where there is one, and with everybody.
+pub(super) struct Outcome {
+    pub(super) without: Option<Verdict>,
+    pub(super) with_all: Verdict,
+    pub(super) world: World,
+}
+
+/// Starts nodes from these disks and sees what comes of it.
 pub(super) fn run(
     disks: &BTreeMap<NodeId, FaultDisk>,
-    first: NodeId,
-    seed: u64,
+    order: Order,
     expected: &[String],
-) -> (Verdict, World) {
+) -> Outcome {
     let mut world = World::default();
-    let start = |world: &mut World, id: NodeId| -> Result<(), String> {
-        let opened = Host::open(&disks[&id], id, seed, OnDamage::RepairFromPeers);
-        let host = opened.map_err(|error| format!("n{id} does not open: {error}"))?;
-        world.hosts.insert(id, host);
-        Ok(())
-    };
-    let up: Vec<NodeId> = disks.keys().copied().collect();
-    for id in up.iter().filter(|id| **id == first) {
-        if let Err(why) = start(&mut world, *id) {
-            return (Verdict::Wrong(why), world);
-        }
+    let told = tell(&mut world, disks, order, expected);
+    let (without, with_all) = told.unwrap_or_else(|why| (None, Verdict::Wrong(why)));
+    Outcome {
+        without,
+        with_all,
+        world,
     }
+}
+
+fn start_one(
+    world: &mut World,
+    disks: &BTreeMap<NodeId, FaultDisk>,
+    id: NodeId,
+    seed: u64,
+) -> Result<(), String> {
+    let opened = Host::open(&disks[&id], id, seed, OnDamage::RepairFromPeers);
+    let host = opened.map_err(|error| format!("n{id} does not open: {error}"))?;
+    world.hosts.insert(id, host);
+    Ok(())
+}
+
+/// Starts everybody.
+pub(super) fn start_all(
+    world: &mut World,
+    disks: &BTreeMap<NodeId, FaultDisk>,
+    seed: u64,
+) -> Result<(), String> {
+    disks
+        .keys()
+        .try_for_each(|id| start_one(world, disks, *id, seed))
+}
+
+fn tell(
+    world: &mut World,
+    disks: &BTreeMap<NodeId, FaultDisk>,
+    order: Order,
+    expected: &[String],
+) -> Result<(Option<Verdict>, Verdict), String> {
+    let start = |world: &mut World, id: NodeId| start_one(world, disks, id, order.seed);
+    start(world, order.first)?;
     for _ in 0..25 {
         world.tick();
     }
-    for id in up.iter().filter(|id| **id != first) {
-        if let Err(why) = start(&mut world, *id) {
-            return (Verdict::Wrong(why), world);
-        }
+    let others = disks.keys().filter(|id| **id != order.first);
+    for id in others.filter(|id| Some(**id) != order.late) {
+        start(world, *id)?;
     }
+    let Some(late) = order.late else {
+        return Ok((None, live(world, expected, "new")));
+    };
+    let without = live(world, expected, "new");
+    if let Verdict::Wrong(why) = without {
+        return Err(why);
+    }
+    start(world, late)?;
+    let mut expected = expected.to_vec();
+    if without == Verdict::Serves {
+        expected.push("new".to_string());
+    }
+    let command = match without {
+        Verdict::Serves => "newer",
+        Verdict::Unavailable | Verdict::Wrong(_) => "new",
+    };
+    let with_all = live(world, &expected, command);
+    Ok((Some(without), with_all))
+}
+
+/// Lets time pass until the nodes that are up have applied this command after what is expected.
+pub(super) fn live(world: &mut World, expected: &[String], command: &str) -> Verdict {
     let mut wanted = expected.to_vec();
-    wanted.push("new".to_string());
+    wanted.push(command.to_string());
     for tick in 0..400 {
         world.tick();
-        if tick % 10 == 9 && world.leader().is_some() {
-            let before = world.leader().map(|id| world.commands(id));
-            if before
-                .as_ref()
-                .is_some_and(|known| !known.contains(&"new".to_string()))
-            {
-                world.write("new");
-            }
+        if tick % 10 == 9
+            && let Some(leader) = world.leader()
+            && !world.commands(leader).iter().any(|known| known == command)
+        {
+            world.write(command);
         }
-        if let Some(verdict) = judge(&world, &wanted) {
-            return (verdict, world);
+        if let Some(verdict) = judge(world, &wanted) {
+            return verdict;
         }
     }
-    (Verdict::Unavailable, world)
+    Verdict::Unavailable
 }
 
 /// Every state machine holds a beginning of what was acknowledged; who has applied the new command has
 /// applied all of it, and then the cluster serves.
 fn judge(world: &World, wanted: &[String]) -> Option<Verdict> {
+    let mut known = BTreeMap::new();
     for (id, host) in &world.hosts {
         if let Some(error) = &host.rejected {
-            return Some(Verdict::Wrong(format!(
-                "n{id}: its log refuses a write: {error}"
-            )));
+            let why = format!("n{id}: its log refuses a write: {error}");
+            return Some(Verdict::Wrong(why));
         }
-        let known = world.commands(*id);
-        let (old, new) = known.split_at(known.len().min(wanted.len()));
-        if !wanted.starts_with(old) || new.iter().any(|command| command != "new") {
-            return Some(Verdict::Wrong(format!("n{id} has applied {known:?}")));
+        let mut commands = world.commands(*id);
+        // A new command whose end was not known was asked for again; the old ones come once.
+        commands.dedup_by(|next, before| next == before && next.starts_with("new"));
+        if !wanted.starts_with(&commands) {
+            let why = format!("n{id} has applied {commands:?}");
+            return Some(Verdict::Wrong(why));
         }
+        known.insert(*id, commands);
     }
-    let all = world.hosts.keys().all(|id| {
-        let host = &world.hosts[id];
-        host.halted.is_some() || world.commands(*id).starts_with(wanted)
-    });
+    let everywhere = |(id, host): (&NodeId, &Host)| host.halted.is_some() || known[id] == wanted;
     let leader = world.leader()?;
-    (all && world.commands(leader).starts_with(wanted)).then_some(Verdict::Serves)
+    (world.hosts.iter().all(everywhere) && known[&leader] == wanted).then_some(Verdict::Serves)
 }
