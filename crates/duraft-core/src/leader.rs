@@ -369,10 +369,13 @@ impl Raft {
             .flatten()
             .filter(|at| self.log.position(*at).id == hint);
         // Otherwise the hint can only lower the question, as peers can be wrong.
-        let limit = LogId {
+        let mut limit = LogId {
             term: hint.term.min(prev.term),
             index: hint.index.min(prev.index.previous()),
         };
+        if self.plants.has(Plant::SearchesEntryByEntry) {
+            (limit.term, limit.index) = (prev.term, prev.index.previous());
+        }
         let start = self.log.start().id;
         let next = match begins {
             Some(at) => at,

@@ -33,6 +33,8 @@ pub enum Plant {
     HaltsUnasked,
     /// A leader that is contradicted believes its own copy, whatever the disk says.
     TrustsOwnCopy,
+    /// A leader that looks for the last common boundary goes back batch by batch.
+    SearchesEntryByEntry,
     /// A leader says nothing when a peer lacks what it has acknowledged.
     IgnoresRollback,
     /// A membership that is cut off stays in use.

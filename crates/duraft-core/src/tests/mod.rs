@@ -8,6 +8,7 @@ mod partitions;
 mod random;
 mod reads;
 mod release;
+mod repair;
 mod rig;
 mod situations;
 mod slow_disks;
