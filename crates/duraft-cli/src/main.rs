@@ -3,6 +3,7 @@
 
 mod bench;
 mod force;
+mod process;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -41,6 +42,9 @@ enum Command {
     /// One node of `bench snapshot`, likewise.
     #[command(hide = true)]
     BenchSnapshotNode(bench::SnapshotChildArgs),
+    /// One node of `bench stuck`, likewise.
+    #[command(hide = true)]
+    BenchStuckNode(bench::StuckChildArgs),
 }
 
 /// Exit codes of the benchmarks: 0 done and nothing lost, 1 an acknowledged command is missing or a
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args),
         Command::BenchNode(args) => bench::run_child(args),
         Command::BenchSnapshotNode(args) => bench::run_snapshot_child(&args),
+        Command::BenchStuckNode(args) => bench::run_stuck_child(&args),
         Command::ForceNewConfiguration(args) => {
             return force::run(&args).unwrap_or_else(|problem| {
                 complain(&problem);

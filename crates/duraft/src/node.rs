@@ -312,7 +312,9 @@ impl Node {
     /// Answered when its file is durable; the log counts on it soon after.
     pub fn snapshot(&self) -> Pending<SnapshotStatus> {
         let (responder, future) = Responder::future();
-        self.shared().take_snapshot(responder);
+        if let Some(responder) = self.admit(responder) {
+            self.shared().take_snapshot(responder);
+        }
         future
     }
 
@@ -453,14 +455,13 @@ impl Node {
         M: StateMachine,
         R: Send + 'static,
     {
-        let Some(permit) = self.shared().gate.enter(0) else {
-            responder.answer(Err(FULL));
+        let Some(responder) = self.admit(responder) else {
             return;
         };
         let request = ReadRequest {
             basis,
             deadline,
-            job: ReadJob::new(read, responder.with_permit(permit)),
+            job: ReadJob::new(read, responder),
         };
         let input = DriverInput::Read(request);
         if let Err(DriverInput::Read(request)) = self.shared().inbox.push_exempt(input) {
@@ -473,18 +474,26 @@ impl Node {
         M: StateMachine,
         R: Send + 'static,
     {
-        let Some(permit) = self.shared().gate.enter(0) else {
-            responder.answer(Err(FULL));
-            return;
-        };
-        let job = ReadJob::new(read, responder.with_permit(permit));
-        self.shared().read_stale(job);
+        if let Some(responder) = self.admit(responder) {
+            self.shared().read_stale(ReadJob::new(read, responder));
+        }
     }
 
     fn administer<T>(&self, responder: Responder<T>, admin: impl FnOnce(Responder<T>) -> Admin) {
-        // A closed inbox drops the wish, which answers its client.
-        self.shared()
-            .tell_driver(DriverInput::Admin(admin(responder)));
+        if let Some(responder) = self.admit(responder) {
+            // A closed inbox drops the wish, which answers its client.
+            let wish = DriverInput::Admin(admin(responder));
+            self.shared().tell_driver(wish);
+        }
+    }
+
+    /// Takes a place among the requests that wait, or answers that there is none.
+    fn admit<T>(&self, responder: Responder<T>) -> Option<Responder<T>> {
+        let Some(permit) = self.shared().gate.enter(0) else {
+            responder.answer(Err(FULL));
+            return None;
+        };
+        Some(responder.with_permit(permit))
     }
 
     /// This node's id.

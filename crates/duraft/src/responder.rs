@@ -227,6 +227,11 @@ impl Gate {
     pub(crate) fn commands(&self) -> usize {
         self.commands.load(Ordering::Relaxed)
     }
+
+    /// Bytes of them.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
 }
 
 /// One command's place in the [`Gate`].

@@ -110,6 +110,7 @@ impl Shared {
     /// Adds what is not published by turns.
     fn complete(&self, mut status: Status) -> Status {
         status.commands_waiting = self.gate.commands();
+        status.command_bytes_waiting = self.gate.bytes();
         status.applied = Index(self.applied.index.load(Ordering::Acquire));
         status.counters.commands_applied = self.applied.commands.load(Ordering::Relaxed);
         status.counters.batches_applied = self.applied.batches.load(Ordering::Relaxed);
@@ -496,6 +497,7 @@ impl Shared {
             damage: None,
             stopped: None,
             commands_waiting: 0,
+            command_bytes_waiting: 0,
             counters: Counters::default(),
         };
         Shared {

@@ -38,6 +38,8 @@ pub struct Status {
     pub stopped: Option<StopReason>,
     /// Commands of this node's clients that wait for an outcome.
     pub commands_waiting: usize,
+    /// Bytes of them.
+    pub command_bytes_waiting: usize,
     /// What was done in this life.
     pub counters: Counters,
 }

@@ -1,6 +1,7 @@
 //! Flags of `duraft bench`.
 
-use clap::{Args, Subcommand};
+use super::stuck::Part;
+use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// What to measure and how hard.
@@ -23,6 +24,18 @@ pub(crate) enum What {
     Disk,
     /// Very many commands with snapshots on: do disk and memory stay within their bound?
     Soak(SoakArgs),
+    /// One part of three nodes sticks under load: does the memory of all stay within its bound?
+    ///
+    /// Three nodes in processes of their own, with small limits; more commands are offered than they
+    /// have room for. Then one part sticks: a follower's process is stopped, or what one node writes
+    /// to its disk does not return, or its state machine does not. The bound is computed from the
+    /// limits: caches, windows, queues and the commands without an answer, each full at once.
+    ///
+    /// Exit code 1 if a node's memory passed the bound, if a majority that does not stick did not go
+    /// on meanwhile, if nothing was refused although the leader's state machine stuck, or if the
+    /// cluster did not go on and agree after the part was released.
+    #[command(verbatim_doc_comment)]
+    Stuck(StuckArgs),
     /// A large snapshot on its way to another process: how much memory does it take?
     Snapshot(SnapshotArgs),
 }
@@ -51,6 +64,26 @@ pub(crate) struct SoakArgs {
     /// Lines printed on the way.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) lines: u32,
+}
+
+#[derive(Args)]
+pub(crate) struct StuckArgs {
+    /// What sticks.
+    #[arg(long, value_enum)]
+    pub(crate) part: Part,
+
+    /// Whose disk or state machine.
+    #[arg(long, value_enum, default_value_t = Whose::Leader)]
+    pub(crate) on: Whose,
+}
+
+/// The node that is chosen, as it stands when the part sticks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Whose {
+    /// The one that leads.
+    Leader,
+    /// One that follows.
+    Follower,
 }
 
 #[derive(Args, Default)]

@@ -6,18 +6,21 @@ mod disk;
 mod error;
 mod facts;
 mod folder;
+mod limits;
 mod memory;
 mod progress;
 mod raw;
 mod report;
 mod snapshot;
 mod soak;
+mod stuck;
 mod summary;
 mod wal;
 
 pub(crate) use args::BenchArgs;
 pub(crate) use cluster::ChildArgs;
 pub(crate) use snapshot::{SnapshotChildArgs, run_child as run_snapshot_child};
+pub(crate) use stuck::{StuckChildArgs, run_child as run_stuck_child};
 
 use args::What;
 use error::BenchError;
@@ -34,6 +37,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<ExitCode, BenchError> {
         Some(What::Disk) => disk::run(&args.load),
         Some(What::Snapshot(snapshot)) => snapshot::run(&args.load, &snapshot),
         Some(What::Soak(soak)) => soak::run(&args.load, &soak),
+        Some(What::Stuck(stuck)) => stuck::run(&args.load, &stuck),
     }
 }
 

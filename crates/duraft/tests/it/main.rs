@@ -8,6 +8,7 @@ mod handshake;
 mod node;
 mod sessions;
 mod snapshots;
+mod stuck;
 mod transfer;
 mod transfer_cluster;
 mod transfer_frames;

@@ -1,6 +1,7 @@
-//! The options of a soaked node, and how much disk and memory they allow.
+//! How much disk and memory the options of a soaked node allow.
 
 use super::machine::STATE_BYTES;
+use crate::bench::limits::memory_of;
 use duraft::NodeOptions;
 use serde::Serialize;
 
@@ -11,30 +12,6 @@ const COMMIT_OVERHEAD_BYTES: u64 = 4096 + 128;
 const RECORD_BYTES: u64 = 64;
 /// Head, footer, membership and sessions of a snapshot's file.
 const SNAPSHOT_OVERHEAD_BYTES: u64 = 64 << 10;
-
-/// Makes a node's limits small, so that what they bound is small.
-pub(super) fn restrict(options: &mut NodeOptions, snapshot_log_bytes: u64) {
-    options.snapshot_log_bytes = Some(snapshot_log_bytes);
-    options.command_bytes_max = 8 << 20;
-    options.inbox_bytes_max = 8 << 20;
-    let core = &mut options.core;
-    core.max_batch_bytes = 64 << 10;
-    core.append_bytes_max = 256 << 10;
-    core.inflight_bytes_max = 4 << 20;
-    core.uncommitted_bytes_max = 4 << 20;
-    core.unapplied_bytes_max = 4 << 20;
-    core.backlog_bytes_max = 4 << 20;
-    core.unpersisted_bytes_max = 4 << 20;
-    core.cache_bytes_max = 8 << 20;
-    core.shape_bytes_max = 8 << 20;
-    core.trailing_bytes_max = snapshot_log_bytes;
-    let wal = &mut options.wal;
-    wal.slot_bytes = 4 << 20;
-    wal.slots_ready_min = 2;
-    wal.commit_bytes_max = 256 << 10;
-    wal.cache_bytes_max = 8 << 20;
-    wal.queue_bytes_max = 4 << 20;
-}
 
 /// Most that may be seen, per node but for the memory.
 #[derive(Clone, Copy, Serialize)]
@@ -65,23 +42,12 @@ impl Limits {
         let on_disk = held.div_ceil(command) * alone;
         let fits = wal.slot_bytes - wal.commit_bytes_max - (64 << 10);
         let slots = on_disk.div_ceil(fits) + 5 + wal.slots_ready_min as u64;
-        let memory = core.cache_bytes_max
-            + wal.cache_bytes_max
-            + wal.queue_bytes_max
-            + core.uncommitted_bytes_max
-            + core.unapplied_bytes_max
-            + core.backlog_bytes_max
-            + core.unpersisted_bytes_max
-            + core.shape_bytes_max
-            + (nodes - 1) * 2 * core.inflight_bytes_max
-            + options.inbox_bytes_max
-            + options.command_bytes_max as u64;
         Limits {
             slots,
             log_bytes: slots * wal.slot_bytes,
             // The latest, the one before, and the one being written.
             snapshot_bytes: 3 * (STATE_BYTES + SNAPSHOT_OVERHEAD_BYTES),
-            memory_bytes: PROGRAM_BYTES + nodes * memory,
+            memory_bytes: PROGRAM_BYTES + nodes * memory_of(options, nodes),
         }
     }
 }

@@ -13,11 +13,12 @@ use super::args::{LoadArgs, SoakArgs};
 use super::error::BenchError;
 use super::folder::Folder;
 use super::memory::{Memory, files_below};
+use crate::bench::limits::restrict;
 use duraft::{
     ClusterId, Index, Membership, Network, Node, NodeId, NodeOptions, Outcome, RequestError,
     Responder, RoleKind, TcpOptions,
 };
-use limits::{Limits, restrict};
+use limits::Limits;
 use machine::{Registers, command};
 use report::{Report, Sample};
 use std::collections::BTreeMap;
