@@ -4,7 +4,7 @@ use crate::fault::{FaultDisk, FaultOptions};
 use crate::image::{Image, at, hash_bytes, mix};
 use crate::rng::SplitMix64;
 use crate::state::{Inode, Names, Node, State, Version, apply_sets, drop_orphans};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -210,6 +210,9 @@ impl CrashPoint {
         for (source, item) in found {
             point.add(state, source, item);
         }
+        for file in &mut point.files {
+            file.sectors.sort_unstable_by_key(|(_, sector, _)| *sector);
+        }
         point
     }
 
@@ -326,6 +329,54 @@ impl CrashPoint {
             state.durable = state.live.clone();
         }
         FaultDisk::from_state(state, self.options)
+    }
+
+    pub(crate) fn sector_bytes(&self) -> usize {
+        self.options.sector_bytes
+    }
+
+    pub(crate) fn name_changes(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// The files by name where these pending changes survive and the others are lost.
+    pub(crate) fn names_after(&self, kept: impl Fn(usize) -> bool) -> BTreeMap<Box<str>, usize> {
+        let mut names = Names::clone(&self.base.durable);
+        for (number, change) in self.changes.iter().enumerate() {
+            if kept(number) {
+                apply_sets(&mut names, &change.sets);
+            }
+        }
+        drop_orphans(&mut names);
+        let files = names.into_iter().filter_map(|(name, node)| match node {
+            Node::File(id) => Some((name, id)),
+            Node::Folder => None,
+        });
+        files.collect()
+    }
+
+    /// The lengths that a file may have.
+    pub(crate) fn lengths_of(&self, inode: usize) -> Vec<u64> {
+        let pending = self.files.iter().find(|file| file.inode == inode);
+        let pending = pending.and_then(|file| file.length.as_ref());
+        let mut lengths = vec![self.base.inode(inode).durable.len()];
+        lengths.extend(pending.into_iter().flat_map(|(_, lengths)| lengths));
+        lengths
+    }
+
+    /// The contents that a sector of a file may have.
+    pub(crate) fn contents_of(&self, inode: usize, sector: u64) -> Vec<&[u8]> {
+        let size = self.sector_bytes();
+        let mut contents = vec![self.base.inode(inode).durable.sector(size, sector)];
+        if let Some(file) = self.files.iter().find(|file| file.inode == inode) {
+            let place = file
+                .sectors
+                .binary_search_by_key(&sector, |(_, number, _)| *number);
+            if let Ok(place) = place {
+                contents.extend(file.sectors[place].2.iter().map(|version| &*version.bytes));
+            }
+        }
+        contents
     }
 
     /// The fates in words: what was lost, or kept in an older version.

@@ -11,6 +11,7 @@ mod image;
 mod inject;
 mod machine;
 mod map;
+mod member;
 mod real;
 mod rng;
 mod stall;
@@ -25,6 +26,7 @@ pub use enumerate::{
 pub use fault::{FaultDisk, FaultOptions, TraceEntry};
 pub use inject::{Effect, Fault, FaultRates};
 pub use machine::FileSystem;
+pub use member::NotAllowed;
 pub use real::RealDisk;
 pub use rng::SplitMix64;
 pub use stall::{Gate, StallDisk};

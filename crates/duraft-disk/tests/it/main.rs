@@ -6,6 +6,7 @@ mod conformance;
 mod damage;
 mod faults;
 mod late;
+mod member;
 mod model;
 mod power;
 mod real;
