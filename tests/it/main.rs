@@ -9,6 +9,7 @@ mod damage_table;
 mod golden;
 mod leadership;
 mod noise;
+mod power;
 mod quorum;
 mod reads;
 mod rules;

@@ -23,6 +23,7 @@ mod look;
 pub mod machine;
 pub mod net;
 pub mod options;
+pub mod power;
 pub mod puppet;
 mod quiet;
 pub mod release;
