@@ -67,15 +67,6 @@ pub struct PendingItem {
     pub versions: Vec<u64>,
 }
 
-impl PendingItem {
-    fn is_sector(&self) -> bool {
-        match self.kind {
-            PendingKind::Sector { .. } => true,
-            PendingKind::Length { .. } | PendingKind::Names { .. } => false,
-        }
-    }
-}
-
 impl fmt::Display for PendingItem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
@@ -280,25 +271,36 @@ impl CrashPoint {
             .collect()
     }
 
-    /// Tears drawn for some of the sectors that survive: a front, an end or a middle part is kept.
+    /// Tears drawn for some of the sectors that survive: a front, an end or a middle part is kept of
+    /// the bytes that changed.
     pub fn drawn_tears(&self, fates: &[u8], rng: &mut SplitMix64) -> Vec<Tear> {
-        let sectors: Vec<usize> = (0..self.items.len())
-            .filter(|item| fate(fates, *item) > 0 && self.items[*item].is_sector())
-            .collect();
+        let size = self.options.sector_bytes;
         let one_in = [1, 2, 8][at(rng.below(3))];
-        let size = self.options.sector_bytes as u64;
         let mut tears = Vec::new();
-        for item in sectors {
-            if rng.below(one_in) > 0 {
-                continue;
+        for file in &self.files {
+            for (item, sector, versions) in &file.sectors {
+                let Some(version) = pick(versions, fate(fates, *item)) else {
+                    continue;
+                };
+                let before = self.base.inode(file.inode).durable.sector(size, *sector);
+                let differs = |place: &usize| before[*place] != version.bytes[*place];
+                let (Some(first), Some(last)) =
+                    ((0..size).find(differs), (0..size).rev().find(differs))
+                else {
+                    continue;
+                };
+                if rng.below(one_in) > 0 {
+                    continue;
+                }
+                let mut edge = || first + at(rng.below((last - first + 1) as u64));
+                let (one, two) = (edge(), edge());
+                let kept = match rng.below(3) {
+                    0 => 0..one,
+                    1 => one..size,
+                    _ => one.min(two)..one.max(two),
+                };
+                tears.push(Tear { item: *item, kept });
             }
-            let (one, two) = (at(rng.below(size)), at(rng.below(size)));
-            let kept = match rng.below(3) {
-                0 => 0..one,
-                1 => one..at(size),
-                _ => one.min(two)..one.max(two),
-            };
-            tears.push(Tear { item, kept });
         }
         tears
     }

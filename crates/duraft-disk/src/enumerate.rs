@@ -315,7 +315,7 @@ pub fn explore<T>(
         let mut worst: Option<(usize, Violation)> = None;
         let (visited, _) = for_each_crash_state(&disk, subsets, |state| {
             if let Err(message) = check(&promised, &state) {
-                let size = story_size(state.fates);
+                let size = story_size(state.fates) + 2 * state.tears.len();
                 if worst.as_ref().is_none_or(|(least, _)| size < *least) {
                     let violation = Violation {
                         mutation,
@@ -341,7 +341,8 @@ pub fn explore<T>(
     Ok(tally)
 }
 
-/// How much must be said to tell an outcome: what was lost, or what was kept, whichever is less.
+/// How much must be said to tell an outcome: what was lost, or what was kept, whichever is less. A
+/// torn sector takes more words.
 fn story_size(fates: &[u8]) -> usize {
     let lost = fates.iter().filter(|fate| **fate == 0).count();
     lost.min(fates.len() - lost)
