@@ -25,8 +25,11 @@ pub(crate) const LOCK_NAME: &str = "LOCK";
 pub(crate) const STORE_NAME: &str = "STORE";
 const STORE_TEMPORARY: &str = "STORE.tmp";
 
-/// Slots a fresh store has: one for its first records, one for the first open.
-const FIRST_SLOTS: usize = 2;
+/// Segments a fresh store has. Either alone says all there is: one bad sector takes only one.
+const FIRST_SEGMENTS: usize = 2;
+
+/// Slots a fresh store has: those of its segments, and one for the first open.
+const FIRST_SLOTS: usize = FIRST_SEGMENTS + 1;
 
 /// Makes a store with these groups and their initial memberships. Fails where there is one. After a
 /// crash it may be called again; a store exists from the moment its STORE file is durable.
@@ -121,7 +124,7 @@ fn make(
         wallclock_ns: entropy.wallclock_ns,
     };
     // The unopened log holds the lock until the store is whole.
-    let _holds_lock = write_first_segment(disk, &store, options, entropy, groups, lock)?;
+    let _holds_lock = write_first_segments(disk, &store, options, entropy, groups, lock)?;
     write_store(&**disk, &store)
 }
 
@@ -173,8 +176,8 @@ fn clear_leftovers(disk: &dyn Disk) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// The first segment: a checkpoint of the groups as they begin.
-fn write_first_segment(
+/// The first segments: checkpoints of the groups as they begin.
+fn write_first_segments(
     disk: &Arc<dyn Disk>,
     file: &StoreFile,
     options: &WalOptions,
@@ -187,14 +190,6 @@ fn write_first_segment(
     for _ in 0..FIRST_SLOTS {
         pool.prepare()?;
     }
-    let slot = match pool.take(Need::Open) {
-        Ok(Some(slot)) => slot,
-        Ok(None) | Err(_) => {
-            return Err(OpenError::NoSlot {
-                slots: options.slots_max,
-            });
-        }
-    };
     let store = Store {
         id: file.store,
         seed,
@@ -215,8 +210,16 @@ fn write_first_segment(
         dead: &BTreeMap::new(),
         each: &|_| {},
     };
-    wal.begin_segment(slot, 1, &checkpoint, &content)
-        .map_err(open_error)?;
+    for _ in 0..FIRST_SEGMENTS {
+        let Ok(Some(slot)) = wal.pool.take(Need::Open) else {
+            return Err(OpenError::NoSlot {
+                slots: options.slots_max,
+            });
+        };
+        wal.begin_segment(slot, 1, &checkpoint, &content)
+            .map_err(open_error)?;
+        wal.last_commit += 1;
+    }
     Ok(wal)
 }
 
@@ -237,7 +240,8 @@ pub(crate) fn open_error(error: WalError) -> OpenError {
     }
 }
 
-fn write_store(disk: &dyn Disk, store: &StoreFile) -> Result<(), OpenError> {
+/// Puts the STORE file in its place, whole or not at all.
+pub(crate) fn write_store(disk: &dyn Disk, store: &StoreFile) -> Result<(), OpenError> {
     if disk.list("")?.iter().any(|name| name == STORE_TEMPORARY) {
         disk.remove(STORE_TEMPORARY)?;
     }

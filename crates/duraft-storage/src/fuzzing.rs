@@ -11,7 +11,9 @@ use byteorder::{ByteOrder, LittleEndian as LE};
 
 /// The identity in a STORE file.
 pub fn store_id(store_file: &[u8]) -> Option<[u8; 16]> {
-    StoreFile::decode(store_file).ok().map(|file| file.store)
+    StoreFile::decode(store_file)
+        .ok()
+        .map(|(file, _)| file.store)
 }
 
 /// Decodes a commit block with everything in it, as recovery does. Returns the number of records.

@@ -37,6 +37,8 @@ pub(super) struct DamageCounts {
     pub(super) unproven: u64,
     /// Reported damages after which the store was opened for repair, twice.
     pub(super) repaired: u64,
+    /// Damages of two places after which nothing could be opened.
+    pub(super) closed: u64,
     /// Rules found broken.
     pub(super) violations: u64,
 }
@@ -48,8 +50,25 @@ impl DamageCounts {
         self.reported += other.reported;
         self.unproven += other.unproven;
         self.repaired += other.repaired;
+        self.closed += other.closed;
         self.violations += other.violations;
     }
+}
+
+/// A damage done.
+struct Strike<'a> {
+    file: &'a str,
+    damage: Damage,
+    /// To one sector only.
+    alone: bool,
+}
+
+/// Why a damaged store could not be opened for repair as it should be.
+enum Unrepaired {
+    /// It says that too much is lost.
+    Closed(String),
+    /// It says something wrong.
+    Wrong(String),
 }
 
 /// A commit of the lives under test.
@@ -278,8 +297,14 @@ impl<'a> DamageSearch<'a> {
             let file = &sectors[place].0;
             if victim.damage(file, &damage).expect("the sector was listed") {
                 self.counts.done += 1;
+                let alone = hit.len() == 1;
                 hit.extend(lost.iter().cloned());
-                self.judge(&victim, expected, file, &damage, &hit);
+                let strike = Strike {
+                    file,
+                    damage,
+                    alone,
+                };
+                self.judge(&victim, expected, &strike, &hit);
             }
         }
     }
@@ -288,8 +313,7 @@ impl<'a> DamageSearch<'a> {
         &mut self,
         victim: &FaultDisk,
         expected: &Expected,
-        file: &str,
-        damage: &Damage,
+        strike: &Strike<'_>,
         hit: &BTreeSet<Sector>,
     ) {
         let disk = victim.fork();
@@ -310,7 +334,13 @@ impl<'a> DamageSearch<'a> {
                 self.counts.reported += 1;
                 match self.repair(victim, expected, hit, seed) {
                     Ok(()) => return,
-                    Err(why) => why,
+                    // Two places may take both copies of what says who the store is, or which groups
+                    // there are. One may not.
+                    Err(Unrepaired::Closed(_)) if !strike.alone => {
+                        self.counts.closed += 1;
+                        return;
+                    }
+                    Err(Unrepaired::Closed(why) | Unrepaired::Wrong(why)) => why,
                 }
             }
             // Two places at once may take the records of two snapshots and each other's proof. Then the
@@ -326,6 +356,7 @@ impl<'a> DamageSearch<'a> {
             .iter()
             .map(|entry| format!("  {entry}"))
             .collect();
+        let Strike { file, damage, .. } = strike;
         self.tell(format!(
             "{problem}\n  instead of {}\n{}\n  then '{file}' suffered {damage:?}; gone: {hit:?}",
             expected.show(),
@@ -393,19 +424,24 @@ impl<'a> DamageSearch<'a> {
         expected: &Expected,
         hit: &BTreeSet<Sector>,
         seed: u64,
-    ) -> Result<(), String> {
+    ) -> Result<(), Unrepaired> {
         let mut disk = victim.fork();
         for life in 0..2 {
             let opened = engine::open_for_repair(&disk, &self.plan.setup, mix(seed, life));
             let (store, report) = match opened {
                 Ok(opened) => opened,
-                // Where the store's identity or all its checkpoints are gone, nothing can be
-                // opened.
-                Err(Refusal::Damaged(_)) => return Ok(()),
-                Err(other) => return Err(format!("repair, life {life}: {other:?}")),
+                Err(other) => {
+                    let why = format!("repair, life {life}: {other:?}");
+                    return Err(match other {
+                        Refusal::Damaged(_) => Unrepaired::Closed(why),
+                        Refusal::NoStore | Refusal::NoFile(_) | Refusal::Other(_) => {
+                            Unrepaired::Wrong(why)
+                        }
+                    });
+                }
             };
             self.check_report(&report, expected, hit)
-                .map_err(|why| format!("repair, life {life}: {why}"))?;
+                .map_err(|why| Unrepaired::Wrong(format!("repair, life {life}: {why}")))?;
             drop(store);
             disk = disk.power_loss(Survival::Drawn(mix(seed, life)));
         }

@@ -7,7 +7,7 @@
 //! checksum, and its directory and payloads match theirs.
 
 use super::checksum::Seed;
-use super::record::DESCRIPTOR_LEN;
+use super::record::{DESCRIPTOR_LEN, descriptor_sums};
 use super::{BLOCK_BYTES, FormatError, blocks_of};
 use byteorder::{ByteOrder, LittleEndian as LE};
 
@@ -188,13 +188,18 @@ pub(crate) fn check_content(
             found: b.len() as u64,
         });
     }
-    let computed = directory_sum(seed, &b[HEADER_LEN..payload_at]);
+    let directory = &b[HEADER_LEN..payload_at];
+    let computed = directory_sum(seed, directory);
     if computed != header.directory_sum {
         return Err(FormatError::Checksum {
             found: header.directory_sum,
             computed,
         });
     }
+    // The directory's checksum leaves these out.
+    directory
+        .chunks_exact(DESCRIPTOR_LEN)
+        .try_for_each(check_descriptor)?;
     if payloads {
         let computed = seed.sum(&b[payload_at..payload_end]);
         if computed != header.payload_sum {
@@ -205,6 +210,15 @@ pub(crate) fn check_content(
         }
     }
     Ok(())
+}
+
+fn check_descriptor(descriptor: &[u8]) -> Result<(), FormatError> {
+    let (found, computed) = descriptor_sums(descriptor);
+    if found == computed {
+        Ok(())
+    } else {
+        Err(FormatError::Checksum { found, computed })
+    }
 }
 
 /// Checksum of a directory: every descriptor without its own checksum.

@@ -112,8 +112,29 @@ fn check_field(field: &'static str, value: u64, expected: u64) -> Result<(), For
     }
 }
 
+/// Copies of the same block in the STORE file: one bad sector must not take the store's name.
+pub(crate) const STORE_COPIES: usize = 2;
+
 impl StoreFile {
     pub(crate) fn encode(&self) -> Vec<u8> {
+        self.encode_copy().repeat(STORE_COPIES)
+    }
+
+    /// What the file says, and whether every copy says so.
+    pub(crate) fn decode(b: &[u8]) -> Result<(StoreFile, bool), FormatError> {
+        let mut copies = b.chunks(BLOCK_BYTES).take(STORE_COPIES);
+        let first = StoreFile::decode_copy(copies.next().unwrap_or_default());
+        let second = StoreFile::decode_copy(copies.next().unwrap_or_default());
+        match (first, second) {
+            (Ok(first), second) => Ok((first, second == Ok(first))),
+            (Err(newer @ FormatError::Newer { .. }), _) => Err(newer),
+            (Err(_), Ok(second)) => Ok((second, false)),
+            (Err(_), Err(newer @ FormatError::Newer { .. })) => Err(newer),
+            (Err(problem), Err(_)) => Err(problem),
+        }
+    }
+
+    fn encode_copy(&self) -> Vec<u8> {
         let mut b = vec![0; BLOCK_BYTES];
         LE::write_u32(&mut b[0..], STORE_MAGIC);
         LE::write_u16(&mut b[4..], FORMAT_MAJOR);
@@ -132,7 +153,7 @@ impl StoreFile {
         b
     }
 
-    pub(crate) fn decode(b: &[u8]) -> Result<StoreFile, FormatError> {
+    fn decode_copy(b: &[u8]) -> Result<StoreFile, FormatError> {
         check_block(b, STORE_MAGIC)?;
         check_sum(b, crc32fast::hash(&b[..CHECKSUM_AT]))?;
         check_version(

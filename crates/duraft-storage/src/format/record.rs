@@ -398,6 +398,12 @@ pub fn descriptor_checksum(bytes: &[u8; 64]) -> u32 {
     crc32fast::hash(&bytes[..CHECKED_LEN])
 }
 
+/// The checksum that a descriptor of a block bears, and the one that its bytes have.
+pub(crate) fn descriptor_sums(b: &[u8]) -> (u32, u32) {
+    let found = LE::read_u32(&b[CHECKSUM_AT..DESCRIPTOR_LEN]);
+    (found, crc32fast::hash(&b[..CHECKED_LEN]))
+}
+
 /// Makes a descriptor's checksums right, that of its payload too where it points at one.
 pub(crate) fn reseal_descriptor(b: &mut [u8], payloads: &[u8], payloads_at: usize) {
     let len = LE::read_u32(&b[12..]) as usize;

@@ -6,13 +6,17 @@
 //! fence. The same way, segments at the end of the chain that hold little are absorbed: their live
 //! batches are copied and the header links past them. So crash loops do not eat slots.
 //!
+//! One bad sector in the fence's first block takes its checkpoint, so the chain never hangs on that one
+//! alone: where nothing that stays has a checkpoint, the newest absorbed segment that has one stays
+//! too, until the next rotation. It says less than the fence, but which groups there are.
+//!
 //! A slot that the newest, unproven segment had freed is not written again at once: were that segment
 //! damaged, the freed slot would hold the only copy.
 
 use super::decide::Layout;
 use super::survey::SlotImage;
 use super::{Recovered, RecoveredGroup, Story, Told};
-use crate::bootstrap::open_error;
+use crate::bootstrap::{open_error, write_store};
 use crate::encode::Measure;
 use crate::errors::{OpenError, ReadError};
 use crate::format::block::Flags;
@@ -38,6 +42,8 @@ pub(super) struct Found {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) lock: Box<dyn DiskLock>,
     pub(super) file: StoreFile,
+    /// Every copy in the STORE file can be read.
+    pub(super) file_is_whole: bool,
     pub(super) images: Vec<SlotImage>,
     pub(super) layout: Layout,
     pub(super) story: Story,
@@ -45,7 +51,8 @@ pub(super) struct Found {
 
 /// Which segments stay, and what moves.
 struct Moves {
-    /// Number of segments of the chain that stay, oldest first.
+    /// Number of segments of the chain that stay, oldest first, for their batches or for their
+    /// checkpoint.
     kept: usize,
     /// Where the last of them ends.
     previous: Option<SegmentEnd>,
@@ -64,6 +71,7 @@ pub(super) fn begin(
         disk,
         lock,
         file,
+        file_is_whole,
         images,
         layout,
         story,
@@ -111,6 +119,9 @@ pub(super) fn begin(
         wal.pool.release(segment, wal.last_commit + 1);
     }
     write_fence(&mut wal, slot, &segments, &moves, &batches)?;
+    if !file_is_whole {
+        write_store(&*disk, &file)?;
+    }
     let mut recovered = recovered(&wal, damage, report);
     recovered.created_ns = file.wallclock_ns;
     Ok((wal, recovered))
@@ -195,9 +206,6 @@ fn moves(story: &Story, pool: &Pool, options: &WalOptions) -> Moves {
         records += more / duraft_core::DESCRIPTOR_BYTES;
         kept -= 1;
     }
-    let previous = kept
-        .checked_sub(1)
-        .and_then(|last| story.segments[last].end);
     let kept_upto = kept
         .checked_sub(1)
         .map_or(0, |last| story.segments[last].segment.seq);
@@ -209,6 +217,16 @@ fn moves(story: &Story, pool: &Pool, options: &WalOptions) -> Moves {
         let entries = group.log.entries().iter().filter(|entry| moved(entry));
         copied.extend(entries.map(|entry| (*id, entry.header.first)));
     }
+    let says_groups = |told: &Told| told.begins && told.end.is_some();
+    let (stay, absorbed) = story.segments.split_at(kept);
+    if !stay.iter().any(says_groups)
+        && let Some(newest) = absorbed.iter().rposition(says_groups)
+    {
+        kept += newest + 1;
+    }
+    let previous = kept
+        .checked_sub(1)
+        .and_then(|last| story.segments[last].end);
     Moves {
         kept,
         previous,

@@ -22,7 +22,7 @@ pub(crate) mod survey;
 use crate::bootstrap::{LOCK_NAME, STORE_NAME};
 use crate::errors::{Damage, GroupDamage, Hole, OpenError};
 use crate::format::checksum::Seed;
-use crate::format::header::{SegmentEnd, StoreFile};
+use crate::format::header::{STORE_COPIES, SegmentEnd, StoreFile};
 use crate::format::{BLOCK_BYTES, FIRST_COMMIT_BLOCK, FormatError};
 use crate::index::GroupIndex;
 use crate::options::{Ablation, ClusterId, Entropy, OnDamage, StoreIdentity, WalOptions};
@@ -132,7 +132,7 @@ pub fn open(
         return Err(OpenError::Options(problems));
     }
     let lock = take_lock(&*disk)?;
-    let file = read_store(&*disk)?;
+    let (file, file_is_whole) = read_store(&*disk)?;
     check_identity(&file, expect)?;
     let options = WalOptions {
         slot_bytes: file.slot_bytes,
@@ -181,6 +181,7 @@ pub fn open(
             disk,
             lock,
             file,
+            file_is_whole,
             images,
             layout,
             story,
@@ -304,8 +305,8 @@ pub(crate) fn take_lock(disk: &dyn Disk) -> Result<Box<dyn DiskLock>, OpenError>
     })
 }
 
-/// The STORE file, checked.
-pub(crate) fn read_store(disk: &dyn Disk) -> Result<StoreFile, OpenError> {
+/// The STORE file, checked, and whether all of it can be read.
+fn read_store(disk: &dyn Disk) -> Result<(StoreFile, bool), OpenError> {
     let file = disk.open(STORE_NAME).map_err(|source| {
         if source.kind() == io::ErrorKind::NotFound {
             OpenError::NoStore
@@ -313,10 +314,23 @@ pub(crate) fn read_store(disk: &dyn Disk) -> Result<StoreFile, OpenError> {
             OpenError::from(source)
         }
     })?;
-    let mut bytes = vec![0; BLOCK_BYTES];
-    let read = file.read_at(&mut bytes, 0)?;
-    bytes.truncate(read);
-    let store = StoreFile::decode(&bytes).map_err(|problem| match problem {
+    let mut bytes = Vec::with_capacity(STORE_COPIES * BLOCK_BYTES);
+    let mut refused = None;
+    for copy in 0..STORE_COPIES {
+        let mut block = vec![0; BLOCK_BYTES];
+        match file.read_at(&mut block, (copy * BLOCK_BYTES) as u64) {
+            Ok(read) => block.truncate(read),
+            Err(error) => refused = Some(error),
+        }
+        bytes.extend(block);
+    }
+    let decoded = StoreFile::decode(&bytes);
+    if decoded.is_err()
+        && let Some(error) = refused
+    {
+        return Err(error.into());
+    }
+    let (store, whole) = decoded.map_err(|problem| match problem {
         FormatError::Newer { .. } => OpenError::Newer {
             name: STORE_NAME.to_owned(),
             problem,
@@ -331,7 +345,7 @@ pub(crate) fn read_store(disk: &dyn Disk) -> Result<StoreFile, OpenError> {
         ..WalOptions::default()
     };
     if geometry.validate().is_empty() {
-        Ok(store)
+        Ok((store, whole))
     } else {
         Err(OpenError::StoreFile(slot_bytes_problem(&store)))
     }

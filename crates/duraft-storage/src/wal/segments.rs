@@ -36,19 +36,21 @@ impl Wal {
         Ok(())
     }
 
-    /// The first segment with live batches, or the one about to begin. `dead` counts the batches per
-    /// segment that the commit itself compacts away: it may be the one that makes room. Where that
-    /// segment's checkpoint is lost, the one before it must stay, for it says which groups there are.
+    /// The newest segment with a checkpoint among those up to the first one with live batches. `dead`
+    /// counts the batches per segment that the commit itself compacts away: it may be the one that
+    /// makes room.
+    ///
+    /// Without its checkpoint, a segment's batches are of groups that nobody knows. And the checkpoint of
+    /// the segment about to begin does not count: it is not durable yet, and were it damaged later, one
+    /// older one must say which groups there are.
     pub(crate) fn first_live_without(&self, dead: &BTreeMap<u64, u64>) -> u64 {
         let live = self
             .chain
             .iter()
             .find(|(seq, link)| link.live > dead.get(seq).copied().unwrap_or(0));
-        let Some((live, _)) = live else {
-            return self.next_segment;
-        };
+        let live = live.map_or(self.next_segment, |(seq, _)| *seq);
         let begins = self.chain.range(..=live).rfind(|(_, link)| link.begins);
-        begins.map_or(*live, |(seq, _)| *seq)
+        begins.map_or(live, |(seq, _)| *seq)
     }
 
     /// Batches per segment that these writes compact away.

@@ -2,10 +2,13 @@
 
 use crate::support::*;
 use duraft_core::NodeId;
-use duraft_disk::{Damage as Rot, Disk, DiskOp, Effect, Fault};
+use duraft_disk::{
+    Damage as Rot, Disk, DiskOp, Effect, Fault, FaultDisk, Subsets, Survival, for_each_crash_state,
+};
 use duraft_storage::{
     ClusterId, FormatError, OpenError, StoreIdentity, WalOptions, bootstrap, open,
 };
+use std::ops::ControlFlow;
 
 fn open_as(disk: &duraft_disk::FaultDisk, identity: StoreIdentity) -> Result<(), OpenError> {
     open(shared(disk), &identity, options(), entropy(5)).map(|_| ())
@@ -106,16 +109,68 @@ fn foreign_stores_are_refused() {
     open_as(&disk, own).expect("our own");
 }
 
+fn flip_store(disk: &FaultDisk, offset: u64) {
+    disk.damage("STORE", &Rot::FlipBit { offset, bit: 3 })
+        .expect("in the file");
+}
+
+fn store_bytes(disk: &FaultDisk) -> Vec<u8> {
+    let mut bytes = vec![0; 8192];
+    let file = disk.open("STORE").expect("it is there");
+    let read = file.read_at(&mut bytes, 0).expect("a working disk");
+    assert_eq!(read, bytes.len());
+    bytes
+}
+
 #[test]
-fn a_damaged_store_file_is_refused_wherever_the_bit_is() {
+fn a_store_file_with_one_bad_copy_opens_and_is_made_whole_whenever_the_power_fails() {
+    // Left as it is, the next bad sector, years later, would take the store.
     let (disk, wal) = fresh(&options());
     drop(wal);
-    let disk = disk.power_loss(duraft_disk::Survival::Nothing);
+    let disk = disk.power_loss(Survival::Nothing);
+    let whole = store_bytes(&disk);
+    let mut states = 0;
+    for offset in [0, 30, 4095, 4096, 4200, 8191] {
+        let rotten = disk.fork();
+        flip_store(&rotten, offset);
+        for mutation in 1.. {
+            let cut = rotten.fork();
+            cut.crash_at(mutation);
+            let done = open_as(&cut, identity()).is_ok();
+            let (_, _) = for_each_crash_state(&cut, &Subsets::default(), |state| {
+                states += 1;
+                let left = state.disk.fork();
+                let (first, second) = (store_bytes(&left), left.fork());
+                assert!(!done || first == whole, "{offset}: {state}");
+                open_as(&left, identity()).unwrap_or_else(|error| panic!("{error}: {state}"));
+                assert_eq!(
+                    store_bytes(&left.durable_view()),
+                    whole,
+                    "{offset}: {state}"
+                );
+                // The other copy is what it was read from.
+                flip_store(&second, (offset + 4096) % 8192);
+                let closed = open_as(&second, identity()).is_err();
+                assert_eq!(closed, first != whole, "{offset}: {state}");
+                ControlFlow::<()>::Continue(())
+            });
+            if done {
+                break;
+            }
+        }
+    }
+    assert!(states > 200, "{states}");
+}
+
+#[test]
+fn a_store_file_without_a_whole_copy_is_refused_wherever_the_bits_are() {
+    let (disk, wal) = fresh(&options());
+    drop(wal);
+    let disk = disk.power_loss(Survival::Nothing);
     for offset in (0..100).chain(4000..4096) {
         let rotten = disk.fork();
-        rotten
-            .damage("STORE", &Rot::FlipBit { offset, bit: 3 })
-            .expect("in the file");
+        flip_store(&rotten, offset);
+        flip_store(&rotten, 8191 - offset);
         let refused = open_as(&rotten, identity());
         assert!(
             matches!(refused, Err(OpenError::StoreFile(_))),

@@ -10,6 +10,7 @@ mod errors;
 mod group_log;
 mod life;
 mod model;
+mod one_sector;
 mod repair;
 mod room;
 mod snapshot;
