@@ -42,6 +42,7 @@ mod life;
 mod recorder;
 mod recovered;
 mod sim;
+pub mod spec;
 
 pub use config::{Clients, DiskFaults, Network, SimConfig};
 pub use sim::{Report, Sim, Violation};
