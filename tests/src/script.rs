@@ -23,6 +23,7 @@
 //! lose ... | duplicate ... | newest ...   as above; the newest overtakes all others
 //! isolate n1 | heal
 //! hold n1 | complete n1 2 | free n1 | fail n1
+//! hold-loads n1 | unreadable n1   reads of n1's log wait; those that wait find damage
 //! crash n1 [keeping 1] | restart n1 | join n4
 //! change n1 add n4 remove n2 learner n5 promote n6 [for n3] [explicit]
 //! leave n1                       out of a joint membership
@@ -41,7 +42,7 @@ use crate::net::{Kind, Pick, any};
 use crate::{
     Chain, Cluster, Loss, Options, Store, add, commands_body, learner, loss, promoted, remove, show,
 };
-use duraft_core::{HardState, Lease, Leave, MemberChange, NodeId, Position, Term};
+use duraft_core::{HardState, Lease, Leave, LoadError, MemberChange, NodeId, Position, Term};
 
 /// Runs a script and returns it with the outputs as they are now.
 pub fn run(text: &str) -> Result<String, String> {
@@ -287,6 +288,8 @@ fn act_on_node(c: &mut Cluster, verb: &str, rest: &[&str]) -> Result<(), String>
         }
         "isolate" => c.isolate(id),
         "hold" => c.hold_disk(id),
+        "hold-loads" => c.hold_loads(id),
+        "unreadable" => while c.fail_load(id, LoadError::Corrupt) {},
         "free" => c.free_disk(id),
         "complete" => c.complete(id, usize::try_from(count(1)?).map_err(|_| "too many")?),
         "fail" => c.fail_disk(id),

@@ -64,9 +64,21 @@ pub(super) struct World {
     pub(super) hosts: BTreeMap<NodeId, Host>,
     net: VecDeque<Envelope>,
     pub(super) cut: Option<NodeId>,
+    /// Stores that did not open, and why.
+    pub(super) refused: Vec<String>,
 }
 
 impl World {
+    /// Starts a node from its disk, if its store opens.
+    pub(super) fn start(&mut self, disks: &BTreeMap<NodeId, FaultDisk>, id: NodeId, seed: u64) {
+        match Host::open(&disks[&id], id, seed, OnDamage::RepairFromPeers) {
+            Ok(host) => {
+                self.hosts.insert(id, host);
+            }
+            Err(error) => self.refused.push(format!("n{id} does not open: {error}")),
+        }
+    }
+
     pub(super) fn step(&mut self, id: NodeId, input: Input) {
         let Some(host) = self.hosts.get_mut(&id) else {
             return;
@@ -176,19 +188,24 @@ pub(super) fn base(situation: Situation, proven: bool) -> BTreeMap<NodeId, Fault
     disks
 }
 
+/// The bytes of a file.
+pub(super) fn bytes_of(disk: &FaultDisk, name: &str) -> Vec<u8> {
+    let file = disk.open(name).expect("a slot");
+    let len = usize::try_from(file.len().expect("its length")).expect("small");
+    let mut bytes = vec![0; len];
+    file.read_at(&mut bytes, 0).expect("its bytes");
+    bytes
+}
+
 /// Where the entry's command stands on a disk, if it does: file and offset.
 pub(super) fn place_of(disk: &FaultDisk, entry: usize) -> Option<(String, u64)> {
     let needle = text(entry);
     let mut found = Vec::new();
     for name in disk.list("wal").expect("the folder of slots") {
         let name = format!("wal/{name}");
-        let file = disk.open(&name).expect("a slot");
-        let len = usize::try_from(file.len().expect("its length")).expect("small");
-        let mut bytes = vec![0; len];
-        file.read_at(&mut bytes, 0).expect("its bytes");
-        let at = bytes
-            .windows(needle.len())
-            .position(|window| window == needle.as_bytes());
+        let bytes = bytes_of(disk, &name);
+        let mut windows = bytes.windows(needle.len());
+        let at = windows.position(|window| window == needle.as_bytes());
         found.extend(at.map(|at| (name, at as u64)));
     }
     assert!(found.len() <= 1, "{needle} stands once: {found:?}");
@@ -205,15 +222,20 @@ pub(super) fn damaged(disk: &FaultDisk, entry: usize, part: Part) -> Option<Faul
         Part::Payload => body + 3,
         Part::Length => block + 36,
     };
+    Some(flipped(disk, &name, at, 1))
+}
+
+/// A copy of the disk with these bits of one byte flipped.
+pub(super) fn flipped(disk: &FaultDisk, name: &str, at: u64, bits: u8) -> FaultDisk {
     let copy = disk.fork();
-    let file = copy.open(&name).expect("a slot");
+    let file = copy.open(name).expect("a slot");
     let mut byte = [0];
     file.read_at(&mut byte, at).expect("a byte");
-    byte[0] ^= 1;
+    byte[0] ^= bits;
     file.write_at(&byte, at).expect("the disk works");
     file.sync_all().expect("the disk works");
     drop(file);
-    Some(copy.fork())
+    copy.fork()
 }
 
 /// What the cluster did in the end.
@@ -252,71 +274,36 @@ pub(super) fn run(
     expected: &[String],
 ) -> Outcome {
     let mut world = World::default();
-    let told = tell(&mut world, disks, order, expected);
-    let (without, with_all) = told.unwrap_or_else(|why| (None, Verdict::Wrong(why)));
-    Outcome {
-        without,
-        with_all,
-        world,
-    }
-}
-
-fn start_one(
-    world: &mut World,
-    disks: &BTreeMap<NodeId, FaultDisk>,
-    id: NodeId,
-    seed: u64,
-) -> Result<(), String> {
-    let opened = Host::open(&disks[&id], id, seed, OnDamage::RepairFromPeers);
-    let host = opened.map_err(|error| format!("n{id} does not open: {error}"))?;
-    world.hosts.insert(id, host);
-    Ok(())
-}
-
-/// Starts everybody.
-pub(super) fn start_all(
-    world: &mut World,
-    disks: &BTreeMap<NodeId, FaultDisk>,
-    seed: u64,
-) -> Result<(), String> {
-    disks
-        .keys()
-        .try_for_each(|id| start_one(world, disks, *id, seed))
-}
-
-fn tell(
-    world: &mut World,
-    disks: &BTreeMap<NodeId, FaultDisk>,
-    order: Order,
-    expected: &[String],
-) -> Result<(Option<Verdict>, Verdict), String> {
-    let start = |world: &mut World, id: NodeId| start_one(world, disks, id, order.seed);
-    start(world, order.first)?;
+    world.start(disks, order.first, order.seed);
     for _ in 0..25 {
         world.tick();
     }
     let others = disks.keys().filter(|id| **id != order.first);
     for id in others.filter(|id| Some(**id) != order.late) {
-        start(world, *id)?;
+        world.start(disks, *id, order.seed);
     }
-    let Some(late) = order.late else {
-        return Ok((None, live(world, expected, "new")));
+    let verdict = live(&mut world, expected, "new");
+    let mut outcome = Outcome {
+        without: None,
+        with_all: verdict.clone(),
+        world,
     };
-    let without = live(world, expected, "new");
-    if let Verdict::Wrong(why) = without {
-        return Err(why);
-    }
-    start(world, late)?;
     let mut expected = expected.to_vec();
-    if without == Verdict::Serves {
-        expected.push("new".to_string());
-    }
-    let command = match without {
-        Verdict::Serves => "newer",
-        Verdict::Unavailable | Verdict::Wrong(_) => "new",
+    let Some(late) = order.late else {
+        return outcome;
     };
-    let with_all = live(world, &expected, command);
-    Ok((Some(without), with_all))
+    let command = match verdict {
+        Verdict::Wrong(_) => return outcome,
+        Verdict::Unavailable => "new",
+        Verdict::Serves => {
+            expected.push("new".to_string());
+            "newer"
+        }
+    };
+    outcome.world.start(disks, late, order.seed);
+    outcome.without = Some(verdict);
+    outcome.with_all = live(&mut outcome.world, &expected, command);
+    outcome
 }
 
 /// Lets time pass until the nodes that are up have applied this command after what is expected.
