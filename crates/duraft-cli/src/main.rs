@@ -3,6 +3,8 @@
 
 mod bench;
 mod force;
+mod loss;
+mod offline;
 mod process;
 
 use clap::{Parser, Subcommand};
@@ -36,6 +38,23 @@ enum Command {
     /// serve; 2 wrong usage, or only a report.
     #[command(verbatim_doc_comment)]
     ForceNewConfiguration(force::ForceArgs),
+    /// DANGEROUS: give up for good what a damaged store has lost.
+    ///
+    /// For a store whose durable records cannot be read and cannot be had from anywhere else: of a
+    /// single node, or where no peer has them. A node of a cluster whose peers live is repaired by
+    /// them: start it with the policy to repair from peers, or empty, as joining. WHERE A MAJORITY
+    /// ACCEPTS ITS LOSSES, COMMANDS THAT WERE ACKNOWLEDGED ARE GONE FOR ALL.
+    ///
+    /// The log ends before the first missing entry, WHATEVER SURVIVES BEHIND IT; later entries that may
+    /// have been lost, and a later term or vote, are taken for never written. A note of it stays in
+    /// the log and is told by this command ever after.
+    ///
+    /// Without --i-accept-that-acknowledged-commands-are-gone it changes nothing: it reports what is
+    /// lost and exits with 2. To do it, name exactly that range with --first and --last. Exit codes: 0
+    /// done, or nothing is lost; 1 refused, the store is in use or cannot serve even so; 2 wrong
+    /// usage, or only a report.
+    #[command(verbatim_doc_comment)]
+    AcceptLoss(loss::LossArgs),
     /// One node of `bench cluster --processes`, spoken to over standard input and output.
     #[command(hide = true)]
     BenchNode(bench::ChildArgs),
@@ -55,6 +74,12 @@ fn main() -> ExitCode {
         Command::BenchNode(args) => bench::run_child(args),
         Command::BenchSnapshotNode(args) => bench::run_snapshot_child(&args),
         Command::BenchStuckNode(args) => bench::run_stuck_child(&args),
+        Command::AcceptLoss(args) => {
+            return loss::run(&args).unwrap_or_else(|problem| {
+                complain(&problem);
+                problem.code()
+            });
+        }
         Command::ForceNewConfiguration(args) => {
             return force::run(&args).unwrap_or_else(|problem| {
                 complain(&problem);

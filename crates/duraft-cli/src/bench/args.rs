@@ -23,6 +23,16 @@ pub(crate) enum What {
     /// The disk alone: pwrite and fdatasync on a preallocated file.
     Disk,
     /// Very many commands with snapshots on: do disk and memory stay within their bound?
+    ///
+    /// The bound follows from the options. The log holds at most what is kept behind a snapshot
+    /// (--snapshot-log-bytes), what is applied until the next one is due and as much again until it is
+    /// durable, and 12 MiB that are not committed or not applied. In slots of 4 MiB that is as much as
+    /// the group commits make of it: a commit is rounded up to a block of 4 KiB, so how many bytes a
+    /// byte of commands takes depends on how many share a commit. It is measured, over the worst part
+    /// of the run between two lines. Seven slots are beside the log: one partly unneeded at its front,
+    /// one being written, two that rest before they are used again, one being made, two ready.
+    /// Memory: the sum of all caches, windows and queues, each full at once, and 32 MiB.
+    #[command(verbatim_doc_comment)]
     Soak(SoakArgs),
     /// One part of three nodes sticks under load: does the memory of all stay within its bound?
     ///

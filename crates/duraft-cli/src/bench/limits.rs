@@ -8,6 +8,7 @@ const COMMAND_OVERHEAD_BYTES: u64 = 512;
 /// Makes a node's limits small, so that what they bound is small.
 pub(crate) fn restrict(options: &mut NodeOptions, snapshot_log_bytes: u64) {
     options.snapshot_log_bytes = Some(snapshot_log_bytes);
+    options.commands_max = 8192;
     options.command_bytes_max = 8 << 20;
     options.inbox_bytes_max = 8 << 20;
     let core = &mut options.core;

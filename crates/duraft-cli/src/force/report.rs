@@ -1,5 +1,6 @@
 //! What was done to a store by force, or would be, and what it may cost.
 
+use crate::offline::{Entry, list};
 use duraft_core::{LogId, Membership, NodeId};
 use duraft_storage::ForcedReport;
 use serde::Serialize;
@@ -33,27 +34,6 @@ pub(super) struct Report {
     must_never_come_back: Vec<u64>,
 }
 
-#[derive(Clone, Copy, Serialize)]
-struct Entry {
-    term: u64,
-    index: u64,
-}
-
-impl Entry {
-    fn of(id: LogId) -> Entry {
-        Entry {
-            term: id.term.0,
-            index: id.index.0,
-        }
-    }
-}
-
-impl fmt::Display for Entry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of term {}", self.index, self.term)
-    }
-}
-
 impl Report {
     pub(super) fn new(
         done: bool,
@@ -79,15 +59,6 @@ impl Report {
             forced: Entry::of(forced.forced),
             must_never_come_back: numbers(&mut forced.banned()),
         }
-    }
-}
-
-fn list(ids: &[u64]) -> String {
-    let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-    if ids.is_empty() {
-        String::from("none")
-    } else {
-        ids.join(", ")
     }
 }
 

@@ -102,12 +102,7 @@ impl Soak {
             snapshot_log_bytes: args.snapshot_log_bytes,
             value_bytes: load.value_bytes as usize,
             window: load.clients.unwrap_or(CLIENTS).into(),
-            limits: Limits {
-                slots: 0,
-                log_bytes: 0,
-                snapshot_bytes: 0,
-                memory_bytes: 0,
-            },
+            limits: Limits::default(),
             nodes: Vec::new(),
             leader: 0,
             expected: Registers::new(),
@@ -117,7 +112,7 @@ impl Soak {
             answers,
         };
         let nodes = u64::from(args.nodes);
-        soak.limits = Limits::of(&soak.options(0)?, nodes, load.value_bytes.into());
+        soak.limits = Limits::of(&soak.options(0)?, nodes);
         let membership = Membership::new((1..=nodes).map(NodeId), []).map_err(failed)?;
         for place in 0..soak.addresses.len() {
             Node::bootstrap(&soak.options(place)?, &membership).map_err(failed)?;

@@ -34,6 +34,10 @@ pub(super) struct Report {
     value_bytes: u32,
     snapshot_log_bytes: u64,
     limits: Limits,
+    /// Bytes written per byte of commands, over the worst part of the run between two samples.
+    stretch: f64,
+    /// Most slots that the limits allow at this stretch.
+    slots_max: u64,
     samples: Vec<Sample>,
     /// Nodes that did not hold exactly what was acknowledged, at the end.
     pub(super) wrong_before: u64,
@@ -52,6 +56,8 @@ impl Report {
             value_bytes: load.value_bytes,
             snapshot_log_bytes: args.snapshot_log_bytes,
             limits,
+            stretch: 1.0,
+            slots_max: limits.slots(1.0),
             samples: Vec::new(),
             wrong_before: 0,
             wrong_after: 0,
@@ -61,8 +67,8 @@ impl Report {
 
     pub(super) fn passed(&self) -> bool {
         let within = |sample: &Sample| {
-            sample.slots <= self.limits.slots
-                && sample.log_bytes <= self.limits.log_bytes
+            sample.slots <= self.slots_max
+                && sample.log_bytes <= self.slots_max * self.limits.slot_bytes
                 && sample.snapshot_bytes <= self.limits.snapshot_bytes
                 && sample.memory_peak_bytes <= self.limits.memory_bytes
         };
@@ -80,9 +86,8 @@ impl Report {
         ));
         let bound = self.limits;
         say(&format!(
-            "  bound     {} slots, log files {}, snapshot files {}, per node; memory {}",
-            bound.slots,
-            mib(bound.log_bytes),
+            "  bound     {} of batches in the log, snapshot files {}, per node; memory {}",
+            mib(bound.held_bytes),
             mib(bound.snapshot_bytes),
             mib(bound.memory_bytes)
         ));
@@ -102,6 +107,15 @@ impl Report {
             mib(sample.written_bytes),
             sample.behind_snapshot
         ));
+        let before = self.samples.last().copied().unwrap_or_default();
+        let commands = sample.commands.saturating_sub(before.commands);
+        if commands > 0 {
+            // A command's bytes, and its place in the table of its batch.
+            let bytes = commands * (u64::from(self.value_bytes) + 4);
+            let written = sample.written_bytes.saturating_sub(before.written_bytes);
+            self.stretch = self.stretch.max(written as f64 / bytes as f64);
+            self.slots_max = self.limits.slots(self.stretch);
+        }
         self.samples.push(sample);
     }
 
@@ -111,6 +125,14 @@ impl Report {
             "  restart   all nodes serve what was acknowledged after {} ms; nodes that differ: {} \
              before, {} after",
             self.restart_ms, self.wrong_before, self.wrong_after
+        ));
+        let most = self.samples.iter().map(|sample| sample.slots).max();
+        say(&format!(
+            "  slots     at most {} of {}; allowed {}, as a byte of commands took up to {:.2} bytes",
+            most.unwrap_or_default(),
+            mib(self.limits.slot_bytes),
+            self.slots_max,
+            self.stretch
         ));
         let verdict = if self.passed() {
             "within the bound, and every command is there once"

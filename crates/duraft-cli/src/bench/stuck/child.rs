@@ -43,6 +43,7 @@ pub(super) fn options(args: &StuckChildArgs) -> Result<NodeOptions, BenchError> 
     options.core.seed = args.seed + args.place as u64;
     restrict(&mut options, SNAPSHOT_LOG_BYTES);
     // Let everything through to the limits of the core: they are what is looked at here.
+    options.commands_max = 1 << 15;
     options.command_bytes_max = 32 << 20;
     options.batches_in_flight_max = 1024;
     options.propose_timeout = Some(Duration::from_secs(5));

@@ -120,7 +120,7 @@ impl Clients {
                 *self.answers.lock().entry(name_of(&outcome)).or_default() += 1;
             }
             if refused {
-                std::thread::sleep(PAUSE);
+                std::thread::park_timeout(PAUSE);
             }
         }
     }

@@ -146,7 +146,7 @@ impl Cluster {
                 node.sample()?;
             }
             self.direct(stopped)?;
-            std::thread::sleep(LOOK);
+            std::thread::park_timeout(LOOK);
         }
         Ok(())
     }
@@ -238,7 +238,7 @@ impl Cluster {
             if agreed {
                 return Ok(true);
             }
-            std::thread::sleep(LOOK);
+            std::thread::park_timeout(LOOK);
         }
         Ok(false)
     }

@@ -1,120 +1,14 @@
-//! `duraft force-new-configuration` on stores that real nodes have written.
+//! `duraft force-new-configuration`.
 
-use bytes::Bytes;
-use duraft::{
-    ApplyContext, ClusterId, Membership, Network, Node, NodeId, NodeOptions, ReadBasis, RoleKind,
-    SnapshotWork, StateMachine, TcpOptions, TcpTransport,
+use crate::common::{
+    CLUSTER, COMMANDS, DEADLINE, Lines, expected, image, lines_of, options, propose,
+    propose_to_any, said, scratch, start_all, stores, text_of, unchanged,
 };
-use std::collections::BTreeMap;
-use std::io::{self, Read};
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use duraft::{JoinAs, Node, NodeId, RoleKind};
+use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-/// Only a fault reaches it.
-const DEADLINE: Duration = Duration::from_secs(60);
-const CLUSTER: &str = "forced by hand..";
 const DANGER: &str = "--i-accept-that-acknowledged-commands-may-be-lost";
-const COMMANDS: u64 = 40;
-
-/// Remembers commands, one per line.
-#[derive(Default)]
-struct Lines(Vec<String>);
-
-impl StateMachine for Lines {
-    fn apply(&mut self, _context: ApplyContext, command: &[u8]) -> Bytes {
-        self.0.push(String::from_utf8_lossy(command).into_owned());
-        Bytes::new()
-    }
-
-    fn snapshot(&self) -> SnapshotWork {
-        let view = self.0.join("\n");
-        Box::new(move |out| out.write_all(view.as_bytes()))
-    }
-
-    fn restore(&mut self, source: &mut dyn Read) -> io::Result<()> {
-        let text = io::read_to_string(source)?;
-        self.0 = text.lines().map(str::to_owned).collect();
-        Ok(())
-    }
-}
-
-fn scratch() -> tempfile::TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a scratch folder")
-}
-
-fn options(dir: &Path, id: u64) -> NodeOptions {
-    let cluster = ClusterId(CLUSTER.as_bytes().try_into().expect("16 characters"));
-    let folder = dir.join(id.to_string());
-    let mut options = NodeOptions::in_dir(NodeId(id), cluster, folder).expect("a folder");
-    options.core.seed = id;
-    options.wal.slot_bytes = 4 << 20;
-    options.wal.slots_ready_min = 1;
-    options
-}
-
-fn text_of(i: u64) -> String {
-    format!("the command with number {i:04}, whole and readable")
-}
-
-fn expected(upto: u64) -> Vec<String> {
-    (0..upto).map(text_of).collect()
-}
-
-fn propose(node: &Node, i: u64) -> bool {
-    node.propose_wait(Bytes::from(text_of(i)), DEADLINE).is_ok()
-}
-
-fn lines_of(node: &Node) -> Vec<String> {
-    let read = node.read_wait(ReadBasis::Quorum, DEADLINE, |lines: &Lines| lines.0.clone());
-    read.expect("a read")
-}
-
-/// Three nodes that have all applied all commands, stopped; node 1 has a snapshot of the first half.
-fn three_stores(dir: &Path) {
-    let listeners: BTreeMap<u64, TcpListener> = (1..=3)
-        .map(|id| (id, TcpListener::bind("127.0.0.1:0").expect("a free port")))
-        .collect();
-    let peers: BTreeMap<NodeId, String> = listeners
-        .iter()
-        .map(|(id, listener)| {
-            (
-                NodeId(*id),
-                listener.local_addr().expect("bound").to_string(),
-            )
-        })
-        .collect();
-    let membership = Membership::new((1..=3).map(NodeId), []).expect("three voters");
-    let mut nodes = Vec::new();
-    for (id, listener) in listeners {
-        let mut options = options(dir, id);
-        Node::bootstrap(&options, &membership).expect("bootstrapped");
-        let transport = TcpTransport::new(listener, TcpOptions::new(peers.clone()));
-        options.network = Network::Custom(Arc::new(transport.expect("a transport")));
-        nodes.push(Node::start(options, Box::<Lines>::default()).expect("started"));
-    }
-    for i in 0..COMMANDS {
-        // Whoever leads takes it; the others refuse, which loses nothing.
-        let until = Instant::now() + DEADLINE;
-        while !nodes.iter().any(|node| propose(node, i)) {
-            assert!(Instant::now() < until, "nobody takes command {i}");
-        }
-        if i == COMMANDS / 2 {
-            let taken = nodes[0].snapshot().wait_until(Instant::now() + DEADLINE);
-            taken.expect("a snapshot");
-        }
-    }
-    assert_eq!(
-        lines_of(&nodes[0]),
-        expected(COMMANDS),
-        "node 1 has applied all"
-    );
-    for node in nodes {
-        node.shutdown();
-    }
-}
 
 fn force(dir: &Path, node: u64, voters: &str, more: &[&str]) -> Output {
     force_in(&dir.join("1"), CLUSTER, node, voters, more)
@@ -131,41 +25,10 @@ fn force_in(store: &Path, cluster: &str, node: u64, voters: &str, more: &[&str])
         .expect("the program runs")
 }
 
-fn said(output: &Output) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    text(&output.stdout) + &text(&output.stderr)
-}
-
-/// Every file below a folder, with its bytes and the time of its last change.
-fn image(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, std::time::SystemTime)> {
-    let mut found = BTreeMap::new();
-    for entry in std::fs::read_dir(dir).expect("a folder") {
-        let entry = entry.expect("an entry");
-        let meta = entry.metadata().expect("metadata");
-        if meta.is_dir() {
-            found.extend(image(&entry.path()));
-            found.insert(entry.path(), (Vec::new(), meta.modified().expect("a time")));
-        } else {
-            let bytes = std::fs::read(entry.path()).expect("readable");
-            found.insert(entry.path(), (bytes, meta.modified().expect("a time")));
-        }
-    }
-    found
-}
-
-fn unchanged(dir: &Path, before: &BTreeMap<PathBuf, (Vec<u8>, std::time::SystemTime)>) {
-    let after = image(dir);
-    let names = |image: &BTreeMap<PathBuf, _>| image.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&after), names(before));
-    for (name, content) in before {
-        assert!(after[name] == *content, "{} was changed", name.display());
-    }
-}
-
 #[test]
 fn one_survivor_of_three_serves_again_and_holds_what_it_held() {
     let dir = scratch();
-    three_stores(dir.path());
+    stores(dir.path(), 3);
     for lost in ["2", "3"] {
         std::fs::remove_dir_all(dir.path().join(lost)).expect("lost for good");
     }
@@ -228,10 +91,84 @@ fn one_survivor_of_three_serves_again_and_holds_what_it_held() {
     std::fs::remove_file(json).expect("removed");
 }
 
+/// The nodes of a forced cluster: node 1 with the log it has, the others with empty stores.
+fn forced_cluster(dir: &Path, ids: &[u64]) -> Vec<Node> {
+    for id in &ids[1..] {
+        Node::bootstrap_joining(&options(dir, *id), JoinAs::New).expect("an empty store");
+    }
+    start_all(dir, ids)
+}
+
+#[test]
+fn two_survivors_of_five_and_a_new_node_are_a_cluster_again() {
+    // Both survivors tell what they hold; one of them is chosen, the other begins anew.
+    let dir = scratch();
+    stores(dir.path(), 5);
+    for lost in ["3", "4", "5"] {
+        std::fs::remove_dir_all(dir.path().join(lost)).expect("lost for good");
+    }
+    let json = scratch();
+    let last_of = |node: u64| {
+        let file = json.path().join(node.to_string()).display().to_string();
+        let store = dir.path().join(node.to_string());
+        let voters = format!("{node},6");
+        let dry = force_in(&store, CLUSTER, node, &voters, &["--json", &file]);
+        assert_eq!(dry.status.code(), Some(2), "{}", said(&dry));
+        let report = std::fs::read_to_string(&file).expect("the JSON file is there");
+        let report: serde_json::Value = serde_json::from_str(&report).expect("it is JSON");
+        let field = |name: &str| report["last"][name].as_u64().expect("an entry");
+        (field("term"), field("index"))
+    };
+    assert!(last_of(1) >= last_of(2), "both have applied everything");
+    let done = force(dir.path(), 1, "1,2,6", &[DANGER]);
+    assert_eq!(done.status.code(), Some(0), "{}", said(&done));
+    for part in [
+        "voters 1, 2, 6",
+        "never come back nodes 3, 4, 5",
+        "2, 6 begin with empty",
+    ] {
+        assert!(said(&done).contains(part), "{part}: {}", said(&done));
+    }
+    std::fs::remove_dir_all(dir.path().join("2")).expect("emptied");
+    let mut nodes = forced_cluster(dir.path(), &[1, 2, 6]);
+    propose_to_any(&nodes, COMMANDS);
+    for node in &nodes {
+        assert_eq!(
+            lines_of(node),
+            expected(COMMANDS + 1),
+            "all hold everything"
+        );
+    }
+    // The survivor has served: the two others go on without it.
+    nodes.remove(0).shutdown();
+    propose_to_any(&nodes, COMMANDS + 1);
+    for node in &nodes {
+        assert_eq!(lines_of(node), expected(COMMANDS + 2));
+    }
+}
+
+#[test]
+fn a_survivor_and_one_new_node_need_each_other() {
+    let dir = scratch();
+    stores(dir.path(), 3);
+    for lost in ["2", "3"] {
+        std::fs::remove_dir_all(dir.path().join(lost)).expect("lost for good");
+    }
+    let done = force(dir.path(), 1, "1,4", &[DANGER]);
+    assert_eq!(done.status.code(), Some(0), "{}", said(&done));
+    let nodes = forced_cluster(dir.path(), &[1, 4]);
+    propose_to_any(&nodes, COMMANDS);
+    for node in &nodes {
+        assert_eq!(lines_of(node), expected(COMMANDS + 1));
+        let voters: Vec<NodeId> = node.status().membership.voters().collect();
+        assert_eq!(voters, [NodeId(1), NodeId(4)]);
+    }
+}
+
 #[test]
 fn a_damaged_survivor_is_refused_and_left_as_it_is() {
     let dir = scratch();
-    three_stores(dir.path());
+    stores(dir.path(), 3);
     let wanted = text_of(COMMANDS / 2 + 5).into_bytes();
     let mut flipped = 0;
     for entry in std::fs::read_dir(dir.path().join("1/wal")).expect("the slots") {
@@ -263,7 +200,7 @@ type Case<'a> = (&'a Path, &'a str, u64, &'a str, &'a [&'a str], &'a str);
 #[test]
 fn a_wrong_wish_is_a_usage_error_and_changes_nothing() {
     let dir = scratch();
-    three_stores(dir.path());
+    stores(dir.path(), 3);
     let before = image(dir.path());
     let (own, empty) = (dir.path().join("1"), scratch());
     let nowhere = dir.path().join("nowhere");

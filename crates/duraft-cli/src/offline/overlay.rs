@@ -12,7 +12,7 @@ use std::sync::Arc;
 const PAGE_BYTES: usize = 4096;
 
 /// See the module documentation.
-pub(super) struct Overlay {
+pub(crate) struct Overlay {
     below: Arc<dyn Disk>,
     names: Mutex<Names>,
 }
@@ -26,7 +26,7 @@ struct Names {
 }
 
 impl Overlay {
-    pub(super) fn over(below: Arc<dyn Disk>) -> Overlay {
+    pub(crate) fn over(below: Arc<dyn Disk>) -> Overlay {
         Overlay {
             below,
             names: Mutex::default(),

@@ -1,0 +1,5 @@
+//! Commands that change a store by hand, on stores that real nodes have written.
+
+mod common;
+mod force;
+mod loss;
