@@ -6,7 +6,7 @@ use super::format::{
     SNAPSHOT_FOOTER_BYTES, SNAPSHOT_HEADER_BYTES,
 };
 use super::name::{SnapshotFileKind, SnapshotName};
-use super::store::SnapshotStore;
+use super::store::{SnapshotStore, Sound};
 use duraft_core::{Snapshot, SnapshotFile};
 use duraft_disk::DiskFile;
 use std::io;
@@ -20,6 +20,8 @@ use std::sync::Arc;
 pub struct SnapshotReader {
     file: Arc<dyn DiskFile>,
     name: String,
+    /// Where to write down what became of reading it.
+    noted: (Sound, SnapshotName),
     checker: Checker,
     /// Where the next part stands.
     offset: u64,
@@ -48,9 +50,19 @@ pub struct SnapshotInfo {
 impl SnapshotStore {
     /// Opens a snapshot for reading.
     pub fn read(&self, snapshot: &Snapshot) -> Result<SnapshotReader, SnapshotError> {
-        let name = self.path(SnapshotName::of(snapshot));
+        let name = SnapshotName::of(snapshot);
         let file = self.open_whole(snapshot)?;
-        SnapshotReader::over(file, name, self.checker(snapshot))
+        self.reader_of(file, name, snapshot)
+    }
+
+    pub(super) fn reader_of(
+        &self,
+        file: Arc<dyn DiskFile>,
+        name: SnapshotName,
+        snapshot: &Snapshot,
+    ) -> Result<SnapshotReader, SnapshotError> {
+        let noted = (self.sound().clone(), name);
+        SnapshotReader::over(file, self.path(name), noted, self.checker(snapshot))
     }
 
     /// Reads the whole file and compares everything there is to compare.
@@ -135,14 +147,16 @@ impl SnapshotStore {
 }
 
 impl SnapshotReader {
-    pub(super) fn over(
+    fn over(
         file: Arc<dyn DiskFile>,
         name: String,
+        noted: (Sound, SnapshotName),
         checker: Checker,
     ) -> Result<SnapshotReader, SnapshotError> {
         let mut reader = SnapshotReader {
             file,
             name,
+            noted,
             checker,
             offset: 0,
             chunk: Vec::new(),
@@ -212,9 +226,16 @@ impl SnapshotReader {
         };
         let mut bytes = std::mem::take(&mut self.chunk);
         bytes.resize(len, 0);
-        read_exact(&*self.file, &self.name, &mut bytes, self.offset)?;
-        let accepted = self.checker.accept(&bytes);
-        accepted.map_err(|problem| at_rest(&self.name, part, problem))?;
+        let accepted =
+            read_exact(&*self.file, &self.name, &mut bytes, self.offset).and_then(|()| {
+                let accepted = self.checker.accept(&bytes);
+                accepted.map_err(|problem| at_rest(&self.name, part, problem))
+            });
+        let (sound, name) = &self.noted;
+        accepted.inspect_err(|_| sound.remove(*name))?;
+        if self.checker.expects().is_none() {
+            sound.add(*name);
+        }
         self.offset += len as u64;
         self.chunk = bytes;
         Ok(())

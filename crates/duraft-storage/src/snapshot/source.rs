@@ -2,7 +2,7 @@
 
 use super::error::SnapshotError;
 use super::name::SnapshotName;
-use super::reader::{SnapshotReader, read_exact};
+use super::reader::read_exact;
 use super::store::SnapshotStore;
 use bytes::Bytes;
 use duraft_core::Snapshot;
@@ -51,7 +51,10 @@ impl SnapshotSource {
 
     /// Reads the whole file and compares everything there is to compare.
     pub fn verify(&self) -> Result<(), SnapshotError> {
-        let checker = self.store.checker(&self.snapshot);
-        SnapshotReader::over(self.file.clone(), self.name.clone(), checker)?.check_rest()
+        let name = SnapshotName::of(&self.snapshot);
+        let reader = self
+            .store
+            .reader_of(self.file.clone(), name, &self.snapshot);
+        reader?.check_rest()
     }
 }

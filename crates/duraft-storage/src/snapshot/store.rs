@@ -6,6 +6,7 @@ use super::name::{SnapshotFileKind, SnapshotName};
 use crate::options::{ClusterId, OptionProblem};
 use duraft_core::{GroupId, Snapshot};
 use duraft_disk::{Disk, DiskError, DiskFile, DiskOp};
+use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
@@ -76,13 +77,34 @@ pub enum SnapshotAblation {
 }
 
 /// The snapshot files of one group on one disk. Clones are the same store. It keeps nothing in memory
-/// but who it belongs to; all its methods may be called from any thread.
+/// but who it belongs to and which files were seen whole; all its methods may be called from any
+/// thread.
 #[derive(Clone)]
 pub struct SnapshotStore {
     disk: Arc<dyn Disk>,
     cluster: ClusterId,
     group: GroupId,
     options: SnapshotOptions,
+    sound: Sound,
+}
+
+/// Whole files that were written, received or read to their end since the store was opened. A file
+/// that was found bad later is not one of them.
+#[derive(Clone, Default)]
+pub(super) struct Sound(Arc<Mutex<BTreeSet<SnapshotName>>>);
+
+impl Sound {
+    pub(super) fn add(&self, name: SnapshotName) {
+        self.0.lock().insert(name);
+    }
+
+    pub(super) fn remove(&self, name: SnapshotName) {
+        self.0.lock().remove(&name);
+    }
+
+    fn has(&self, name: SnapshotName) -> bool {
+        self.0.lock().contains(&name)
+    }
 }
 
 /// What [`SnapshotStore::reconcile`] found and did. Names are relative to the group's folder.
@@ -127,6 +149,7 @@ impl SnapshotStore {
             cluster,
             group,
             options,
+            sound: Sound::default(),
         };
         // Each folder is a name in its parent: all of them must be durable before a file in them is.
         let made = store.disk.create_dir(ROOT);
@@ -160,13 +183,16 @@ impl SnapshotStore {
     /// Brings the folder in line with what the log counts on. To be called at start, before anything
     /// is written or received: everything that no record names and nobody can use is removed.
     ///
-    /// Kept are: the files of `keep`; the newest whole file that is older than all of `keep`, as a
+    /// Kept are: the files of `keep`; the newest good file that is older than all of `keep`, as a
     /// fallback; interrupted receipts of something not older than `keep`, at most
-    /// [`SNAPSHOT_PARTIALS_MAX`]; strangers' files.
+    /// [`SNAPSHOT_PARTIALS_MAX`]; strangers' files. Where several files may be the fallback, they are
+    /// read, the newest first, until one is found whole.
     pub fn reconcile(&self, keep: &[&Snapshot]) -> Result<Reconciled, SnapshotError> {
         let (names, strange) = self.names()?;
         let kept: BTreeSet<SnapshotName> = keep.iter().map(|s| SnapshotName::of(s)).collect();
-        let remove = obsolete_at_start(&names, &kept);
+        let oldest = kept.first().copied();
+        let fallback = oldest.and_then(|oldest| self.the_one_before(&names, oldest));
+        let remove = obsolete_at_start(&names, &kept, fallback);
         for name in &remove {
             self.remove_name(*name)?;
         }
@@ -194,11 +220,16 @@ impl SnapshotStore {
     }
 
     /// Removes what the snapshot `latest` has made superfluous, once a durable record names it: every
-    /// whole file older than the one before it, and every interrupted receipt of an older one. Returns
-    /// the names removed.
+    /// whole file older than the good one before it, and every interrupted receipt of an older one.
+    /// Returns the names removed.
+    ///
+    /// Where several files may be the one before, and the newest was neither written, received nor
+    /// read since the store was opened, it is read now.
     pub fn retire(&self, latest: &Snapshot) -> Result<Vec<String>, SnapshotError> {
         let (names, _) = self.names()?;
-        let remove = superseded(&names, SnapshotName::of(latest));
+        let latest = SnapshotName::of(latest);
+        let fallback = self.the_one_before(&names, latest);
+        let remove = superseded(&names, latest, fallback);
         for name in &remove {
             self.remove_name(*name)?;
         }
@@ -206,6 +237,37 @@ impl SnapshotStore {
             self.sync_folder()?;
         }
         Ok(remove.iter().map(ToString::to_string).collect())
+    }
+
+    /// The newest good file older than `latest`: the state it holds was committed, and the log may still
+    /// reach from there on. Where none is good, or there is no choice, the newest.
+    fn the_one_before(&self, names: &[SnapshotName], latest: SnapshotName) -> Option<SnapshotName> {
+        let whole = names
+            .iter()
+            .filter(|name| name.kind == SnapshotFileKind::Whole);
+        let older: Vec<SnapshotName> = whole
+            .filter(|name| name.index < latest.index)
+            .copied()
+            .collect();
+        let newest = older.last().copied();
+        if older.len() < 2 {
+            return newest;
+        }
+        let good = older.into_iter().rfind(|name| self.is_sound(*name));
+        good.or(newest)
+    }
+
+    /// Was this file seen whole, or is it?
+    fn is_sound(&self, name: SnapshotName) -> bool {
+        let verify = || {
+            let info = self.inspect(&name.to_string())?;
+            self.verify(&info.snapshot)
+        };
+        self.sound.has(name) || verify().is_ok()
+    }
+
+    pub(super) fn sound(&self) -> &Sound {
+        &self.sound
     }
 
     fn names(&self) -> Result<(Vec<SnapshotName>, Vec<String>), SnapshotError> {
@@ -285,6 +347,7 @@ impl SnapshotStore {
             if !self.without(SnapshotAblation::NoDirSync) {
                 self.disk.sync_dir(&self.folder())?;
             }
+            self.sound.add(to);
             Ok(())
         };
         publish().map_err(|error| {
@@ -331,6 +394,7 @@ impl SnapshotStore {
 
     /// Removes a file. The removal need not be durable: a file that comes back is removed again.
     pub(super) fn remove_name(&self, name: SnapshotName) -> Result<(), SnapshotError> {
+        self.sound.remove(name);
         match self.disk.remove(&self.path(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(SnapshotError::disk(error))
@@ -346,14 +410,14 @@ impl SnapshotStore {
     }
 }
 
-/// What may go at start: `names` ascending, `kept` the durable references.
-fn obsolete_at_start(names: &[SnapshotName], kept: &BTreeSet<SnapshotName>) -> Vec<SnapshotName> {
-    let oldest = kept.first().copied();
+/// What may go at start: `names` ascending, `kept` the durable references, `fallback` the good one
+/// before them.
+fn obsolete_at_start(
+    names: &[SnapshotName],
+    kept: &BTreeSet<SnapshotName>,
+    fallback: Option<SnapshotName>,
+) -> Vec<SnapshotName> {
     let newest = kept.last().copied();
-    let whole = |name: &&SnapshotName| name.kind == SnapshotFileKind::Whole;
-    // The state it holds was committed, and the log may still reach from there on.
-    let fallback =
-        oldest.and_then(|oldest| names.iter().filter(whole).rfind(|name| **name < oldest));
     let partial = |name: &&SnapshotName| {
         let wanted = newest.is_none_or(|newest| newest.index <= name.index);
         name.kind == SnapshotFileKind::Partial && wanted
@@ -366,20 +430,24 @@ fn obsolete_at_start(names: &[SnapshotName], kept: &BTreeSet<SnapshotName>) -> V
         .copied()
         .collect();
     let stays = |name: &SnapshotName| match name.kind {
-        SnapshotFileKind::Whole => kept.contains(name) || Some(name) == fallback,
+        SnapshotFileKind::Whole => kept.contains(name) || Some(*name) == fallback,
         SnapshotFileKind::Temporary => false,
         SnapshotFileKind::Partial => resumable.contains(name),
     };
     names.iter().filter(|name| !stays(name)).copied().collect()
 }
 
-/// What a durable `latest` makes superfluous: whole files older than the one before it, and interrupted
-/// receipts of older ones. Newer files may be on their way into the log.
-fn superseded(names: &[SnapshotName], latest: SnapshotName) -> Vec<SnapshotName> {
-    let older = |kind: SnapshotFileKind| {
-        let of_kind = move |name: &&SnapshotName| name.kind == kind && name.index < latest.index;
-        names.iter().filter(of_kind).copied()
+/// What a durable `latest` makes superfluous: whole files older than `fallback`, the good one before it,
+/// and interrupted receipts of older ones. Newer files may be on their way into the log.
+fn superseded(
+    names: &[SnapshotName],
+    latest: SnapshotName,
+    fallback: Option<SnapshotName>,
+) -> Vec<SnapshotName> {
+    let goes = |name: &&SnapshotName| match name.kind {
+        SnapshotFileKind::Whole => fallback.is_some_and(|fallback| **name < fallback),
+        SnapshotFileKind::Temporary => false,
+        SnapshotFileKind::Partial => name.index < latest.index,
     };
-    let whole = older(SnapshotFileKind::Whole).rev().skip(1);
-    whole.chain(older(SnapshotFileKind::Partial)).collect()
+    names.iter().filter(goes).copied().collect()
 }

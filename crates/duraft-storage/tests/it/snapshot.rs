@@ -1,7 +1,7 @@
 //! Snapshot files: writing, reading, receiving, resuming, retention, and errors of the disk.
 
 use duraft_core::{Digest, GroupId, Index, LogId, Membership, NodeId, Position, Snapshot, Term};
-use duraft_disk::{CacheAfter, Disk, DiskOp, Effect, Fault, FaultDisk, FaultOptions};
+use duraft_disk::{CacheAfter, Disk, DiskOp, Effect, Fault, FaultDisk, FaultOptions, Survival};
 use duraft_storage::{
     ClusterId, SNAPSHOT_CHUNK_HEAD_BYTES, SNAPSHOT_FOOTER_BYTES, SNAPSHOT_HEADER_BYTES,
     SnapshotError, SnapshotFileKind, SnapshotName, SnapshotOptions, SnapshotPart, SnapshotReceiver,
@@ -517,6 +517,69 @@ fn retention_keeps_the_latest_and_the_one_before() {
             .len(),
         0
     );
+}
+
+/// Files of snapshots at 1, 2 and 3 in a folder that nobody has read in this life, of which that at 2
+/// is damaged, and the store that a start opens.
+fn middle_damaged() -> (FaultDisk, SnapshotStore, Vec<Snapshot>) {
+    let disk = disk();
+    let before = store(&disk);
+    let all: Vec<Snapshot> = (1..=3)
+        .map(|index| take_at(&before, index, &content(900, 1)).expect("taken"))
+        .collect();
+    let rot = duraft_disk::Damage::FlipBit {
+        offset: 4200,
+        bit: 3,
+    };
+    disk.damage(&path(&all[1]), &rot).expect("in the file");
+    let disk = disk.power_loss(Survival::Nothing);
+    let opened = store(&disk);
+    (disk, opened, all)
+}
+
+#[test]
+fn a_damaged_file_is_not_the_one_before() {
+    // A start that fell back to 1 goes on and takes 3. Were 2 kept and 1 removed, the next damage would
+    // find nothing to fall back to.
+    use SnapshotFileKind::Whole;
+    let good = [(1, Whole), (2, Whole), (3, Whole)];
+    for reads in [true, false] {
+        let (_disk, store, all) = middle_damaged();
+        if reads {
+            store.verify(&all[1]).expect_err("it is damaged");
+        }
+        store.retire(&all[2]).expect("the disk works");
+        assert_eq!(names(&store), good);
+        store.verify(&all[0]).expect("still there");
+        // One later, 3 is the one before.
+        take_at(&store, 4, b"state").expect("taken");
+        let latest = take_at(&store, 5, b"state").expect("taken");
+        store.retire(&latest).expect("the disk works");
+        assert_eq!(names(&store), [(4, Whole), (5, Whole)]);
+    }
+    let (_disk, store, all) = middle_damaged();
+    store.reconcile(&[&all[2]]).expect("the disk works");
+    assert_eq!(names(&store), [(1, Whole), (3, Whole)]);
+    store.verify(&all[0]).expect("still there");
+}
+
+#[test]
+fn the_one_before_is_read_once_at_most() {
+    // A snapshot can be large: what was written, received or read in this life is not read again.
+    let disk = disk();
+    let store = store(&disk);
+    for index in 1..=20 {
+        let taken = take_at(&store, index, &content(900, 1)).expect("taken");
+        let reads = disk.ops(DiskOp::Read);
+        store.retire(&taken).expect("the disk works");
+        assert_eq!(disk.ops(DiskOp::Read), reads, "snapshot {index}");
+    }
+    let again = self::store(&disk);
+    let taken = take_at(&again, 21, b"state").expect("taken");
+    again.retire(&taken).expect("the disk works");
+    let reads = disk.ops(DiskOp::Read);
+    again.retire(&taken).expect("the disk works");
+    assert_eq!(disk.ops(DiskOp::Read), reads);
 }
 
 #[test]
