@@ -6,6 +6,7 @@ mod force;
 mod loss;
 mod offline;
 mod process;
+mod sim;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -55,6 +56,8 @@ enum Command {
     /// usage, or only a report.
     #[command(verbatim_doc_comment)]
     AcceptLoss(loss::LossArgs),
+    /// Simulate whole clusters from seeds: the shipped code on simulated disks, networks and clocks.
+    Sim(sim::SimArgs),
     /// One node of `bench cluster --processes`, spoken to over standard input and output.
     #[command(hide = true)]
     BenchNode(bench::ChildArgs),
@@ -78,6 +81,12 @@ fn main() -> ExitCode {
             return loss::run(&args).unwrap_or_else(|problem| {
                 complain(&problem);
                 problem.code()
+            });
+        }
+        Command::Sim(args) => {
+            return sim::run(&args).unwrap_or_else(|error| {
+                complain(&error);
+                ExitCode::from(2)
             });
         }
         Command::ForceNewConfiguration(args) => {

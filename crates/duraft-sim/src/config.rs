@@ -1,10 +1,12 @@
 //! What a run is made of. All times are steps of virtual time; a tick of the core is
 //! [`SimConfig::TICK`] steps, so that messages and disks can be faster than a tick.
 
+use crate::workload::{KeyValue, Workload};
 use duraft::transfer::TransferOptions;
-use duraft_core::{Config, GroupId, Lease, NodeId, Raft, mix64};
-use duraft_disk::SplitMix64;
-use duraft_storage::{OnDamage, SnapshotOptions, WalOptions};
+use duraft_core::{Config, GroupId, NodeId, Raft};
+use duraft_storage::{SnapshotOptions, WalOptions};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Chances are in 1/10,000.
 pub(crate) const CERTAIN: u64 = 10_000;
@@ -22,6 +24,8 @@ pub struct Network {
     pub duplicate: u64,
     /// Chance per tick that the network is cut anew or healed.
     pub repartition: u64,
+    /// What a slow link may add to a delay; a third of the links are slow. 0: none is.
+    pub slow_max: u64,
 }
 
 /// How disks behave.
@@ -37,6 +41,10 @@ pub struct DiskFaults {
     pub report_max: u64,
     /// Chance per tick and node that the next write or sync fails.
     pub failure: u64,
+    /// Chance per tick and node that its disk is full for a while.
+    pub no_space: u64,
+    /// Longest such while.
+    pub no_space_max: u64,
     /// Syncs say that they succeed and do nothing. No protocol survives such disks; tests use them
     /// to show that the checks notice.
     pub lies: bool,
@@ -49,8 +57,10 @@ pub struct DiskFaults {
 pub struct Clients {
     /// A new command, or a few of them.
     pub propose: u64,
-    /// Largest command in bytes.
+    /// Most bytes that a command is padded with.
     pub command_bytes_max: u64,
+    /// Clients that send plain commands and read.
+    pub plain: u64,
     /// Clients that send numbered commands in sessions and send them again until they know.
     pub sessions: u64,
     /// Entries of the log after which an idle session expires.
@@ -61,6 +71,15 @@ pub struct Clients {
     pub handover: u64,
     /// A membership change.
     pub change: u64,
+}
+
+/// Limits of the driver that a run may make tiny.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Most commands without an outcome.
+    pub commands_max: usize,
+    /// Most own batches given to the core and not applied.
+    pub batches_in_flight_max: usize,
 }
 
 /// A whole run but for its length.
@@ -76,8 +95,11 @@ pub struct SimConfig {
     pub network: Network,
     /// The disks.
     pub disk: DiskFaults,
-    /// Chance per tick and node of a crash.
+    /// Chance per tick and node of a crash: at once, in one of the disk operations that come next, or
+    /// with one of the messages that it sends next. Where a node writes, the chance is higher.
     pub crash: u64,
+    /// Chance that a crash takes any of the other nodes along.
+    pub crash_together: u64,
     /// Chance per tick that all nodes crash at once.
     pub blackout: u64,
     /// Chance per tick and node that its process stands still for a while.
@@ -95,6 +117,8 @@ pub struct SimConfig {
     pub wipe: u64,
     /// What clients do.
     pub clients: Clients,
+    /// What state machine there is, and what clients ask of it.
+    pub workload: Arc<dyn Workload>,
     /// A node takes a snapshot when it has applied so many bytes since the last one.
     pub snapshot_bytes: Option<u64>,
     /// How snapshots are written.
@@ -103,16 +127,26 @@ pub struct SimConfig {
     pub transfer: TransferOptions,
     /// How much faster or slower than any other node's a node's clock may run, in parts per million.
     pub clock_drift_ppm: u32,
+    /// Chance per tick and node that its clock jumps ahead. Not where leases rest on clocks.
+    pub clock_jump: u64,
+    /// Most ticks of a jump.
+    pub clock_jump_max: u64,
     /// Chance that a completion of the disk is repeated, late, or of another life.
     pub stale_completion: u64,
     /// Check the core's invariants after every step.
     pub check_invariants: bool,
     /// Check every promise against recovery of the synced bytes.
     pub check_promises: bool,
+    /// Check that a read shows what was known before it was asked. (The workload judges in any case.)
+    pub check_reads: bool,
     /// The core's configuration but for id and seed.
     pub core: Config,
     /// The log's options.
     pub wal: WalOptions,
+    /// The driver's limits.
+    pub driver: Limits,
+    /// Only these occurrences of trouble happen, of those that would: by their numbers. `None`: all.
+    pub only: Option<BTreeSet<u64>>,
     /// Keep a line for every event in the report.
     pub trace: bool,
     /// Called with every core at the beginning of its life. Tests plant faults here.
@@ -122,6 +156,9 @@ pub struct SimConfig {
 impl SimConfig {
     /// Steps of virtual time in one tick.
     pub const TICK: u64 = 10;
+    /// What a tick stands for where virtual time is compared with real time: the default tick of a
+    /// node.
+    pub const TICK_SECONDS: f64 = 0.025;
     /// The rate of a clock that is exact.
     pub(crate) const CLOCK_RATE: u64 = 1_000_000;
 
@@ -144,6 +181,7 @@ impl SimConfig {
                 loss: 0,
                 duplicate: 0,
                 repartition: 0,
+                slow_max: 0,
             },
             disk: DiskFaults {
                 sync_min: 1,
@@ -151,10 +189,13 @@ impl SimConfig {
                 stall: 0,
                 report_max: 0,
                 failure: 0,
+                no_space: 0,
+                no_space_max: 1_000,
                 lies: false,
                 sector_bytes: 512,
             },
             crash: 0,
+            crash_together: 0,
             blackout: 0,
             pause: 0,
             pause_max: 1_000,
@@ -165,12 +206,14 @@ impl SimConfig {
             clients: Clients {
                 propose: CERTAIN / 2,
                 command_bytes_max: 200,
+                plain: 12,
                 sessions: 0,
                 session_idle_entries: 1_000_000,
                 read: 0,
                 handover: 0,
                 change: 0,
             },
+            workload: Arc::new(KeyValue { keys: 3 }),
             snapshot_bytes: None,
             snapshot: SnapshotOptions {
                 chunk_bytes: 1024,
@@ -186,9 +229,12 @@ impl SimConfig {
                 ..TransferOptions::default()
             },
             clock_drift_ppm: 0,
+            clock_jump: 0,
+            clock_jump_max: 100,
             stale_completion: 0,
             check_invariants: true,
             check_promises: true,
+            check_reads: true,
             core,
             wal: WalOptions {
                 slot_bytes: 32 << 10,
@@ -198,139 +244,47 @@ impl SimConfig {
                 cache_bytes_max: 4 << 10,
                 ..WalOptions::default()
             },
+            driver: Limits {
+                commands_max: 256,
+                batches_in_flight_max: 8,
+            },
+            only: None,
             trace: false,
             prepare: None,
         }
     }
 
-    /// A cluster whose every fault rate is drawn from the seed: some runs see one kind of fault
-    /// often, others all of them, a few none.
-    pub fn from_seed(seed: u64) -> SimConfig {
-        let mut rng = SplitMix64::new(mix64(seed ^ 0x5357_4152_4D00));
-        // Half of the time a rate is zero, so that other faults are seen alone.
-        let mut rate = |max: u64| {
-            if rng.below(2) == 0 {
-                0
-            } else {
-                rng.below(max + 1)
+    /// Everything that keeps this run from being one.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems: Vec<String> = Vec::new();
+        let core = self.core.validate();
+        problems.extend(core.iter().map(|problem| format!("core.{problem}")));
+        problems.extend(
+            self.transfer
+                .validate()
+                .iter()
+                .map(|(field, rule)| format!("transfer.{field} must be {rule}")),
+        );
+        let wal = self.wal.validate();
+        problems.extend(wal.iter().map(|problem| format!("wal.{problem:?}")));
+        let append = self
+            .core
+            .append_bytes_max
+            .max(u64::from(self.core.max_batch_bytes) + 64);
+        let mut check = |holds: bool, rule: &str| {
+            if !holds {
+                problems.push(rule.to_string());
             }
         };
-        let mut config = SimConfig::calm(seed);
-        config.network.loss = rate(2_000);
-        config.network.duplicate = rate(2_000);
-        config.network.repartition = rate(300);
-        config.network.delay_max = 2 + rate(60);
-        config.disk.sync_max = 2 + rate(60);
-        config.disk.stall = rate(200);
-        config.disk.report_max = rate(100);
-        config.disk.failure = rate(40);
-        config.crash = rate(120);
-        config.blackout = rate(15);
-        config.pause = rate(60);
-        config.pause_max = 10 + rate(2_000);
-        config.power_loss = 2_500 + rate(7_500);
-        config.stale_completion = rate(2_000);
-        config.clients.propose = 500 + rate(9_000);
-        config.down_max = 50 + rate(1_500);
-        let mut pick = |of: &[u64]| of[usize::try_from(rng.below(of.len() as u64)).unwrap_or(0)];
-        config.disk.sector_bytes = if pick(&[0, 1]) == 0 { 512 } else { 4096 };
-        let clients = &mut config.clients;
-        clients.command_bytes_max = pick(&[16, 200, 1_500]);
-        // Each check runs recovery on the log: keep it short.
-        clients.propose = clients
-            .propose
-            .min(600_000 / (100 + clients.command_bytes_max));
-        config.wal.slot_bytes = pick(&[16 << 10, 32 << 10, 128 << 10]);
-        if config.wal.slot_bytes < 32 << 10 {
-            config.core.max_batch_bytes = 744;
-            config.core.append_bytes_max = 744;
-            clients.command_bytes_max = clients.command_bytes_max.min(600);
-        }
-        config.wal.mark_every_commits = pick(&[1, 8, 64]);
-        config.core.cache_bytes_max = pick(&[0, 2 << 10, 64 << 10]);
-        config.core.pre_vote = pick(&[0, 1, 1, 1]) == 1;
-        config.core.check_quorum = pick(&[0, 1, 1, 1]) == 1;
-        config.draw_snapshots();
-        config.draw_clients();
-        config.draw_clocks();
-        config.draw_members();
-        config.draw_damage();
-        config
+        check(
+            self.wal.write_bytes_max(1) >= append + append / 8 + 256,
+            "a segment takes the write of any append",
+        );
+        check(
+            (1..=7).contains(&self.nodes),
+            "there are one to seven nodes",
+        );
+        check(self.pool >= self.nodes, "the pool has all nodes");
+        problems
     }
-
-    /// Choices for one subject, so that a new subject does not change what others draw.
-    fn draws(&self, subject: u64) -> SplitMix64 {
-        SplitMix64::new(mix64(self.seed ^ mix64(subject)))
-    }
-
-    /// Sessions that are short of memory or of time, reads, and changes of leadership.
-    fn draw_clients(&mut self) {
-        let mut rng = self.draws(0x434C_4945);
-        let clients = &mut self.clients;
-        clients.sessions = rng.below(4);
-        clients.session_idle_entries = [5, 40, 1_000_000][below(&mut rng, 3)];
-        clients.read = [0, 1_000, 5_000][below(&mut rng, 3)];
-        clients.handover = [0, 0, 50, 300][below(&mut rng, 4)];
-    }
-
-    /// From three to five nodes, and in half of the runs others that take their places.
-    fn draw_members(&mut self) {
-        let mut rng = self.draws(0x4D45_4D42);
-        self.nodes = [3, 3, 3, 4, 5][below(&mut rng, 5)];
-        self.pool = self.nodes;
-        if rng.below(2) == 0 {
-            self.pool = 6;
-            self.clients.change = [50, 300, 1_000][below(&mut rng, 3)];
-            // A node that was removed and does not know it asks before it campaigns; otherwise it
-            // could disturb for ever.
-            self.core.pre_vote = true;
-        }
-    }
-
-    /// Disks that rot while their node is down, in half of the runs, and are lost in a quarter of these.
-    fn draw_damage(&mut self) {
-        let mut rng = self.draws(0x4441_4D41);
-        if rng.below(2) == 0 {
-            return;
-        }
-        self.damage = [1_000, 5_000][below(&mut rng, 2)];
-        self.wipe = [0, 0, 0, 3_000][below(&mut rng, 4)];
-        self.wal.policy = OnDamage::RepairFromPeers;
-    }
-
-    /// Clocks that run at different rates, and leases that rest on how different they can be.
-    fn draw_clocks(&mut self) {
-        let mut rng = self.draws(0x434C_4F43);
-        self.clock_drift_ppm = [0, 10_000, 100_000, 300_000][below(&mut rng, 4)];
-        if self.core.check_quorum && rng.below(2) == 0 {
-            let drift_ppm = self.clock_drift_ppm;
-            self.core.lease = Some(Lease { drift_ppm });
-        }
-        self.core.election_ticks = [10, 10, 20][below(&mut rng, 3)];
-    }
-
-    /// Three runs of four take snapshots, often, and keep little of the log behind them.
-    fn draw_snapshots(&mut self) {
-        let mut rng = self.draws(0x534E_4150);
-        if rng.below(4) == 0 {
-            return;
-        }
-        self.snapshot_bytes = Some(1_000 << rng.below(5));
-        self.core.trailing_bytes_max = [0, 500, 4_000][below(&mut rng, 3)];
-        self.snapshot.chunk_bytes = [512, 1024, 4096][below(&mut rng, 3)];
-        self.snapshot.sync_bytes = [1, 4096, 1 << 20][below(&mut rng, 3)];
-        self.transfer.piece_bytes = [200, 700, 4096][below(&mut rng, 3)];
-        self.transfer.window_bytes = [4 << 10, 16 << 10][below(&mut rng, 2)];
-        self.transfer.burst_bytes_max = 4 << 10;
-        self.transfer.resend_ticks = [3, 10, 30][below(&mut rng, 3)];
-        self.transfer.give_up_ticks = [40, 100, 400][below(&mut rng, 3)];
-        if rng.below(4) == 0 {
-            self.transfer.bytes_per_tick_max = Some(2_000);
-        }
-    }
-}
-
-/// A choice of `n` places.
-fn below(rng: &mut SplitMix64, n: u64) -> usize {
-    usize::try_from(rng.below(n)).expect("few choices")
 }

@@ -1,6 +1,8 @@
 //! What happened on all nodes in all their lives, and what must be true of it.
 
-use crate::recorder::Entry;
+use crate::recorder::{Entry, taken_apart};
+use crate::workload::{Call, Request};
+use bytes::Bytes;
 use duraft::{Applied, Outcome, RequestError};
 use duraft_core::{
     BatchHeader, Digest, Incarnation, Index, LogId, Membership, NodeId, Position, Term,
@@ -25,6 +27,12 @@ pub(crate) struct History {
     committed: BTreeMap<Index, (BatchHeader, Term)>,
     /// Commands in the order in which state machines apply them.
     applied: Vec<Entry>,
+    /// When the first of them did.
+    applied_at: Vec<u64>,
+    /// What clients asked for, by the number of their command.
+    asked: BTreeMap<u64, Asked>,
+    /// Answered reads, and from [`History::calls`] on everything.
+    reads: Vec<Call>,
     /// What clients were told of each command, once per time it was sent.
     pub(crate) outcomes: BTreeMap<u64, Vec<Outcome>>,
     /// How often each command was sent.
@@ -34,6 +42,16 @@ pub(crate) struct History {
     memberships: BTreeMap<Index, Membership>,
     /// The membership under which the end of everything committed was counted.
     counted_in: Option<Membership>,
+}
+
+/// What a client asked for.
+#[derive(Clone, Debug)]
+struct Asked {
+    client: u64,
+    called: u64,
+    request: Request,
+    /// When it was told, and what.
+    told: Option<(u64, Option<Bytes>)>,
 }
 
 pub(crate) type Verdict = Result<(), String>;
@@ -236,15 +254,15 @@ impl History {
     }
 
     /// A5: a state machine applied its `nth` command, counted from 0.
-    pub(crate) fn applied(&mut self, nth: usize, log_id: LogId, command: u64) -> Verdict {
+    pub(crate) fn applied(&mut self, nth: usize, entry: Entry, now: u64) -> Verdict {
         match self.applied.get(nth) {
-            Some(known) if *known == (log_id, command) => Ok(()),
+            Some(known) if *known == entry => Ok(()),
             Some(known) => Err(format!(
-                "A5: state machines differ at {nth}: {known:?} and {:?}",
-                (log_id, command)
+                "A5: state machines differ at {nth}: {known:?} and {entry:?}"
             )),
             None if nth == self.applied.len() => {
-                self.applied.push((log_id, command));
+                self.applied.push(entry);
+                self.applied_at.push(now);
                 Ok(())
             }
             None => Err(format!("A5: a state machine skipped to its command {nth}")),
@@ -254,7 +272,9 @@ impl History {
     /// A5: a state machine was restored: it holds what all others applied up to `upto`, and nothing
     /// else.
     pub(crate) fn restored(&self, node: NodeId, upto: Index, entries: &[Entry]) -> Verdict {
-        let count = self.applied.partition_point(|(id, _)| id.index <= upto);
+        let count = self
+            .applied
+            .partition_point(|entry| entry.log_id.index <= upto);
         if self.applied[..count] == *entries {
             return Ok(());
         }
@@ -271,13 +291,54 @@ impl History {
         self.applied.len()
     }
 
+    /// A client asks for a command for the first time.
+    pub(crate) fn asked(&mut self, command: u64, client: u64, request: Request, now: u64) {
+        let asked = Asked {
+            client,
+            called: now,
+            request,
+            told: None,
+        };
+        self.asked.insert(command, asked);
+    }
+
+    /// A read was answered.
+    pub(crate) fn has_read(&mut self, call: Call) {
+        self.reads.push(call);
+    }
+
+    /// All that clients asked and that had an effect or an answer.
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        let applied = std::iter::zip(&self.applied, &self.applied_at);
+        let applied: BTreeMap<u64, u64> = applied.map(|(e, at)| (e.number, *at)).collect();
+        let mut calls = self.reads.clone();
+        for (number, asked) in &self.asked {
+            let told = asked.told.clone();
+            let end = told.or_else(|| Some((*applied.get(number)?, None)));
+            if let Some((ended, response)) = end {
+                calls.push(Call {
+                    client: asked.client,
+                    called: asked.called,
+                    ended,
+                    request: asked.request.clone(),
+                    response,
+                });
+            }
+        }
+        calls
+    }
+
     /// A client sends a command, perhaps once more.
     pub(crate) fn sent(&mut self, command: u64) {
         *self.sent.entry(command).or_default() += 1;
     }
 
     /// A client was told how its command ended.
-    pub(crate) fn answered(&mut self, command: u64, outcome: Outcome) -> Verdict {
+    pub(crate) fn answered(&mut self, command: u64, outcome: Outcome, now: u64) -> Verdict {
+        if let (Some(asked), Ok(applied)) = (self.asked.get_mut(&command), &outcome) {
+            let response = taken_apart(&applied.response).map(|(_, response)| response);
+            asked.told.get_or_insert((now, response));
+        }
         let outcomes = self.outcomes.entry(command).or_default();
         let known = outcomes.iter().flatten().next();
         if let (Some(known), Ok(applied)) = (known, &outcome)
@@ -315,7 +376,12 @@ impl History {
     /// once and in its place, each rejected one never, none twice, every one answered.
     pub(crate) fn judge(&self) -> Verdict {
         let mut places: BTreeMap<u64, LogId> = BTreeMap::new();
-        for (log_id, command) in &self.applied {
+        for entry in &self.applied {
+            let Entry {
+                log_id,
+                number: command,
+                ..
+            } = entry;
             if let Some(first) = places.insert(*command, *log_id) {
                 return Err(format!(
                     "D2: command {command} was applied at {first} and {log_id}"

@@ -24,6 +24,10 @@ pub(crate) struct Host {
     pub(crate) paused_until: u64,
     /// The disk has a failure in store for its present life.
     pub(crate) armed: bool,
+    /// A lost write may be reported late, also to the process that comes after.
+    pub(crate) late_error: bool,
+    /// The node crashes when it has sent so many more messages.
+    pub(crate) sends_left: Option<u64>,
     /// There is a store on the disk.
     pub(crate) exists: bool,
     /// The disk was damaged in some earlier life.
@@ -75,6 +79,8 @@ impl Host {
             generation: 0,
             paused_until: 0,
             armed: false,
+            late_error: false,
+            sends_left: None,
             exists: false,
             scarred: false,
             damaged: false,
@@ -113,6 +119,8 @@ impl Host {
         let store = SnapshotStore::open_with(disk, cluster, group, config.snapshot)
             .map_err(|error| format!("node {} cannot open its snapshots: {error}", self.id))?;
         let machine = Shared::default();
+        let recorder = Recorder::new(machine.clone(), config.workload.machine());
+        let recorder = Box::new(recorder);
         let parts = Parts {
             group,
             incarnation: Incarnation(generation),
@@ -121,7 +129,7 @@ impl Host {
             reader: &wal.reader(),
             snapshots: &store,
         };
-        let start = duraft::start::begin(parts, Box::new(Recorder(machine.clone())))
+        let start = duraft::start::begin(parts, recorder)
             .map_err(|error| format!("node {} cannot begin: {error}", self.id))?;
         let damage = start.boot.damage.clone();
         if damage.is_some() && !self.scarred {
@@ -250,6 +258,7 @@ impl Host {
 
     /// The disk is gone; a store that says so is on the one in its place.
     pub(crate) fn replaced_by_empty(&mut self, disk: FaultDisk) {
+        self.late_error = false;
         self.replace_disk(disk);
         self.scarred = true;
         self.damaged = true;
@@ -261,7 +270,7 @@ impl Host {
     /// Another disk took the place of the old one: what was recovered from that says nothing.
     pub(crate) fn replace_disk(&mut self, disk: FaultDisk) {
         self.disk = disk;
-        self.armed = false;
+        self.armed = self.late_error;
         self.lives += 1;
         self.verified = None;
     }

@@ -36,13 +36,25 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod coverage;
+mod fault;
 mod history;
 mod host;
 mod life;
+pub mod linear;
 mod recorder;
 mod recovered;
+mod scenario;
 mod sim;
 pub mod spec;
+mod swarm;
+mod trace;
+mod workload;
 
-pub use config::{Clients, DiskFaults, Network, SimConfig};
+pub use config::{Clients, DiskFaults, Limits, Network, SimConfig};
+pub use coverage::{Shortfall, shortfalls};
+pub use fault::FaultKind;
+pub use scenario::{Scenario, TICKS};
 pub use sim::{Report, Sim, Violation};
+pub use trace::{TraceEvent, TraceKind};
+pub use workload::{Call, KeyOp, KeyValue, Machine, Request, Workload};

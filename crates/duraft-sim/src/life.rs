@@ -75,6 +75,8 @@ pub(crate) struct Life {
     pub(crate) stopped: bool,
     /// The disk's mutations when the log failed.
     pub(crate) failed_at: Option<u64>,
+    /// Term, role and commit as last traced.
+    pub(crate) traced: Option<[u64; 3]>,
 }
 
 /// What a life is made of.
@@ -132,8 +134,8 @@ impl Life {
         });
         let options = DriverOptions {
             max_batch_bytes: config.core.max_batch_bytes,
-            commands_max: 256,
-            batches_in_flight_max: 8,
+            commands_max: config.driver.commands_max,
+            batches_in_flight_max: config.driver.batches_in_flight_max,
             ticks_per_turn_max: u64::from(config.core.heartbeat_ticks),
             lease,
             ..DriverOptions::default()
@@ -168,6 +170,7 @@ impl Life {
             commit_seen,
             stopped: false,
             failed_at: None,
+            traced: None,
         }
     }
 

@@ -11,15 +11,18 @@ mod report;
 mod state;
 
 use crate::config::{CERTAIN, SimConfig};
+use crate::fault::{Dice, FaultKind, between};
 use crate::history::History;
 use crate::host::{Host, Shared};
 use crate::life::Thread;
+use crate::trace::{TraceEvent, TraceKind};
 use clients::{Client, Requests, Told};
 use duraft::DriverInput;
 use duraft::transfer::TransferFrame;
-use duraft_core::{Completion, Envelope, Load, Membership, NodeId, mix64};
-use duraft_disk::{Disk, FaultDisk, FaultOptions, SplitMix64};
+use duraft_core::{Completion, Envelope, Load, Membership, NodeId};
+use duraft_disk::{Disk, FaultDisk, FaultOptions};
 use duraft_storage::{ClusterId, Entropy, StoreIdentity};
+use network::Links;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -28,18 +31,19 @@ pub use report::{Report, Violation};
 /// A simulated cluster; see the crate's documentation.
 pub struct Sim {
     config: SimConfig,
-    rng: SplitMix64,
+    dice: Dice,
     now: u64,
     /// What will happen, by time and order of planning.
     agenda: BTreeMap<(u64, u64), Happening>,
     planned: u64,
     hosts: Vec<Host>,
-    /// The side of the cut on which each node is; messages pass only within a side.
-    sides: Vec<u8>,
+    links: Links,
     history: History,
     /// What clients were told and the checker has not seen.
     answers: Shared<Vec<Told>>,
     clients: Vec<Client>,
+    /// Clients without a session that wait for something.
+    busy: Vec<bool>,
     requests: Requests,
     /// Faults are over: the cluster must recover.
     healing: bool,
@@ -52,7 +56,7 @@ enum Happening {
     /// A tick of one node's clock.
     Tick(usize),
     /// A message arrives.
-    Arrive(Envelope),
+    Arrive { message: u64, envelope: Envelope },
     /// A frame of a snapshot's transfer arrives.
     Frame {
         from: NodeId,
@@ -73,6 +77,8 @@ enum Happening {
     },
     /// Stored batches have been read.
     Load { host: usize, life: u64, load: Load },
+    /// There is space again on a node's disk.
+    SpaceBack { host: usize, life: u64 },
     /// A node starts.
     Start(usize),
     /// A node that stopped by itself is ended.
@@ -85,26 +91,21 @@ impl Sim {
     /// A cluster whose nodes are bootstrapped and about to start.
     ///
     /// # Panics
-    /// Where the limits of core and log do not fit each other.
+    /// Where the configuration has [problems](SimConfig::problems).
     pub fn new(config: SimConfig) -> Sim {
-        let append = config
-            .core
-            .append_bytes_max
-            .max(u64::from(config.core.max_batch_bytes) + 64);
-        assert!(
-            config.wal.write_bytes_max(1) >= append + append / 8 + 256,
-            "a segment takes the write of any append"
-        );
+        let problems = config.problems();
+        assert!(problems.is_empty(), "{}", problems.join("; "));
         let mut sim = Sim {
-            rng: SplitMix64::new(mix64(config.seed)),
+            dice: Dice::new(config.seed),
             now: 0,
             agenda: BTreeMap::new(),
             planned: 0,
             hosts: Vec::new(),
-            sides: Vec::new(),
+            links: Links::default(),
             history: History::default(),
             answers: Shared::default(),
             clients: Vec::new(),
+            busy: Vec::new(),
             requests: Requests::default(),
             healing: false,
             report: Report::new(config.seed),
@@ -112,10 +113,15 @@ impl Sim {
         };
         let clients = usize::try_from(sim.config.clients.sessions).expect("few clients");
         sim.clients.resize_with(clients, Client::default);
+        let plain = usize::try_from(sim.config.clients.plain).expect("few clients");
+        sim.busy.resize(plain, false);
         sim.history.begin_with(sim.first_membership());
-        for id in 1..=sim.config.pool.max(sim.config.nodes) {
+        let pool = sim.config.pool.max(sim.config.nodes);
+        for id in 1..=pool {
             sim.add_host(NodeId(id));
         }
+        let slow_max = sim.config.network.slow_max;
+        sim.links = Links::new(sim.hosts.len(), slow_max, &mut sim.dice.network);
         sim
     }
 
@@ -127,7 +133,12 @@ impl Sim {
         self.heal();
         let healed = self.recover().map_err(|what| self.violation(what))?;
         self.report.healed_in_ticks = healed;
+        self.report.ticks = self.now / SimConfig::TICK;
         self.history.judge().map_err(|what| self.violation(what))?;
+        let calls = self.history.calls();
+        let judged = self.config.workload.judge(&calls);
+        judged.map_err(|what| self.violation(what))?;
+        self.report.calls_judged = calls.len() as u64;
         self.finish_report();
         Ok(self.report)
     }
@@ -141,19 +152,20 @@ impl Sim {
             }
             self.now = time;
             self.report.events += 1;
-            self.note(|| format!("{happening:?}"));
             self.happen(happening)
                 .map_err(|what| self.violation(what))?;
         }
         Err(self.violation("nothing is left to happen".into()))
     }
 
-    /// Adds a line to the trace, where one is kept.
-    fn note(&mut self, text: impl FnOnce() -> String) {
+    /// Adds an event to the trace, where one is kept.
+    fn trace(&mut self, event: impl FnOnce() -> TraceEvent) {
         if self.config.trace {
-            self.report
-                .trace
-                .push(format!("{:>8} {}", self.now, text()));
+            let event = TraceEvent {
+                at: self.now,
+                ..event()
+            };
+            self.report.trace.push(event);
         }
     }
 
@@ -187,12 +199,11 @@ impl Sim {
         let drift = u64::from(self.config.clock_drift_ppm);
         if drift > 0 {
             // The fastest clock runs at most so much faster than the slowest.
-            host.clock_rate = SimConfig::CLOCK_RATE - self.rng.below(drift + 1);
-            host.clock_phase = self.rng.below(100 * SimConfig::TICK);
+            host.clock_rate = SimConfig::CLOCK_RATE - self.dice.other.below(drift + 1);
+            host.clock_phase = self.dice.other.below(100 * SimConfig::TICK);
         }
         self.hosts.push(host);
-        self.sides.push(0);
-        let phase = self.rng.below(SimConfig::TICK);
+        let phase = self.dice.other.below(SimConfig::TICK);
         self.plan(phase, Happening::Tick(at));
         if id.0 > self.config.nodes {
             return;
@@ -209,14 +220,15 @@ impl Sim {
         )
         .expect("an empty disk without faults takes a store");
         self.hosts[at].exists = true;
-        let delay = self.rng.below(3 * SimConfig::TICK);
+        let delay = self.dice.other.below(3 * SimConfig::TICK);
         self.plan(delay, Happening::Start(at));
     }
 
     fn entropy(&mut self) -> Entropy {
         Entropy {
-            seed: self.rng.next(),
-            wallclock_ns: self.now,
+            seed: self.dice.other.next(),
+            // No part of the store may rely on it.
+            wallclock_ns: self.dice.other.next(),
         }
     }
 
@@ -226,12 +238,28 @@ impl Sim {
             .insert((self.now + delay, self.planned), happening);
     }
 
-    fn chance(&mut self, of_ten_thousand: u64) -> bool {
-        !self.healing && self.rng.below(CERTAIN) < of_ten_thousand
+    /// Does trouble of this kind happen now? Chances are in 1/10,000.
+    fn strikes(&mut self, kind: FaultKind, chance: u64) -> bool {
+        if self.healing || chance == 0 || self.dice.of(kind).below(CERTAIN) >= chance {
+            return false;
+        }
+        self.dice.drawn += 1;
+        let number = self.dice.drawn;
+        if self
+            .config
+            .only
+            .as_ref()
+            .is_some_and(|only| !only.contains(&number))
+        {
+            return false;
+        }
+        self.trace(|| TraceEvent::new(TraceKind::Fault, kind.name()).value(number));
+        true
     }
 
-    fn between(&mut self, min: u64, max: u64) -> u64 {
-        min + self.rng.below(max.saturating_sub(min) + 1)
+    /// Does a client want something now?
+    fn wishes(&mut self, chance: u64) -> bool {
+        !self.healing && self.dice.clients.below(CERTAIN) < chance
     }
 
     fn happen(&mut self, happening: Happening) -> Step {
@@ -242,7 +270,7 @@ impl Sim {
         }
         match happening {
             Happening::Tick(host) => self.tick(host)?,
-            Happening::Arrive(envelope) => self.arrive(envelope),
+            Happening::Arrive { message, envelope } => self.arrive(message, envelope),
             Happening::Frame { from, to, frame } => self.frame_arrives(from, to, frame),
             Happening::Run { host, life, thread } => {
                 if self.is_alive(host, life) {
@@ -262,7 +290,12 @@ impl Sim {
             ),
             Happening::Load { host, life, load } => {
                 if self.is_alive(host, life) {
-                    self.load(host, load);
+                    self.load(host, load)?;
+                }
+            }
+            Happening::SpaceBack { host, life } => {
+                if self.is_alive(host, life) {
+                    self.hosts[host].disk.heal();
                 }
             }
             Happening::Start(host) => self.start(host)?,
@@ -280,9 +313,10 @@ impl Sim {
         let host = match happening {
             Happening::Run { host, .. } | Happening::Load { host, .. } => *host,
             Happening::Tick(_)
-            | Happening::Arrive(_)
+            | Happening::Arrive { .. }
             | Happening::Frame { .. }
             | Happening::Report { .. }
+            | Happening::SpaceBack { .. }
             | Happening::Start(_)
             | Happening::Bury { .. } => return None,
         };
@@ -294,18 +328,28 @@ impl Sim {
         self.hosts[host].lives == life && self.hosts[host].life.is_some()
     }
 
-    /// A thread of a living node takes its turn.
+    /// A thread of a living node takes its turn, perhaps its last: a disk that dies under it takes
+    /// the node along, whatever the thread made of it.
     fn run_thread(&mut self, host: usize, thread: Thread) -> Step {
         if let Some(life) = &mut self.hosts[host].life {
             life.due.remove(&thread);
         }
-        match thread {
+        let done = match thread {
             Thread::Raft => self.turn(host),
             Thread::Wal => self.commit(host),
             Thread::Apply => self.apply(host),
             Thread::Snapshot => self.take(host),
             Thread::Transfer => self.transfer(host),
+        };
+        if self.hosts[host].disk.crashed() {
+            match thread {
+                Thread::Snapshot => self.report.crashes_in_snapshots += 1,
+                Thread::Transfer => self.report.crashes_in_transfers += 1,
+                Thread::Raft | Thread::Wal | Thread::Apply => self.report.crashes_in_commits += 1,
+            }
+            return self.crash_with_others(host);
         }
+        done
     }
 
     /// Plans a thread's turn, unless one is planned.
@@ -329,15 +373,21 @@ impl Sim {
         if host == 0 {
             self.cluster_tick()?;
         }
-        if self.chance(self.config.pause) {
-            self.hosts[host].paused_until = self.now + self.between(1, self.config.pause_max);
+        if self.strikes(FaultKind::Pause, self.config.pause) {
+            let pause = between(&mut self.dice.shape(), 1, self.config.pause_max);
+            self.hosts[host].paused_until = self.now + pause;
             self.report.pauses += 1;
         }
-        if self.chance(self.config.disk.failure) && self.hosts[host].exists {
-            self.break_disk(host);
+        if self.strikes(FaultKind::ClockJump, self.config.clock_jump) {
+            let ticks = between(&mut self.dice.shape(), 1, self.config.clock_jump_max);
+            self.hosts[host].clock_phase += ticks * SimConfig::TICK;
+            self.report.clock_jumps += 1;
         }
-        if self.chance(self.config.crash) && self.hosts[host].life.is_some() {
-            self.crash(host)?;
+        if self.hosts[host].exists {
+            self.disk_trouble(host);
+        }
+        if self.hosts[host].life.is_some() && self.strikes(FaultKind::Crash, self.config.crash) {
+            self.plan_crash(host)?;
         }
         Ok(())
     }
@@ -346,7 +396,7 @@ impl Sim {
     fn cluster_tick(&mut self) -> Step {
         self.clients_tick();
         self.look_for_healed()?;
-        if self.chance(self.config.blackout) {
+        if self.strikes(FaultKind::Blackout, self.config.blackout) {
             self.report.blackouts += 1;
             for host in 0..self.hosts.len() {
                 if self.hosts[host].life.is_some() {
@@ -354,35 +404,31 @@ impl Sim {
                 }
             }
         }
-        if self.chance(self.config.network.repartition) {
+        if self.strikes(FaultKind::Partition, self.config.network.repartition) {
             self.cut();
-            self.report.partitions += 1;
         }
         Ok(())
     }
 
-    /// Divides the nodes anew: by chance, or the leader from all others.
-    fn cut(&mut self) {
-        let alone = self.leaders().last_key_value().map(|(_, leader)| *leader);
-        let alone = alone.filter(|_| self.rng.below(3) == 0);
-        for (host, side) in self.sides.iter_mut().enumerate() {
-            *side = match alone {
-                Some(leader) => u8::from(host == leader),
-                None => u8::from(self.rng.below(2) == 0),
-            };
-        }
-    }
-
-    /// Ends all faults: the network is whole, disks work, everybody is up.
+    /// Ends all faults: the network is whole, disks work, everybody is up, nothing takes long.
     fn heal(&mut self) {
         self.healing = true;
-        self.sides.fill(0);
+        self.links.heal();
         self.config.network.delay_max = self.config.network.delay_max.min(10);
         self.config.disk.sync_max = self.config.disk.sync_max.min(10);
         self.config.disk.report_max = 0;
+        let (now, soon) = (self.now, self.now + 2 * SimConfig::TICK);
         for host in 0..self.hosts.len() {
-            self.hosts[host].disk.heal();
+            let node = &mut self.hosts[host];
+            node.disk.heal();
+            node.disk.crash_at(u64::MAX);
+            node.sends_left = None;
+            node.paused_until = node.paused_until.min(now);
             self.plan(0, Happening::Start(host));
+        }
+        // In order: what waits longest was planned first.
+        for ((time, number), happening) in std::mem::take(&mut self.agenda) {
+            self.agenda.insert((time.min(soon), number), happening);
         }
     }
 
@@ -416,7 +462,7 @@ impl Sim {
                 && let Some((_, leader)) = self.leaders().last_key_value()
             {
                 last = Some(self.history.submitted);
-                self.propose(*leader);
+                self.propose(*leader, None);
             }
         }
         Err(format!(

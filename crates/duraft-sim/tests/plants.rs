@@ -102,6 +102,9 @@ fn many_changes(config: &mut SimConfig) {
 }
 
 fn many_reads(config: &mut SimConfig) {
+    config.nodes = 3;
+    config.pool = 3;
+    config.clients.plain = 30;
     config.clients.read = 9_000;
     config.clients.handover = 300;
     config.network.repartition = 300;

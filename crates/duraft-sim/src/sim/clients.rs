@@ -6,7 +6,10 @@
 
 use super::{Sim, Step};
 use crate::config::SimConfig;
-use crate::recorder::{Recorder, place_in};
+use crate::fault::{FaultKind, between, place};
+use crate::recorder::{Recorder, numbered, taken_apart};
+use crate::trace::{TraceEvent, TraceKind};
+use crate::workload::{Call, Request};
 use bytes::Bytes;
 use duraft::{
     Admin, DriverInput, Outcome, Proposal, ReadDone, ReadJob, ReadRequest, RejectReason,
@@ -14,6 +17,7 @@ use duraft::{
 };
 use duraft_core::{NodeId, ReadBasis, RoleKind};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What a client was told.
 #[derive(Debug)]
@@ -21,21 +25,40 @@ pub(super) enum Told {
     /// How a command ended, and whose it is, if it was sent in a session.
     Command {
         number: u64,
-        client: Option<usize>,
+        by: Option<Asker>,
         outcome: Outcome,
     },
     /// A session was asked for.
     Session { client: usize, outcome: Outcome },
-    /// How many commands a read saw, of which it had to see `floor`.
+    /// How many commands a read saw, and what it was answered.
     Read {
-        floor: u64,
-        basis: ReadBasis,
-        outcome: Result<u64, RequestError>,
+        asked: Box<Reading>,
+        outcome: Result<(u64, Bytes), RequestError>,
     },
     /// Leadership was to move.
     Handover(Result<(), RequestError>),
     /// The membership was to change.
     Change(Outcome),
+}
+
+/// Who waits for a command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Asker {
+    /// A client without a session.
+    Plain(usize),
+    /// A client with one.
+    Session(usize),
+}
+
+/// A read on its way.
+#[derive(Debug)]
+pub(super) struct Reading {
+    client: usize,
+    called: u64,
+    query: Bytes,
+    basis: ReadBasis,
+    /// Commands that it must see.
+    floor: u64,
 }
 
 /// A client with a session.
@@ -63,28 +86,32 @@ impl Sim {
     /// Clients send commands, mostly to whom they believe to lead.
     pub(super) fn clients_tick(&mut self) {
         let clients = self.config.clients;
-        if self.chance(clients.propose) {
+        if self.wishes(clients.propose) {
             let host = self.likely_leader();
-            let burst = 1 + self.rng.below(4);
+            let burst = 1 + self.dice.clients.below(4);
             for _ in 0..burst {
-                self.propose(host);
+                if let Some(client) = self.free_client() {
+                    self.propose(host, Some(client));
+                }
             }
         }
         for client in 0..self.clients.len() {
-            if self.chance(clients.propose.max(1_000)) {
+            if self.wishes(clients.propose.max(1_000)) {
                 let host = self.likely_leader();
                 self.session_turn(client, host);
             }
         }
-        if self.chance(clients.read) {
+        if self.wishes(clients.read) {
             let host = self.some_leader();
-            self.read(host);
+            if let Some(client) = self.free_client() {
+                self.read(host, client);
+            }
         }
-        if self.chance(clients.handover) {
+        if self.strikes(FaultKind::Handover, clients.handover) {
             let host = self.likely_leader();
             self.hand_over(host);
         }
-        if self.chance(clients.change) {
+        if self.strikes(FaultKind::Membership, clients.change) {
             let host = self.likely_leader();
             self.change_membership(host);
         }
@@ -98,7 +125,7 @@ impl Sim {
         let leaders = self.leaders();
         let anyone = self.any_host();
         match leaders.last_key_value() {
-            Some((_, leader)) if self.rng.below(8) > 0 => *leader,
+            Some((_, leader)) if self.dice.clients.below(8) > 0 => *leader,
             _ => anyone,
         }
     }
@@ -107,12 +134,13 @@ impl Sim {
     fn some_leader(&mut self) -> usize {
         let leaders: Vec<usize> = self.leaders().into_values().collect();
         let anyone = self.any_host();
-        let at = usize::try_from(self.rng.below(leaders.len() as u64 + 1)).expect("few nodes");
+        let at =
+            usize::try_from(self.dice.clients.below(leaders.len() as u64 + 1)).expect("few nodes");
         leaders.get(at).copied().unwrap_or(anyone)
     }
 
     pub(super) fn any_host(&mut self) -> usize {
-        usize::try_from(self.rng.below(self.hosts.len() as u64)).expect("few nodes")
+        usize::try_from(self.dice.clients.below(self.hosts.len() as u64)).expect("few nodes")
     }
 
     /// The living nodes that lead, by term.
@@ -125,33 +153,58 @@ impl Sim {
             .collect()
     }
 
-    fn command(&mut self) -> (u64, Bytes) {
+    /// A client without a session that waits for nothing.
+    fn free_client(&mut self) -> Option<usize> {
+        let free: Vec<usize> = (0..self.busy.len()).filter(|at| !self.busy[*at]).collect();
+        let at = place(&mut self.dice.clients, free.len());
+        free.get(at).copied()
+    }
+
+    /// The moment of a call, and with one more that of an answer: calls come first in an event.
+    fn moment(&self) -> u64 {
+        2 * self.report.events
+    }
+
+    /// What a client asks for next, as a command.
+    fn command(&mut self, client: u64) -> (u64, Bytes) {
         let number = self.history.submitted;
         self.history.submitted += 1;
-        let max = self.config.clients.command_bytes_max;
-        let len = 8 + usize::try_from(self.rng.below(max + 1)).expect("commands are small");
-        let mut command = vec![0; len];
-        command[..8].copy_from_slice(&number.to_le_bytes());
-        (number, Bytes::from(command))
+        let workload = Arc::clone(&self.config.workload);
+        let request = workload.request(client, &mut self.dice.clients);
+        let (Request::Command(bytes) | Request::Query(bytes)) = &request;
+        let padding = self
+            .dice
+            .clients
+            .below(self.config.clients.command_bytes_max + 1);
+        let padding = usize::try_from(padding).expect("commands are small");
+        let command = numbered(number, bytes, padding);
+        let now = self.moment();
+        self.history.asked(number, client, request, now);
+        (number, command)
     }
 
     pub(super) fn deadline(&mut self, host: usize) -> Option<u64> {
-        let patience = self.between(5, 200);
+        let patience = between(&mut self.dice.clients, 5, 200);
         Some(self.hosts[host].clock(self.now) / SimConfig::TICK + patience)
     }
 
-    pub(super) fn propose(&mut self, host: usize) {
+    /// A command without a session, of a client or of nobody in particular.
+    pub(super) fn propose(&mut self, host: usize, client: Option<usize>) {
         if self.hosts[host].life.is_none() {
             return;
         }
-        let (number, command) = self.command();
+        let (number, command) =
+            self.command(client.unwrap_or(self.busy.len() + self.clients.len()) as u64);
+        if let Some(client) = client {
+            self.busy[client] = true;
+        }
         self.history.sent(number);
         let answers = self.answers.clone();
         let responder = Responder::call(move |outcome| {
-            let client = None;
+            let by = client.map(Asker::Plain);
             answers.lock().push(Told::Command {
                 number,
-                client,
+                by,
                 outcome,
             });
         });
@@ -187,7 +240,7 @@ impl Sim {
             }
             None => {
                 self.clients[client].used += 1;
-                self.command()
+                self.command((self.busy.len() + client) as u64)
             }
         };
         self.clients[client].command = Some((number, command.clone()));
@@ -200,10 +253,10 @@ impl Sim {
             command,
         };
         let responder = Responder::call(move |outcome| {
-            let client = Some(client);
+            let by = Some(Asker::Session(client));
             answers.lock().push(Told::Command {
                 number,
-                client,
+                by,
                 outcome,
             });
         });
@@ -211,28 +264,35 @@ impl Sim {
         self.input(host, DriverInput::Propose(proposal));
     }
 
-    fn read(&mut self, host: usize) {
+    fn read(&mut self, host: usize, client: usize) {
         if self.hosts[host].life.is_none() {
             return;
         }
-        let basis = if self.rng.below(2) == 0 {
+        let basis = if self.dice.clients.below(2) == 0 {
             ReadBasis::Quorum
         } else {
             ReadBasis::Lease
         };
         self.requests.made += 1;
-        let (floor, answers) = (self.requests.floor, self.answers.clone());
-        let responder = Responder::call(move |outcome| {
-            answers.lock().push(Told::Read {
-                floor,
-                basis,
-                outcome,
-            });
+        self.busy[client] = true;
+        let workload = Arc::clone(&self.config.workload);
+        let query = workload.query(client as u64, &mut self.dice.clients);
+        let asked = Box::new(Reading {
+            client,
+            called: self.moment(),
+            query: query.clone(),
+            basis,
+            floor: self.requests.floor,
         });
+        let answers = self.answers.clone();
+        let responder = Responder::call(move |outcome| {
+            answers.lock().push(Told::Read { asked, outcome });
+        });
+        let see = move |recorder: &Recorder| (recorder.len(), recorder.query(&query));
         let request = ReadRequest {
             basis,
             deadline: self.deadline(host),
-            job: ReadJob::new(Recorder::len, responder),
+            job: ReadJob::new(see, responder),
         };
         self.input(host, DriverInput::Read(request));
     }
@@ -253,7 +313,7 @@ impl Sim {
         if self.hosts[host].life.is_none() {
             return;
         }
-        let kind = self.rng.below(8);
+        let kind = self.dice.clients.below(8);
         if kind == 0 {
             self.input(host, DriverInput::Admin(Admin::ForgetLeader));
             return;
@@ -304,9 +364,9 @@ impl Sim {
             match told {
                 Told::Command {
                     number,
-                    client,
+                    by,
                     outcome,
-                } => self.command_ended(number, client, outcome)?,
+                } => self.command_ended(number, by, outcome)?,
                 Told::Session { client, outcome } => {
                     self.requests.told += 1;
                     self.clients[client].waits = false;
@@ -317,11 +377,7 @@ impl Sim {
                         self.report.sessions += 1;
                     }
                 }
-                Told::Read {
-                    floor,
-                    basis,
-                    outcome,
-                } => self.read_ended(floor, basis, outcome)?,
+                Told::Read { asked, outcome } => self.read_ended(&asked, outcome)?,
                 Told::Handover(outcome) => {
                     self.requests.told += 1;
                     self.report.handovers += u64::from(outcome.is_ok());
@@ -338,52 +394,67 @@ impl Sim {
         Ok(())
     }
 
-    fn command_ended(&mut self, number: u64, client: Option<usize>, outcome: Outcome) -> Step {
+    fn command_ended(&mut self, number: u64, by: Option<Asker>, outcome: Outcome) -> Step {
         if let Ok(applied) = &outcome {
             self.check_applied(applied, || format!("command {number}"))?;
-            let place = place_in(&applied.response);
-            let place = place.ok_or_else(|| format!("D1: command {number} has no answer"))?;
+            let place = taken_apart(&applied.response);
+            let (place, _) = place.ok_or_else(|| format!("D1: command {number} has no answer"))?;
             self.requests.floor = self.requests.floor.max(place + 1);
         }
+        self.trace(|| TraceEvent::new(TraceKind::Client, format!("command {number}: {outcome:?}")));
         self.report
             .fold(&[self.now, number, u64::from(outcome.is_ok())]);
-        if let Some(client) = client.and_then(|client| self.clients.get_mut(client)) {
-            client.waits = false;
-            match &outcome {
-                Ok(_) => client.command = None,
-                Err(error) if is_over(error) => {
-                    // Whether the command was applied is known to nobody, and the session is gone.
-                    self.report.sessions_expired += 1;
-                    *client = Client::default();
+        match by {
+            None => {}
+            Some(Asker::Plain(client)) => self.busy[client] = false,
+            Some(Asker::Session(client)) => {
+                let client = &mut self.clients[client];
+                client.waits = false;
+                match &outcome {
+                    Ok(_) => client.command = None,
+                    Err(error) if is_over(error) => {
+                        // Whether the command was applied is known to nobody, and the session is gone.
+                        self.report.sessions_expired += 1;
+                        *client = Client::default();
+                    }
+                    Err(_) => {}
                 }
-                Err(_) => {}
             }
         }
-        self.history.answered(number, outcome)
+        let now = self.moment() + 1;
+        self.history.answered(number, outcome, now)
     }
 
     /// D4, D5: a read shows whatever anybody knew before it was asked.
-    fn read_ended(
-        &mut self,
-        floor: u64,
-        basis: ReadBasis,
-        outcome: Result<u64, RequestError>,
-    ) -> Step {
+    fn read_ended(&mut self, asked: &Reading, outcome: Result<(u64, Bytes), RequestError>) -> Step {
         self.requests.told += 1;
-        let Ok(seen) = outcome else {
+        self.busy[asked.client] = false;
+        let Ok((seen, response)) = outcome else {
             self.report.reads_failed += 1;
             return Ok(());
         };
         self.report.promises += 1;
-        match basis {
+        match asked.basis {
             ReadBasis::Quorum => self.report.reads += 1,
             ReadBasis::Lease => self.report.lease_reads += 1,
         }
-        if seen < floor {
+        let (floor, basis) = (asked.floor, asked.basis);
+        self.trace(|| {
+            let text = format!("read ({basis:?}) saw {seen} commands, had to see {floor}");
+            TraceEvent::new(TraceKind::Client, text)
+        });
+        if seen < floor && self.config.check_reads {
             return Err(format!(
                 "D4: a read ({basis:?}) shows {seen} commands where {floor} were known before"
             ));
         }
+        self.history.has_read(Call {
+            client: asked.client as u64,
+            called: asked.called,
+            ended: self.moment() + 1,
+            request: Request::Query(asked.query.clone()),
+            response: Some(response),
+        });
         self.requests.floor = self.requests.floor.max(seen);
         Ok(())
     }

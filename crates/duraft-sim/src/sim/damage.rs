@@ -4,6 +4,7 @@
 //! so, nothing that it promises is without ground, and it becomes whole with the help of the others.
 
 use super::{Sim, Step};
+use crate::fault::FaultKind;
 use duraft_core::NodeId;
 use duraft_disk::{Disk, FaultDisk, FaultOptions};
 use duraft_storage::JoinAs;
@@ -14,15 +15,15 @@ impl Sim {
     /// A node is about to start: is its disk still what it was?
     pub(super) fn rot(&mut self, host: usize) -> Step {
         let armed = self.hosts[host].armed;
-        if !self.chance(self.config.damage) || armed || !self.may_rot(host) {
+        if armed || !self.may_rot(host) || !self.strikes(FaultKind::Damage, self.config.damage) {
             return Ok(());
         }
-        if self.chance(self.config.wipe) {
+        if self.strikes(FaultKind::Wipe, self.config.wipe) {
             return self.wipe(host);
         }
         let entropy = self.entropy();
         let node = &mut self.hosts[host];
-        node.rot(&self.config, entropy, &mut self.rng)?;
+        node.rot(&self.config, entropy, &mut self.dice.shape())?;
         self.report.damages += 1;
         Ok(())
     }

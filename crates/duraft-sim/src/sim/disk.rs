@@ -2,17 +2,19 @@
 
 use super::{Happening, Sim, Step};
 use crate::config::{CERTAIN, SimConfig};
+use crate::fault::{FaultKind, between, place};
 use crate::life::{Life, Thread};
+use crate::trace::{TraceEvent, TraceKind};
 use duraft::DriverInput;
 use duraft_core::{Completion, Load};
-use duraft_disk::{CacheAfter, DiskOp, Effect as DiskEffect, Fault, Survival};
+use duraft_disk::{CacheAfter, DiskOp, Effect as DiskEffect, Fault, SplitMix64, Survival};
 use duraft_storage::PipelineEvent;
 
 impl Sim {
     pub(super) fn disk_delay(&mut self) -> u64 {
         let disk = self.config.disk;
-        let delay = self.between(disk.sync_min, disk.sync_max);
-        if self.chance(disk.stall) {
+        let delay = between(&mut self.dice.disk, disk.sync_min, disk.sync_max);
+        if self.strikes(FaultKind::Stall, disk.stall) {
             self.report.stalls += 1;
             delay * 100
         } else {
@@ -31,7 +33,7 @@ impl Sim {
             .life
             .as_ref()
             .is_some_and(|life| !life.due.contains(&Thread::Wal));
-        if idle && self.rng.below(4) == 0 {
+        if idle && self.dice.disk.below(4) == 0 {
             self.commit_later(host);
         }
     }
@@ -39,8 +41,8 @@ impl Sim {
     /// One turn of the log: everything that waits becomes durable, or the log fails.
     pub(super) fn commit(&mut self, host: usize) -> Step {
         let busy = |life: &Life| !life.submissions.is_empty();
-        if self.hosts[host].life.as_ref().is_some_and(busy) && self.chance(4 * self.config.crash) {
-            return self.crash_in(host, Some(Thread::Wal));
+        if self.hosts[host].life.as_ref().is_some_and(busy) {
+            self.perhaps_die(host, 4, 5);
         }
         let tick = self.hosts[host].clock(self.now) / SimConfig::TICK;
         let mut events = Vec::new();
@@ -61,6 +63,9 @@ impl Sim {
         life.pipeline.turn(tick, &mut life.submissions, &mut events);
         let more = !life.submissions.is_empty();
         self.report.commits += 1;
+        if self.hosts[host].disk.crashed() {
+            return Ok(());
+        }
         for event in events {
             self.logged(host, event)?;
         }
@@ -90,26 +95,39 @@ impl Sim {
                 }
                 (generation, Completion::WriteFailed)
             }
-            PipelineEvent::StorageLow => return Ok(()),
+            PipelineEvent::StorageLow => {
+                self.report.storage_low += 1;
+                return Ok(());
+            }
         };
         let report = |completion| Happening::Report {
             host,
             generation,
             completion,
         };
-        if completion != Completion::WriteFailed && self.chance(self.config.stale_completion) {
-            let delay = self.between(1, 2 * self.config.down_max);
+        let failed = completion == Completion::WriteFailed;
+        self.trace(|| {
+            let kind = if failed {
+                TraceKind::Failed
+            } else {
+                TraceKind::Synced
+            };
+            TraceEvent::new(kind, format!("{completion:?}")).host(host)
+        });
+        let stale = self.config.stale_completion;
+        if !failed && self.strikes(FaultKind::StaleCompletion, stale) {
+            let delay = between(&mut self.dice.shape(), 1, 2 * self.config.down_max);
             self.plan(delay, report(completion.clone()));
         }
-        let delay = self.between(0, self.config.disk.report_max);
+        let delay = between(&mut self.dice.disk, 0, self.config.disk.report_max);
         self.plan(delay, report(completion));
         Ok(())
     }
 
-    pub(super) fn load(&mut self, host: usize, load: Load) {
+    pub(super) fn load(&mut self, host: usize, load: Load) -> Step {
         let group = self.config.core.group;
         let Some(life) = &self.hosts[host].life else {
-            return;
+            return Ok(());
         };
         let generation = life.generation;
         let read = life
@@ -128,28 +146,82 @@ impl Sim {
                 completion,
             },
         );
+        Ok(())
+    }
+
+    /// A crash is due in one of the next `steps` disk operations, perhaps.
+    pub(super) fn perhaps_die(&mut self, host: usize, times: u64, steps: u64) {
+        let chance = times * self.config.crash;
+        if self.strikes(FaultKind::Crash, chance) {
+            let disk = &self.hosts[host].disk;
+            disk.crash_at(disk.mutations() + 1 + self.dice.shape().below(steps));
+        }
+    }
+
+    /// A node is to crash: now, in a disk operation, or with a message.
+    pub(super) fn plan_crash(&mut self, host: usize) -> Step {
+        let mut shape = self.dice.shape();
+        let node = &mut self.hosts[host];
+        match shape.below(4) {
+            0 => {
+                node.disk
+                    .crash_at(node.disk.mutations() + 1 + shape.below(12));
+                Ok(())
+            }
+            1 => {
+                node.sends_left = Some(shape.below(6));
+                Ok(())
+            }
+            _ => self.crash_with_others(host),
+        }
+    }
+
+    /// Does the node die with this message? Before or after it went out.
+    pub(super) fn dies_sending(&mut self, host: usize) -> bool {
+        let left = &mut self.hosts[host].sends_left;
+        match left {
+            None => false,
+            Some(0) => {
+                self.report.crashes_at_messages += 1;
+                true
+            }
+            Some(left) => {
+                *left -= 1;
+                false
+            }
+        }
+    }
+
+    /// Ends a life, and perhaps the lives of other nodes at the same moment.
+    pub(super) fn crash_with_others(&mut self, host: usize) -> Step {
+        if self.strikes(FaultKind::CrashTogether, self.config.crash_together) {
+            let mut shape = self.dice.shape();
+            self.report.crashes_together += 1;
+            for other in 0..self.hosts.len() {
+                if other != host && self.hosts[other].life.is_some() && shape.below(2) == 0 {
+                    self.crash(other)?;
+                }
+            }
+        }
+        self.crash(host)
     }
 
     /// Ends a life: the process dies, or the power fails and takes a part of what was not synced.
+    /// Perhaps in the midst of what is being written.
     pub(super) fn crash(&mut self, host: usize) -> Step {
-        self.crash_in(host, None)
-    }
-
-    /// Ends a life in the midst of what this thread, or any, is writing.
-    pub(super) fn crash_in(&mut self, host: usize, thread: Option<Thread>) -> Step {
         self.report.crashes += 1;
+        let mut shape = self.dice.shape();
         let node = &mut self.hosts[host];
         if let Some(mut life) = node.life.take()
             && life.failed_at.is_none()
-            && (thread.is_some() || self.rng.below(2) == 0)
+            && !node.disk.crashed()
+            && shape.below(2) == 0
         {
             let writing = life.writing();
-            let writing = thread.map_or(writing, |thread| vec![thread]);
             if !writing.is_empty() {
-                let choice = self.rng.below(writing.len() as u64);
-                let thread = writing[usize::try_from(choice).expect("few threads")];
+                let thread = writing[place(&mut shape, writing.len())];
                 let steps = if thread == Thread::Snapshot { 12 } else { 5 };
-                let at = node.disk.mutations() + 1 + self.rng.below(steps);
+                let at = node.disk.mutations() + 1 + shape.below(steps);
                 node.disk.crash_at(at);
                 life.write_to_the_end(thread);
                 match thread {
@@ -161,22 +233,32 @@ impl Sim {
                 }
             }
         }
-        self.end_disk_life(host);
-        let delay = self.between(1, self.config.down_max);
+        self.end_disk_life(host, &mut shape);
+        let delay = between(&mut shape, 1, self.config.down_max);
         self.plan(delay, Happening::Start(host));
         self.check_committed_durable("after a crash")
     }
 
-    fn end_disk_life(&mut self, host: usize) {
-        let lost_power = self.rng.below(CERTAIN) < self.config.power_loss;
-        let survival = match self.rng.below(8) {
+    fn end_disk_life(&mut self, host: usize, shape: &mut SplitMix64) {
+        let lost_power = shape.below(CERTAIN) < self.config.power_loss;
+        let survival = match shape.below(8) {
             0 => Survival::Nothing,
             1 => Survival::Everything,
-            _ => Survival::Drawn(self.rng.next()),
+            _ => Survival::Drawn(shape.next()),
         };
+        self.trace(|| {
+            let text = if lost_power {
+                format!("power lost, survives: {survival:?}")
+            } else {
+                "the process died".into()
+            };
+            TraceEvent::new(TraceKind::Crashed, text).host(host)
+        });
         let node = &mut self.hosts[host];
+        node.sends_left = None;
         let disk = if lost_power {
             self.report.power_losses += 1;
+            node.late_error = false;
             node.disk.power_loss(survival)
         } else {
             node.disk.process_crash()
@@ -190,22 +272,29 @@ impl Sim {
             return Ok(());
         }
         self.rot(host)?;
-        if self.rng.below(4) == 0 && self.chance(CERTAIN) && self.config.crash > 0 {
-            let at = 1 + self.rng.below(30);
+        if self.strikes(FaultKind::Crash, 20 * self.config.crash) {
+            let at = 1 + self.dice.shape().below(30);
             self.hosts[host].disk.crash_at(at);
         }
         let entropy = self.entropy();
         let started = self.hosts[host].start(&self.config, entropy);
-        self.note(|| format!("node {} starts: {started:?}", host + 1));
         let refused = started.is_err() && self.hosts[host].armed;
         if refused || self.hosts[host].disk.crashed() {
             self.hosts[host].life = None;
             self.report.crashes_in_recovery += 1;
-            self.end_disk_life(host);
-            let delay = self.between(1, self.config.down_max);
+            let mut shape = self.dice.shape();
+            self.end_disk_life(host, &mut shape);
+            let delay = between(&mut shape, 1, self.config.down_max);
             self.plan(delay, Happening::Start(host));
             return self.check_committed_durable("after a crash in recovery");
         }
+        self.trace(|| {
+            let text = match &started {
+                Ok(()) => "a life begins".to_string(),
+                Err(error) => format!("does not start: {error}"),
+            };
+            TraceEvent::new(TraceKind::Started, text).host(host)
+        });
         if started.is_err() && self.hosts[host].rotten.is_some() {
             // Reported, and more than peers can repair: somebody declares the disk lost.
             self.report.unopenable += 1;
@@ -227,20 +316,70 @@ impl Sim {
         self.check_begun(host)
     }
 
-    /// Makes the next write or sync of a node's disk fail.
-    pub(super) fn break_disk(&mut self, host: usize) {
-        let landed = (self.rng.below(2) == 0).then(|| self.rng.next());
-        let cache = if self.rng.below(2) == 0 {
+    /// What may befall a disk in its present life.
+    pub(super) fn disk_trouble(&mut self, host: usize) {
+        if self.strikes(FaultKind::DiskError, self.config.disk.failure) {
+            self.break_disk(host);
+        }
+        if self.strikes(FaultKind::NoSpace, self.config.disk.no_space) {
+            self.fill_disk(host);
+        }
+    }
+
+    /// Makes one of the next writes or syncs of a node's disk fail: at once, or when the kernel has
+    /// written back or failed to.
+    fn break_disk(&mut self, host: usize) {
+        let mut shape = self.dice.shape();
+        let landed = (shape.below(2) == 0).then(|| shape.next());
+        let cache = if shape.below(2) == 0 {
             CacheAfter::NewContent
         } else {
             CacheAfter::OldContent
         };
-        let fault = match self.rng.below(3) {
+        let late = DiskEffect::WritebackFails {
+            cache,
+            reported: true,
+        };
+        let kind = shape.below(6);
+        let fault = match kind {
             0 => Fault::new(DiskEffect::Io).on(DiskOp::Write),
             1 => Fault::new(DiskEffect::ShortWrite { bytes: 700 }).on(DiskOp::Write),
+            2 => Fault::new(late).on(DiskOp::Write),
+            3 => Fault::new(DiskEffect::Io).on(DiskOp::SyncDir),
             _ => Fault::new(DiskEffect::SyncFails { cache, landed }).on(DiskOp::SyncData),
+        };
+        let fault = fault.nth(1 + shape.below(4));
+        // Once, or again and again until the node has been started anew.
+        let fault = if shape.below(4) == 0 {
+            fault.forever()
+        } else {
+            fault
         };
         self.hosts[host].disk.inject(fault);
         self.hosts[host].armed = true;
+        self.hosts[host].late_error |= kind == 2;
+    }
+
+    /// No space for new files and their content, and perhaps for any write, for a while.
+    fn fill_disk(&mut self, host: usize) {
+        let mut shape = self.dice.shape();
+        let any_write = shape.below(2) == 0;
+        let node = &mut self.hosts[host];
+        let full = |op| {
+            let fault = Fault::new(DiskEffect::NoSpace).on(op).forever();
+            node.disk.inject(fault);
+        };
+        full(DiskOp::Create);
+        full(DiskOp::FillZero);
+        if any_write {
+            full(DiskOp::Write);
+        }
+        node.armed = true;
+        let (life, delay) = (
+            node.lives,
+            between(&mut shape, 1, self.config.disk.no_space_max),
+        );
+        self.report.disks_full += 1;
+        self.plan(delay, Happening::SpaceBack { host, life });
     }
 }

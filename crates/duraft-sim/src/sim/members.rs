@@ -2,6 +2,7 @@
 
 use super::clients::Told;
 use super::{Happening, Sim, host_of};
+use crate::fault::between;
 use duraft::{Admin, DriverInput, Responder};
 use duraft_core::{Leave, MemberChange, Membership, NodeId, Promotion};
 use duraft_disk::Disk;
@@ -40,7 +41,7 @@ impl Sim {
                 MemberChange::Remove(_) => {}
             }
         }
-        let leave = if self.rng.below(4) == 0 {
+        let leave = if self.dice.clients.below(4) == 0 {
             Leave::Explicit
         } else {
             Leave::Automatic
@@ -68,7 +69,7 @@ impl Sim {
         let few = voters.len() <= 2;
         let add = |id, promotion| MemberChange::AddLearner { id, promotion };
         let caught_up = |replacing| Promotion::WhenCaughtUp { replacing };
-        let drawn = match self.rng.below(9) {
+        let drawn = match self.dice.clients.below(9) {
             0 => vec![stranger.map(|id| add(id, Promotion::Never))],
             1 => vec![stranger.map(|id| add(id, caught_up(None)))],
             2 => vec![stranger.map(|id| add(id, caught_up(voter)))],
@@ -88,7 +89,7 @@ impl Sim {
     }
 
     fn pick(&mut self, of: &[NodeId]) -> Option<NodeId> {
-        let at = self.rng.below(of.len().max(1) as u64);
+        let at = self.dice.clients.below(of.len().max(1) as u64);
         of.get(usize::try_from(at).ok()?).copied()
     }
 
@@ -111,7 +112,7 @@ impl Sim {
         .expect("an empty disk without faults takes a store");
         self.hosts[host].exists = true;
         self.report.joined += 1;
-        let delay = self.between(0, 50);
+        let delay = between(&mut self.dice.other, 0, 50);
         self.plan(delay, Happening::Start(host));
     }
 }

@@ -2,7 +2,9 @@
 
 use super::{Happening, Sim, Step};
 use crate::config::SimConfig;
+use crate::fault::between;
 use crate::life::{Thread, Work};
+use crate::trace::{TraceEvent, TraceKind};
 use duraft::transfer::TransferInput;
 use duraft::{DriverInput, Effect, Now, StopReason};
 use duraft_core::{Event, Fault as CoreFault, RoleKind};
@@ -13,7 +15,7 @@ impl Sim {
     pub(super) fn input(&mut self, host: usize, input: DriverInput) {
         if let Some(life) = &mut self.hosts[host].life {
             life.inputs.push_back(input);
-            let delay = self.rng.below(2);
+            let delay = self.dice.disk.below(2);
             self.soon(host, Thread::Raft, delay);
         }
     }
@@ -37,8 +39,11 @@ impl Sim {
         self.report
             .fold(&[self.now, host as u64, fingerprint, effects.len() as u64]);
         self.check_logs(host)?;
+        self.trace_state(host);
         for effect in effects {
-            self.note(|| format!("    node {}: {effect:?}", host + 1));
+            if matches!(effect, Effect::Send(_)) && self.dies_sending(host) {
+                return self.crash_with_others(host);
+            }
             self.perform(host, effect)?;
         }
         Ok(())
@@ -47,6 +52,11 @@ impl Sim {
     fn perform(&mut self, host: usize, effect: Effect) -> Step {
         match effect {
             Effect::Persist(write) => {
+                self.trace(|| {
+                    TraceEvent::new(TraceKind::Written, format!("{write:?}"))
+                        .host(host)
+                        .value(write.seq.0)
+                });
                 self.check_not_failed(host, "a write was issued")?;
                 let group = self.config.core.group;
                 if let Some(life) = &mut self.hosts[host].life {
@@ -72,7 +82,7 @@ impl Sim {
             }
             Effect::Load(load) => {
                 let life = self.hosts[host].lives;
-                let delay = self.between(0, 20);
+                let delay = between(&mut self.dice.disk, 0, 20);
                 self.plan(delay, Happening::Load { host, life, load });
             }
             Effect::Fail(responder, error) => responder.answer(Err(error)),
@@ -92,6 +102,41 @@ impl Sim {
         Ok(())
     }
 
+    /// What has changed of a node that people look for first.
+    fn trace_state(&mut self, host: usize) {
+        if !self.config.trace {
+            return;
+        }
+        let Some(life) = &mut self.hosts[host].life else {
+            return;
+        };
+        let raft = life.driver.raft();
+        let role = match raft.role() {
+            RoleKind::Follower => 0,
+            RoleKind::PreCandidate | RoleKind::Candidate => 1,
+            RoleKind::Leader => 2,
+        };
+        let now = [
+            (
+                TraceKind::Term,
+                raft.term().0,
+                format!("term {}", raft.term()),
+            ),
+            (TraceKind::Role, role, format!("{:?}", raft.role())),
+            (
+                TraceKind::Commit,
+                raft.commit().0,
+                format!("commit {}", raft.commit()),
+            ),
+        ];
+        let before = life.traced.replace(now.each_ref().map(|(_, n, _)| *n));
+        for (place, (kind, value, text)) in now.into_iter().enumerate() {
+            if before.is_none_or(|before| before[place] != value) {
+                self.trace(|| TraceEvent::new(kind, text).host(host).value(value));
+            }
+        }
+    }
+
     /// A node may stop by itself only because its disk failed.
     fn stopped(&mut self, host: usize, reason: &StopReason) -> Step {
         let failed = self.hosts[host]
@@ -106,7 +151,7 @@ impl Sim {
             return Err(format!("node {} stopped: {reason}", host + 1));
         }
         let life = self.hosts[host].lives;
-        let delay = self.between(0, 20 * SimConfig::TICK);
+        let delay = between(&mut self.dice.disk, 0, 20 * SimConfig::TICK);
         self.plan(delay, Happening::Bury { host, life });
         Ok(())
     }

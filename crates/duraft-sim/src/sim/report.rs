@@ -1,6 +1,7 @@
 //! What a run did, and how a violation is told.
 
 use super::Sim;
+use crate::trace::TraceEvent;
 use duraft::RequestErrorKind;
 use duraft_core::mix64;
 use std::fmt;
@@ -17,7 +18,7 @@ macro_rules! counters {
             /// A number that two runs share only if they took the same course.
             pub trace_hash: u64,
             /// Everything that happened, where the configuration asks for it.
-            pub trace: Vec<String>,
+            pub trace: Vec<TraceEvent>,
             /// Why damaged nodes were not healed.
             pub unhealed_why: Vec<String>,
             $($(#[$doc])+ pub $name: u64,)+
@@ -39,6 +40,8 @@ macro_rules! counters {
 }
 
 counters! {
+    /// Ticks of virtual time.
+    ticks,
     /// Events.
     events,
     /// Turns of drivers.
@@ -57,6 +60,10 @@ counters! {
     starts,
     /// Lives ended by a crash.
     crashes,
+    /// Times that others crashed along with a node.
+    crashes_together,
+    /// Crashes just before or after a message.
+    crashes_at_messages,
     /// Crashes in the midst of a commit.
     crashes_in_commits,
     /// Crashes in the midst of recovery.
@@ -71,6 +78,16 @@ counters! {
     poisoned,
     /// Times the network was cut or joined.
     partitions,
+    /// Times that no link was cut any more.
+    partitions_healed,
+    /// Cuts in one direction only.
+    one_way_partitions,
+    /// Clocks that jumped ahead.
+    clock_jumps,
+    /// Disks that were full for a while.
+    disks_full,
+    /// Times that a log had no slot to go on in.
+    storage_low,
     /// Reads of stored batches.
     loads,
     /// Commands submitted.
@@ -83,6 +100,8 @@ counters! {
     unknown,
     /// Commands applied.
     applied,
+    /// Calls of clients that the workload judged.
+    calls_judged,
     /// Commands of sessions sent once more.
     retries,
     /// Sessions opened.
@@ -230,17 +249,16 @@ pub struct Violation {
     /// What is wrong.
     pub what: String,
     /// What happened before, where the configuration asks for it.
-    pub trace: Vec<String>,
+    pub trace: Vec<TraceEvent>,
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "seed {}, tick {}, event {}: {} (replay: the same SimConfig with seed {}, trace on)",
-            self.seed, self.tick, self.event, self.what, self.seed
-        )?;
-        self.trace.iter().try_for_each(|line| write!(f, "\n{line}"))
+            "seed {}, tick {}, event {}: {}",
+            self.seed, self.tick, self.event, self.what
+        )
     }
 }
 

@@ -1,6 +1,7 @@
 //! State machines: applying, restoring, taking snapshots and moving them.
 
 use super::{Happening, Sim, Step};
+use crate::fault::between;
 use crate::life::{Life, Taking, Thread, Work};
 use duraft::transfer::{TransferInput, TransferOutput};
 use duraft::{Answer, ApplyBatch, DriverInput, SnapshotView};
@@ -11,7 +12,7 @@ impl Sim {
     pub(super) fn give(&mut self, host: usize, works: impl IntoIterator<Item = Work>) {
         if let Some(life) = &mut self.hosts[host].life {
             life.work.extend(works);
-            let delay = self.between(0, 5);
+            let delay = between(&mut self.dice.disk, 0, 5);
             self.soon(host, Thread::Apply, delay);
         }
     }
@@ -41,7 +42,7 @@ impl Sim {
                 self.soon(host, Thread::Snapshot, 1);
             }
         }
-        let delay = self.between(0, 5);
+        let delay = between(&mut self.dice.disk, 0, 5);
         let waits = |life: &Life| !life.work.is_empty();
         if self.hosts[host].life.as_ref().is_some_and(waits) {
             self.soon(host, Thread::Apply, delay);
@@ -58,8 +59,9 @@ impl Sim {
             .applier
             .apply(batch, &mut answers)
             .map_err(|reason| format!("node {}: {reason}", host + 1))?;
-        for (log_id, command) in life.newly_applied() {
-            self.history.applied(life.applied_seen, log_id, command)?;
+        let now = 2 * self.report.events + 1;
+        for entry in life.newly_applied() {
+            self.history.applied(life.applied_seen, entry, now)?;
             life.applied_seen += 1;
         }
         answers.into_iter().for_each(Answer::deliver);
@@ -147,8 +149,8 @@ impl Sim {
         if life.failed_at.is_some() {
             return Ok(());
         }
-        if !life.taking.is_empty() && self.chance(10 * self.config.crash) {
-            return self.crash_in(host, Some(Thread::Snapshot));
+        if !life.taking.is_empty() {
+            self.perhaps_die(host, 10, 12);
         }
         let Some(life) = &mut self.hosts[host].life else {
             return Ok(());
@@ -186,7 +188,7 @@ impl Sim {
     pub(super) fn give_transfer(&mut self, host: usize, input: TransferInput) {
         if let Some(life) = &mut self.hosts[host].life {
             life.moving.push_back(input);
-            let delay = self.rng.below(3);
+            let delay = self.dice.disk.below(3);
             self.soon(host, Thread::Transfer, delay);
         }
     }
@@ -199,9 +201,8 @@ impl Sim {
         if life.failed_at.is_some() {
             return Ok(());
         }
-        let moves = life.writing().contains(&Thread::Transfer);
-        if moves && self.chance(10 * self.config.crash) {
-            return self.crash_in(host, Some(Thread::Transfer));
+        if life.writing().contains(&Thread::Transfer) {
+            self.perhaps_die(host, 10, 5);
         }
         let Some(life) = &mut self.hosts[host].life else {
             return Ok(());
@@ -219,7 +220,7 @@ impl Sim {
                         self.report.received += 1;
                         self.history.begins(from, &snapshot.position)?;
                     }
-                    let delay = self.between(0, 5);
+                    let delay = between(&mut self.dice.disk, 0, 5);
                     let report = Happening::Report {
                         host,
                         generation,

@@ -1,0 +1,143 @@
+//! Results as text and as JSON: what was run, on what machine, how fast, and what happened in it.
+
+use super::error::SimError;
+use crate::bench::Facts;
+use duraft_sim::{Report, Scenario, SimConfig, Violation};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+/// Version of the JSON layout.
+const SCHEMA: u32 = 1;
+
+/// How fast virtual time went.
+#[derive(Clone, Copy, Serialize)]
+pub(crate) struct Rate {
+    /// Seconds on the clock of this machine, one thread.
+    pub(crate) seconds: f64,
+    /// Seconds of virtual time, with the default tick.
+    pub(crate) simulated_seconds: f64,
+    /// Virtual over real time.
+    pub(crate) times_real_time: f64,
+    /// Events, each checked.
+    pub(crate) steps_per_second: f64,
+    /// Whether promises were checked against recovery of the synced bytes.
+    pub(crate) recover_on_promise: bool,
+}
+
+impl Rate {
+    pub(crate) fn new(sum: &Report, seconds: f64, cheap: bool) -> Rate {
+        let seconds = seconds.max(1e-9);
+        let count = |n: u64| n as f64;
+        let simulated = count(sum.ticks) * SimConfig::TICK_SECONDS;
+        Rate {
+            seconds,
+            simulated_seconds: simulated,
+            times_real_time: simulated / seconds,
+            steps_per_second: count(sum.events) / seconds,
+            recover_on_promise: !cheap,
+        }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = if self.recover_on_promise {
+            "recovery at every promise"
+        } else {
+            "cheap checks"
+        };
+        write!(
+            f,
+            "{:.0} simulated seconds in {:.1} s: {:.0} times real time, {:.0} checked steps/s ({how})",
+            self.simulated_seconds, self.seconds, self.times_real_time, self.steps_per_second
+        )
+    }
+}
+
+/// A violation in a result.
+#[derive(Serialize)]
+pub(crate) struct Found {
+    pub(crate) seed: u64,
+    pub(crate) tick: u64,
+    pub(crate) what: String,
+    pub(crate) replay: String,
+}
+
+impl Found {
+    pub(crate) fn new(scenario: &Scenario, violation: &Violation) -> Found {
+        Found {
+            seed: violation.seed,
+            tick: violation.tick,
+            what: violation.what.clone(),
+            replay: format!("duraft sim replay {scenario}"),
+        }
+    }
+}
+
+/// The result of one run.
+#[derive(Serialize)]
+pub(crate) struct RunResult {
+    schema: u32,
+    title: &'static str,
+    facts: Facts,
+    scenario: String,
+    rate: Option<Rate>,
+    trace_hash: Option<String>,
+    violation: Option<Found>,
+    counts: BTreeMap<&'static str, u64>,
+}
+
+impl RunResult {
+    pub(crate) fn new(
+        scenario: &Scenario,
+        outcome: Result<&Report, &Violation>,
+        seconds: f64,
+    ) -> Result<RunResult, SimError> {
+        let report = outcome.ok();
+        Ok(RunResult {
+            schema: SCHEMA,
+            title: "duraft sim run",
+            facts: facts()?,
+            scenario: scenario.to_string(),
+            rate: report.map(|report| Rate::new(report, seconds, scenario.cheap)),
+            trace_hash: report.map(|report| format!("{:016x}", report.trace_hash)),
+            violation: outcome.err().map(|v| Found::new(scenario, v)),
+            counts: report.map_or_else(BTreeMap::new, |r| r.counts().into_iter().collect()),
+        })
+    }
+}
+
+impl fmt::Display for RunResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} {}", self.title, self.scenario)?;
+        writeln!(f, "  machine          {}", self.facts)?;
+        if let Some(rate) = &self.rate {
+            writeln!(f, "  rate             {rate}")?;
+        }
+        if let Some(hash) = &self.trace_hash {
+            writeln!(f, "  trace            {hash}")?;
+        }
+        for (what, count) in &self.counts {
+            writeln!(f, "{count:>12} {what}")?;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn facts() -> Result<Facts, SimError> {
+    Facts::read(Path::new(".")).map_err(SimError::Facts)
+}
+
+pub(crate) fn write_json(path: &Path, result: &impl Serialize) -> Result<(), SimError> {
+    let write = || -> std::io::Result<()> {
+        let mut text = serde_json::to_string_pretty(result)?;
+        text.push('\n');
+        std::fs::write(path, text)
+    };
+    write().map_err(|source| SimError::Write {
+        path: path.to_path_buf(),
+        source,
+    })
+}
