@@ -50,8 +50,8 @@ fn cut(at: u64, seed: u64, root: &Path) -> Moment {
 }
 
 fn write_out(disk: &FaultDisk, folder: &str, root: &Path) {
-    std::fs::create_dir_all(root.join(folder)).unwrap();
-    for name in disk.list(folder).unwrap() {
+    std::fs::create_dir_all(root.join(folder)).expect("the folder of the test works");
+    for name in disk.list(folder).expect("a folder of the disk") {
         let name = if folder.is_empty() {
             name
         } else {
@@ -59,8 +59,11 @@ fn write_out(disk: &FaultDisk, folder: &str, root: &Path) {
         };
         match disk.open(&name) {
             Ok(file) => {
-                let bytes = file.map().unwrap().expect("views are offered");
-                std::fs::write(root.join(&name), &bytes[..]).unwrap();
+                let bytes = file
+                    .map()
+                    .expect("the disk works")
+                    .expect("views are offered");
+                std::fs::write(root.join(&name), &bytes[..]).expect("the folder of the test works");
             }
             Err(_) => write_out(disk, &name, root),
         }
@@ -68,10 +71,10 @@ fn write_out(disk: &FaultDisk, folder: &str, root: &Path) {
 }
 
 fn judged(at: u64, change: impl Fn(&mut Moment)) -> (Moment, Verdict) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("the folder of the test works");
     let mut moment = cut(at, at, folder.path());
     change(&mut moment);
-    let verdict = check(&WORK, moment, folder.path()).unwrap();
+    let verdict = check(&WORK, moment, folder.path()).expect("the folder of the test works");
     (moment, verdict)
 }
 

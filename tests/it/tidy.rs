@@ -368,6 +368,26 @@ fn tests_named_in(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
+/// Names in backticks that are long enough to be a sentence: tests of any crate.
+fn sentences_named_in(text: &str) -> BTreeSet<String> {
+    let is_sentence = |word: &&str| {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        word.chars().all(plain) && word.matches('_').count() >= 3
+    };
+    let quoted = text.split('`').skip(1).step_by(2);
+    quoted.filter(is_sentence).map(String::from).collect()
+}
+
+#[test]
+fn tidy_every_test_named_in_the_maps_exists() {
+    let exist = tests_in_sources();
+    for name in ["docs/seeds.md", "docs/rules.md", "docs/damage.md"] {
+        for test in sentences_named_in(&read(name)) {
+            assert!(exist.contains(&test), "{name} names {test}");
+        }
+    }
+}
+
 #[test]
 fn tidy_every_test_named_in_the_documents_exists() {
     let exist = tests_in_sources();

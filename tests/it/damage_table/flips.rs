@@ -24,7 +24,7 @@ fn places(disk: &FaultDisk, seed: u64) -> Vec<(String, u64, u8)> {
                 u64::from(number % 16 == 0)
             };
             for _ in 0..bits {
-                let at = number * SECTOR + rng.below(sector.len() as u64) as usize;
+                let at = number * SECTOR + *rng.pick(&(0..sector.len()).collect::<Vec<_>>());
                 places.push((name.clone(), at as u64, 1 << rng.below(8)));
             }
         }

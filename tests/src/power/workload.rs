@@ -252,7 +252,12 @@ impl Life {
 
 fn batch(rng: &mut SplitMix64, held: &Held) -> Result<Batch, String> {
     let commands: Vec<Bytes> = (0..=rng.below(3))
-        .map(|_| Bytes::from(vec![at(rng.below(255)) as u8; at(rng.below(900))]))
+        .map(|_| {
+            Bytes::from(vec![
+                u8::try_from(rng.below(255)).expect("below 255");
+                at(rng.below(900))
+            ])
+        })
         .collect();
     let body = commands_body(commands.iter().map(|c| &c[..]), 0).map_err(|e| e.to_string())?;
     let end = held.end();
