@@ -180,3 +180,33 @@ fn nonsense_ends_the_connection_and_nothing_else() {
     assert!(node.status().stopped.is_none());
     node.shutdown();
 }
+
+#[test]
+fn life_that_is_older_than_one_that_was_seen_is_refused() {
+    // Whoever comes back from before has lost what it promised in between (RULES.md 18).
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("scratch");
+    let (node, address, transport) = rig::node(dir.path());
+    let greet = |life: u64| {
+        let incarnation = Incarnation(life);
+        let hello = Frame::Hello(Hello {
+            incarnation,
+            ..hello()
+        });
+        // What follows ends the connection.
+        let mut say = frame(&hello);
+        say.extend_from_slice(b"garbage garbage garbage");
+        decode(&talk(address, &say))
+    };
+    assert!(matches!(greet(7), Ok(Frame::Accepted(_))));
+    let seen = Incarnation(7);
+    assert_eq!(greet(6), Ok(Frame::Refused(Refusal::RolledBack { seen })));
+    assert!(
+        matches!(greet(7), Ok(Frame::Accepted(_))),
+        "it may come again"
+    );
+    assert!(matches!(greet(8), Ok(Frame::Accepted(_))));
+    assert_eq!(transport.stats().refusals, 1);
+    let said = Refusal::RolledBack { seen }.to_string();
+    assert!(said.contains('7'), "{said}");
+    node.shutdown();
+}
