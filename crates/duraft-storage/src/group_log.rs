@@ -40,6 +40,7 @@ use crate::options::{ClusterId, Entropy, StoreIdentity, WalOptions};
 use crate::preparer::Preparer;
 use crate::reader::WalReader;
 use crate::recovery::open;
+use crate::threads::{self as thread, JoinHandle};
 use crate::wal::{Submission, Wal, WalStats};
 use bytes::Bytes;
 use duraft_core::{
@@ -53,7 +54,6 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 /// The only group of the store, the only term of its log, its only member.

@@ -24,6 +24,7 @@ mod repair;
 mod segment;
 mod snapshot;
 mod thread;
+mod threads;
 mod wal;
 
 pub use bootstrap::{JoinAs, bootstrap, bootstrap_joining};

@@ -6,12 +6,12 @@
 use crate::pipeline::{Pipeline, PipelineEvent};
 use crate::preparer::Preparer;
 use crate::reader::WalReader;
+use crate::threads::{self as thread, JoinHandle};
 use crate::wal::{Submission, WalStats};
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// Why a submission was not taken. It is given back.
@@ -28,7 +28,7 @@ pub enum SubmitError {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
     Open,
-    /// Finishes what is queued, then ends.
+    /// Finishes what is queued and finds room, then ends.
     Closing,
     /// Ends at once.
     Abandoned,
@@ -159,7 +159,9 @@ impl PipelineThread {
         self.shared.queue.lock().stats
     }
 
-    /// Finishes what is queued, proves the last commit, and joins the threads. Later calls do nothing.
+    /// Finishes what is queued, proves the last commit, and joins the threads. Where the log has said
+    /// [`PipelineEvent::StorageLow`], what waits for a slot is forgotten: nothing was promised for it.
+    /// Later calls do nothing.
     pub fn shutdown(&self) {
         self.end(Phase::Closing);
     }
@@ -273,25 +275,19 @@ impl Turning {
             .wants_turn_at()
             .and_then(|tick| self.instant_of(tick));
         let mut queue = self.shared.queue.lock();
+        let mut timed_out = false;
         loop {
+            // After a time-out too: what was queued meanwhile must not be left behind by a close.
             self.taken.append(&mut queue.submissions);
             self.costs.append(&mut queue.costs);
             let ready = !self.taken.is_empty() && retry.is_none();
-            if queue.phase != Phase::Open || ready {
+            if queue.phase != Phase::Open || ready || timed_out {
                 return queue.phase;
             }
+            let changed = &self.shared.changed;
             match retry.or(receipt) {
-                Some(until) => {
-                    if self
-                        .shared
-                        .changed
-                        .wait_until(&mut queue, until)
-                        .timed_out()
-                    {
-                        return queue.phase;
-                    }
-                }
-                None => self.shared.changed.wait(&mut queue),
+                Some(until) => timed_out = changed.wait_until(&mut queue, until).timed_out(),
+                None => changed.wait(&mut queue),
             }
         }
     }
