@@ -11,6 +11,7 @@ use crate::batch::Batch;
 use crate::fetch::Want;
 use crate::io::{Fault, Load, LoadError, Output};
 use crate::log::{Boundary, Log};
+use crate::plant::Plant;
 use crate::raft::Raft;
 use crate::role::{Role, Transition};
 use crate::types::{Index, LoadId, NodeId};
@@ -25,7 +26,11 @@ impl Raft {
         }
         // Both, always: an entry that is committed by others' copies and not durable here could be lost
         // here and applied again differently if the others' disks fail (release table).
-        let limit = self.commit.min(self.disk.log());
+        let limit = if self.plants.has(Plant::AppliesUndurable) {
+            self.commit
+        } else {
+            self.commit.min(self.disk.log())
+        };
         if self.handed >= limit || self.apply_load.is_some() {
             return;
         }
@@ -44,6 +49,7 @@ impl Raft {
                 break;
             }
             self.unapplied_bytes += cost;
+            self.unhanded_bytes -= cost;
             end = end.next();
         }
         if end == self.handed {
@@ -154,11 +160,13 @@ impl Raft {
     /// Hands over batches that were read or fetched, if they are those of the log. Says whether.
     pub(crate) fn take_for_apply(&mut self, batches: Vec<Batch>, out: &mut Vec<Output>) -> bool {
         let limit = self.commit.min(self.disk.log());
-        let Some(batches) = fitting(&self.log, self.handed, limit, batches) else {
+        let any = self.plants.has(Plant::TakesAnyLoad);
+        let Some(batches) = fitting(&self.log, self.handed, limit, batches, any) else {
             return false;
         };
         for batch in &batches {
             self.unapplied_bytes += batch.cost();
+            self.unhanded_bytes -= batch.cost();
             self.handed = self.handed.next();
         }
         out.push(Output::Apply(batches));
@@ -175,7 +183,8 @@ impl Raft {
         let next = (self.role.leader())
             .and_then(|leader| leader.progress.get(&peer))
             .map(|progress| progress.next);
-        let fit = next.and_then(|next| fitting(&self.log, next, self.log.end(), batches));
+        let any = self.plants.has(Plant::TakesAnyLoad);
+        let fit = next.and_then(|next| fitting(&self.log, next, self.log.end(), batches, any));
         let Some(batches) = fit else {
             return false;
         };
@@ -190,13 +199,14 @@ fn fitting(
     at: Boundary,
     limit: Boundary,
     mut batches: Vec<Batch>,
+    any: bool,
 ) -> Option<Vec<Batch>> {
     let mut end = at;
     let mut fit = 0;
     for batch in &batches {
         let same = log.header(end) == Some(&batch.header)
             && usize::try_from(batch.header.body_len) == Ok(batch.body.len());
-        if end >= limit || !same {
+        if end >= limit || !(same || any) {
             break;
         }
         end = end.next();

@@ -39,7 +39,7 @@ use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 /// Most nodes that are asked for their terms: more than any two memberships have.
-const ASKED_MAX: usize = 4 * crate::membership::MEMBERS_MAX;
+pub(crate) const ASKED_MAX: usize = 4 * crate::membership::MEMBERS_MAX;
 
 /// See the module documentation.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -221,7 +221,9 @@ pub(crate) fn open(group: GroupId, boot: &mut Boot) -> Result<Option<Damaged>, B
         end: known_end,
         lost_suffix: damage.lost_suffix || unproven || damage.floor > end.id,
         vote_uncertain: damage.vote_uncertain,
-        snapshot_lost: damage.snapshot_lost,
+        // A leader may have sent another one since, in a life that ended before it could say so.
+        snapshot_lost: damage.snapshot_lost
+            && (boot.snapshot.as_ref()).is_none_or(|s| s.position.index() < boot.start.index()),
         floor: damage.floor.max(end.id),
         spliced: Boundary::default(),
         heal: None,
@@ -374,6 +376,7 @@ impl Raft {
         let term = self.hard.term;
         // A wiped node that does not know who votes yet cannot take part in full.
         let known = !self.memberships.active().is_unknown();
+        let any_leader = self.plants.has(Plant::HealsUnderAnyLeader);
         let Some(damaged) = &mut self.damage else {
             return;
         };
@@ -391,7 +394,7 @@ impl Raft {
             }
         }
         if let Some((under, to)) = damaged.heal
-            && under == term
+            && (under == term || any_leader)
             && durable.is_some_and(|durable| durable.index() >= to)
         {
             damaged.suffix_whole = true;
@@ -434,7 +437,9 @@ impl Raft {
         let Some(mut damaged) = self.damage.take() else {
             return;
         };
-        damaged.answered.insert(from);
+        if damaged.answered.len() < ASKED_MAX {
+            damaged.answered.insert(from);
+        }
         for voter in voters {
             if damaged.asked.len() < ASKED_MAX {
                 damaged.asked.insert(*voter);
@@ -487,6 +492,7 @@ impl Raft {
     ) {
         let term = self.hard.term;
         let (end, to) = (self.log.end(), self.log.last().index());
+        let keeps = self.plants.has(Plant::KeepsLostMatch);
         if self.heard_from(from, incarnation, term).is_none() {
             return;
         }
@@ -498,7 +504,9 @@ impl Raft {
         };
         if progress.reported != Some(incarnation) {
             progress.reported = Some(incarnation);
-            progress.forget(end);
+            if !keeps {
+                progress.forget(end);
+            }
         }
         let covers = |index| line.snapshot.is_some_and(|s| s.position.index() >= index);
         let covered = needs_snapshot.is_none_or(covers);
@@ -538,7 +546,8 @@ impl Raft {
     /// The leader's answer to a report of this life. The first one stands: it was given after this life
     /// began, so everything this node has acknowledged in earlier ones lies before it.
     pub(crate) fn on_heal(&mut self, from: NodeId, term: Term, asker: Incarnation, to: Index) {
-        if term != self.hard.term || asker != self.me.incarnation || !self.follows(from) {
+        let ours = asker == self.me.incarnation || self.plants.has(Plant::TakesOldHeal);
+        if term != self.hard.term || !ours || !self.follows(from) {
             return;
         }
         if let Some(damaged) = &mut self.damage

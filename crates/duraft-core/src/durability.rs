@@ -32,6 +32,10 @@ pub(crate) struct Durability {
     log: Boundary,
     /// Appends under way: the write's number and where its batches end now.
     appends: VecDeque<(WriteSeq, Boundary)>,
+    /// What each write under way weighs, oldest first, and all of them together. What is cut off while
+    /// it is being written is still being written.
+    weights: VecDeque<(WriteSeq, u64)>,
+    bytes: u64,
     /// The term and vote that survive a crash.
     hard_state: HardState,
     /// Those under way, oldest first. Only the last is the present one; the others matter because the
@@ -47,6 +51,8 @@ impl Durability {
             completed: WriteSeq(0),
             log,
             appends: VecDeque::new(),
+            weights: VecDeque::new(),
+            bytes: 0,
             hard_state,
             hard_states: VecDeque::new(),
         }
@@ -72,10 +78,22 @@ impl Durability {
         self.hard_state
     }
 
-    /// Number for the next write.
-    pub(crate) fn issue(&mut self) -> WriteSeq {
+    /// Number for the next write, which weighs so many bytes.
+    pub(crate) fn issue(&mut self, bytes: u64) -> WriteSeq {
         self.issued = self.issued.next();
+        self.weights.push_back((self.issued, bytes));
+        self.bytes += bytes;
         self.issued
+    }
+
+    /// Bytes of all writes under way.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Writes under way, and how many of them bring a term or vote.
+    pub(crate) fn under_way(&self) -> (usize, usize) {
+        (self.weights.len(), self.hard_states.len())
     }
 
     /// The log was cut at `at`; `WriteSeq`s under way keep only what is left of their part.
@@ -120,6 +138,12 @@ impl Durability {
         }
         // A late word about an earlier write finds nothing to take off.
         self.completed = self.completed.max(upto);
+        while let Some((seq, bytes)) = self.weights.front().copied()
+            && seq <= upto
+        {
+            self.bytes -= bytes;
+            self.weights.pop_front();
+        }
         while let Some((seq, end)) = self.appends.front().copied()
             && seq <= upto
         {
@@ -134,6 +158,23 @@ impl Durability {
             self.hard_states.pop_front();
         }
         Ok(())
+    }
+
+    /// The term and vote of the last write that brought any.
+    pub(crate) fn last_hard_state(&self) -> HardState {
+        (self.hard_states.back()).map_or(self.hard_state, |(_, hard_state)| *hard_state)
+    }
+
+    /// For a planted fault: takes the log up to here for durable, whatever is still being written.
+    #[cfg(any(test, feature = "plant"))]
+    pub(crate) fn claim(&mut self, end: Boundary) {
+        while let Some((_, next)) = self.appends.front().copied()
+            && next <= end
+        {
+            self.log = next;
+            self.appends.pop_front();
+        }
+        self.log = self.log.max(end);
     }
 
     /// Where the batches of writes under way end, in order.
@@ -165,7 +206,7 @@ mod tests {
                 let len = u32::try_from(writers.len()).expect("short");
                 match rng.below(3) {
                     0 => {
-                        let seq = disk.issue();
+                        let seq = disk.issue(1);
                         let count = 1 + rng.below(3);
                         (0..count).for_each(|_| writers.push(seq));
                         disk.appended(seq, at(len + count));
@@ -186,6 +227,7 @@ mod tests {
                 let durable = writers.iter().take_while(|seq| **seq <= completed).count();
                 let durable = u32::try_from(durable).expect("short");
                 assert_eq!(disk.log(), at(durable), "seed {seed}");
+                assert_eq!(disk.bytes(), disk.issued().0 - completed.0);
             }
             assert_eq!(disk.persisted(disk.issued().next()), Err(NeverIssued));
         }

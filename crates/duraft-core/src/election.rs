@@ -74,7 +74,7 @@ impl Raft {
         !self.is_bound(forced)
             && !self.is_stalled()
             && self.may_stand()
-            && self.damage.is_none()
+            && (self.damage.is_none() || self.plants.has(Plant::DamagedCampaigns))
             && (self.is_hard_state_durable() || self.plants.has(Plant::CampaignsPileUp))
             && self.hard.term.next().is_some()
             && self.log.last().index().0.checked_add(2).is_some()
@@ -144,7 +144,7 @@ impl Raft {
         out: &mut Vec<Output>,
     ) {
         let granted = wanted > self.hard.term
-            && last >= self.freshest()
+            && self.is_fresh(last)
             && !self.abstains()
             && !self.hears_leader()
             && !self.is_bound(false);
@@ -163,11 +163,12 @@ impl Raft {
         granted: bool,
     ) -> Option<Transition> {
         let term = self.hard.term;
+        let counts = self.memberships.active().contains(from) || from == self.me.id;
         let Role::PreCandidate(ballot) = &mut self.role else {
             // The question is settled: this node campaigns, follows or leads.
             return None;
         };
-        if Some(wanted) != term.next() {
+        if Some(wanted) != term.next() || !counts {
             return None;
         }
         ballot.count(from, granted);
@@ -191,13 +192,13 @@ impl Raft {
     ) -> Option<Transition> {
         let free = match self.hard.vote {
             None => true,
-            Some(candidate) => candidate == from,
+            Some(candidate) => candidate == from || self.plants.has(Plant::VotesTwice),
         };
         // A term whose leader is known needs no votes any more.
         let known_leader = self.leader().is_some();
         // The log is compared on a repeated request too: the vote record alone proves nothing about
         // the asker (F6).
-        let fresh = last >= self.freshest() && !self.abstains();
+        let fresh = self.is_fresh(last) && !self.abstains();
         // What leases rest on: whoever this node follows now, it may have promised itself (RULES.md 26).
         let bound = self.is_bound(forced) && !self.plants.has(Plant::PromiseEndsWithTerm);
         let grant = term == self.hard.term && free && !known_leader && fresh && !bound;
@@ -214,6 +215,15 @@ impl Raft {
             });
         }
         Some(Transition::Grant { to: from })
+    }
+
+    /// Is a log that ends with `last` at least as up to date as this node's (paper, 5.4.1)?
+    fn is_fresh(&self, last: LogId) -> bool {
+        let own = self.freshest();
+        if self.plants.has(Plant::LongerLogWins) {
+            return last.index >= own.index;
+        }
+        last >= own || self.plants.has(Plant::VotesForStaleLogs)
     }
 
     /// A refusal carries this node's term and so waits until that is durable.
@@ -236,13 +246,13 @@ impl Raft {
         term: Term,
         granted: bool,
     ) -> Option<Transition> {
-        if term != self.hard.term {
+        if term != self.hard.term && !self.plants.has(Plant::GrantsOfEarlierTerms) {
             return None;
         }
         let Role::Candidate(candidate) = &mut self.role else {
             return None;
         };
-        if !candidate.asked {
+        if !candidate.asked || !self.memberships.active().contains(from) {
             return None;
         }
         candidate.ballot.count(from, granted);

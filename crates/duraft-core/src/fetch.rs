@@ -32,6 +32,9 @@ use bytes::Bytes;
 /// A batch of the own log is fetched for at most this many election timeouts.
 const REPAIR_TIMEOUTS: u64 = 2;
 
+/// Most nodes that batches are read from disk for at a time: more than any two memberships have.
+pub(crate) const SERVING_MAX: usize = 4 * crate::membership::MEMBERS_MAX;
+
 /// What batches are fetched for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Want {
@@ -314,6 +317,9 @@ impl Raft {
             return;
         };
         if at < self.log.cached_from() {
+            if self.fetches.serving.len() >= SERVING_MAX {
+                return;
+            }
             let id = self.next_load;
             self.next_load.0 += 1;
             self.fetches.serving.insert(from, (id, after));
@@ -401,6 +407,9 @@ impl Raft {
             })
             .map(|(want, _)| *want);
         let want = asked.filter(|want| self.is_wanted(*want))?;
+        if want == Want::Gap && !self.disk_has_room() {
+            return None;
+        }
         let taken = match want {
             Want::Gap => self.collect(after, batches),
             Want::Apply => self.take_for_apply(batches, out),

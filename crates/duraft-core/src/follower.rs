@@ -73,9 +73,14 @@ impl Raft {
         self.elapsed = 0;
         let asked = batches.is_empty();
         let (at, skip) = match self.compare(&prev, &batches) {
+            Comparison::Agree { at, skip } if skip > 0 && self.plant_cuts(&prev) => {
+                let before = self.log.boundary_after(prev.index()).unwrap_or(at);
+                (before, 0)
+            }
             Comparison::Agree { at, skip } => (at, skip),
             // The leader looks further back. That answer proves no log content, but it carries the
             // term, so it waits for that.
+            Comparison::Missing { .. } if !self.has_room() => return None,
             Comparison::Missing { hint } => {
                 let follower = self.role.follower_mut().expect("checked above");
                 follower.owed.rejected = Some((prev.id, hint));
@@ -87,6 +92,11 @@ impl Raft {
         };
         // What is here already stays as it was written; only the rest is taken over.
         batches.drain(..skip);
+        // And of that, what there is room for: the leader asks again.
+        batches.truncate(self.room_for(&batches));
+        if skip > 0 && batches.is_empty() {
+            self.plant_repeated(from, at, out);
+        }
         let end = if batches.is_empty() {
             at
         } else {
@@ -141,9 +151,14 @@ impl Raft {
             match self.log.boundary_after(prev.index()) {
                 // Equal by index and term. By Raft's rules the logs are equal then; the digest checks
                 // that they are.
-                Some(at) if self.log.position(at).id == prev.id => {
+                Some(at)
+                    if self.log.position(at).id == prev.id
+                        || self.plants.has(Plant::IgnoresPrevTerm) =>
+                {
                     let ours = self.log.position(at);
-                    if ours != *prev {
+                    let blind = self.plants.has(Plant::IgnoresPrevDigest)
+                        || self.plants.has(Plant::IgnoresPrevTerm);
+                    if ours != *prev && !blind {
                         return Comparison::Diverge {
                             theirs: *prev,
                             ours,
@@ -168,7 +183,7 @@ impl Raft {
                 break;
             }
             // Same first index and term. The digest names kind, count and content.
-            if here.digest != batch.header.digest {
+            if here.digest != batch.header.digest && !self.plants.has(Plant::OverlooksDivergence) {
                 return Comparison::Diverge {
                     theirs: batch.header.position(),
                     ours: here.position(),
@@ -187,14 +202,15 @@ impl Raft {
         }
         if at < self.log.end() {
             // What is committed was promised to clients. No leader elected by the rules can lack it.
-            if at < self.commit {
+            let plant = self.plants.has(Plant::TruncatesOnAppend);
+            if at < self.commit && !plant {
                 let fault = Fault::CommittedTruncation {
                     commit: self.commit(),
                     cut: self.log.index(at).next(),
                 };
                 return Err(Refusal::Untold(Some(Transition::Halt(fault))));
             }
-            if at < self.verified {
+            if at < self.verified && !plant {
                 // A leader's log only grows within its term: this contradicts its own words.
                 return Err(Refusal::Untold(None));
             }
@@ -309,6 +325,9 @@ impl Raft {
             told.heard = true;
         }
         follower.owed.heartbeat = follower.owed.heartbeat.max(Some(round));
+        if self.plants.has(Plant::AcksHeartbeats) {
+            follower.owed.accepted = Some(self.log.begin());
+        }
     }
 
     /// Answers a leader of an earlier term with this node's term, if that is durable. If it is not,
@@ -320,7 +339,7 @@ impl Raft {
     }
 
     /// The leader has committed up to `leader_commit`, an index of the leader's log.
-    fn learn_commit(&mut self, leader_commit: Index) {
+    pub(crate) fn learn_commit(&mut self, leader_commit: Index) {
         if leader_commit <= self.commit() {
             return;
         }
@@ -330,8 +349,32 @@ impl Raft {
             Some(commit) => commit,
             None => self.log.floor(leader_commit),
         };
-        let commit = commit.min(self.verified);
-        self.commit = self.commit.max(commit);
+        let commit = if self.plants.has(Plant::CommitsUnverified) {
+            commit
+        } else {
+            commit.min(self.verified)
+        };
+        while self.commit < commit {
+            let header = self.log.header(self.commit).expect("commit is in the log");
+            self.unhanded_bytes += header.cost();
+            self.commit = self.commit.next();
+        }
+    }
+
+    /// The boundary up to which an acknowledgement may go now, and the durable end of the log.
+    fn acknowledgeable(&self) -> (Boundary, Boundary) {
+        let durable = if self.plants.has(Plant::EarlyAck) {
+            self.log.end()
+        } else {
+            self.disk.log()
+        };
+        let tail = self.plants.has(Plant::AcksOwnTail) || self.plants.has(Plant::AcksHeartbeats);
+        let matched = if tail {
+            durable
+        } else {
+            self.verified.min(durable)
+        };
+        (matched, durable)
     }
 
     /// Sends the answers that the disk now covers. Called at the end of every step: answers to what has
@@ -357,13 +400,8 @@ impl Raft {
         let (me, term, health) = (self.me, self.hard.term, self.health());
         let vote_durable = self.is_hard_state_durable() || self.plants.has(Plant::EarlyVote);
         let term_durable = self.is_term_durable();
-        let early = self.plants.has(Plant::EarlyAck);
-        let durable = if early {
-            self.log.end()
-        } else {
-            self.disk.log()
-        };
-        let matched = self.verified.min(durable);
+        let (matched, durable) = self.acknowledgeable();
+        let part = self.plants.has(Plant::AcksPartOfBatch);
         // Below the log's beginning nothing can be said: a snapshot takes its place and is not durable.
         let known = self.log.position_in(matched);
         let grew = durable > durable_before;
@@ -399,9 +437,10 @@ impl Raft {
         {
             let done = matched >= wanted;
             // A part of what is wanted is told when it has just become durable, not at every message.
-            if done || (grew && matched > follower.acked) {
+            if done || (grew && matched > follower.acked) || part {
+                let within = u64::from(part && !done);
                 let reply = AppendReply::Accepted {
-                    matched: position.index(),
+                    matched: Index(position.index().0 + within),
                 };
                 out.push(me.send(leader, term, Message::AppendReply(reply)));
                 follower.acked = follower.acked.max(matched);

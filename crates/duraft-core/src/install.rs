@@ -16,6 +16,7 @@
 
 use crate::io::{Output, SnapshotWrite};
 use crate::log::Boundary;
+use crate::plant::Plant;
 use crate::raft::Raft;
 use crate::role::{Role, Transition};
 use crate::snapshot::Snapshot;
@@ -57,6 +58,9 @@ impl Raft {
         if !sound {
             return None;
         }
+        if !self.disk_has_room() || term > self.hard.term && self.is_flooded() {
+            return None;
+        }
         // Only a leader sends one: in a later term it is news, in this term it ends any campaign.
         let news = match &self.role {
             Role::Follower(follower) => follower.leader.is_none(),
@@ -75,12 +79,15 @@ impl Raft {
         }
         self.elapsed = 0;
         let lost = self.lacks_snapshot() && position.index() >= self.log.start().index();
-        if position.index() <= self.commit() && !lost {
+        let backwards = self.plants.has(Plant::InstallsBackwards);
+        if position.index() <= self.commit() && !lost && !backwards {
             // Committed here means: in the log of every later leader, this one's too.
             self.owe_accepted(self.commit);
             return None;
         }
+        let replaces = backwards || self.plants.has(Plant::InstallDropsSuffix);
         match self.log.boundary_after(position.index()) {
+            Some(_) if replaces => self.replace_log(snapshot),
             Some(at) if self.log.position(at) == position => self.keep_suffix(at, snapshot),
             Some(at) if self.log.position(at).id == position.id => {
                 let ours = self.log.position(at);
@@ -147,6 +154,7 @@ impl Raft {
         self.fetches.forget_apply();
         self.unapplied_bytes = 0;
         self.commit = self.commit.max(at);
+        self.unhanded_bytes = self.log.cost(at, self.commit);
         self.owe_accepted(at);
     }
 
@@ -160,7 +168,8 @@ impl Raft {
         if install.told {
             return true;
         }
-        if install.seq.is_none_or(|seq| seq > completed) {
+        let early = self.plants.has(Plant::RestoresEarly);
+        if install.seq.is_none_or(|seq| seq > completed && !early) {
             return false;
         }
         install.told = true;

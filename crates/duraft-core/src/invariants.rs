@@ -10,15 +10,14 @@
 //! - **I6** a halted node does nothing but refuse.
 //! - **I7** the term never decreases, a vote never changes within it, only a candidate whose vote is
 //!   durable becomes leader, a leader's log only grows.
-//! - **I8** every buffer is within its limit.
+//! - **I8** every buffer is within its limit (`buffers.rs` lists them).
 //! - **I9** determinism is a property of two runs; [`Raft::fingerprint`] lets a test compare them.
 //!
 //! What needs several nodes (election safety, log matching and the like) is not decided here.
 
-use crate::batch::{BatchKind, DESCRIPTOR_BYTES};
+use crate::batch::BatchKind;
 use crate::io::{Event, Healed, Output, Response, SnapshotWrite, Write};
 use crate::log::Boundary;
-use crate::membership::MEMBERS_MAX;
 use crate::progress::{Progress, Stage};
 use crate::raft::Raft;
 use crate::role::{Leader, Role};
@@ -26,6 +25,7 @@ use crate::types::{HardState, Position};
 use alloc::format;
 use alloc::string::String;
 
+mod buffers;
 mod outputs;
 
 use outputs::{check_apply, check_install, check_read, check_send};
@@ -88,7 +88,7 @@ pub fn check(raft: &Raft) -> Verdict {
     check_chain(raft)?;
     check_memberships(raft)?;
     check_disk(raft)?;
-    check_buffers(raft)?;
+    buffers::check(raft)?;
     check_damage(raft)?;
     check_role(raft)
 }
@@ -154,47 +154,6 @@ fn check_disk(raft: &Raft) -> Verdict {
     )
 }
 
-/// Memory is bounded, except by what must not be forgotten: a body that is not durable anywhere.
-fn check_buffers(raft: &Raft) -> Verdict {
-    let log = &raft.log;
-    let cached = log.cached_from();
-    ensure(
-        cached <= raft.disk.log().max(log.begin()).max(spliced(raft)),
-        "I8 bodies that are not durable stay in memory",
-        || format!("cached from {cached:?}"),
-    )?;
-    let excess = log.cached_bytes() > raft.config.cache_bytes_max && cached < raft.disk.log();
-    ensure(
-        !excess || raft.halted.is_some(),
-        "I8 the cache is within its limit",
-        || format!("{} bytes", log.cached_bytes()),
-    )?;
-    let (led, forwarded) = raft.reads.waiting();
-    ensure(
-        led + forwarded <= raft.config.reads_max,
-        "I8 reads that wait are within their limit",
-        || format!("{led} {forwarded}"),
-    )?;
-    let follows = raft.role.leader().is_none() && raft.leader().is_some();
-    ensure(
-        (led == 0 || raft.role.leader().is_some()) && (forwarded == 0 || follows),
-        "I8 reads wait under a leadership only",
-        || format!("{led} {forwarded} as {:?}", raft.role()),
-    )?;
-    let cost = cost_between(raft, raft.applied, raft.handed);
-    ensure(
-        cost == raft.unapplied_bytes,
-        "I8 unapplied bytes are counted",
-        || format!("{} counted, {cost} found", raft.unapplied_bytes),
-    )?;
-    let one = raft.handed.previous() == Some(raft.applied.max(log.begin()));
-    ensure(
-        cost <= raft.config.unapplied_bytes_max || one,
-        "I8 unapplied bytes are within their limit",
-        || format!("{cost}"),
-    )
-}
-
 /// Where batches that stand on disk have joined the log: their bodies, and those before them, are there.
 fn spliced(raft: &Raft) -> Boundary {
     (raft.damage.as_ref()).map_or(Boundary::default(), |damaged| damaged.spliced)
@@ -202,18 +161,6 @@ fn spliced(raft: &Raft) -> Boundary {
 
 /// A damaged node plays no part but a follower's, and what survives lies behind its log.
 fn check_damage(raft: &Raft) -> Verdict {
-    let (held, serving, fetching) = raft.fetches.held();
-    let one = u64::from(raft.config.max_batch_bytes) + DESCRIPTOR_BYTES;
-    ensure(
-        held <= raft.config.fetch_bytes_max.max(one),
-        "I8 batches held for a gap are within their limit",
-        || format!("{held}"),
-    )?;
-    ensure(
-        fetching <= 2 + MEMBERS_MAX,
-        "I8 fetches are one per want",
-        || format!("{fetching} {serving}"),
-    )?;
     let Some(damaged) = &raft.damage else {
         return Ok(());
     };
@@ -241,13 +188,7 @@ fn check_damage(raft: &Raft) -> Verdict {
 
 /// What the batches between two boundaries cost, counted anew.
 fn cost_between(raft: &Raft, from: Boundary, to: Boundary) -> u64 {
-    let mut at = from;
-    let mut cost = 0;
-    while at < to {
-        cost += raft.log.header(at).map_or(0, |header| header.cost());
-        at = at.next();
-    }
-    cost
+    raft.log.cost(from, to)
 }
 
 /// Whoever asks for votes or leads has the right to, by what is durable.

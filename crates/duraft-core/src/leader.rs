@@ -128,12 +128,10 @@ impl Raft {
         if len > u64::from(self.config.max_batch_bytes) {
             return Some(Reject::TooLarge);
         }
-        // With nothing outstanding one batch is always taken, or a small limit would refuse for ever.
-        let after = leader.uncommitted_bytes + crate::batch::DESCRIPTOR_BYTES + len;
-        if leader.uncommitted_bytes > 0 && after > self.config.uncommitted_bytes_max {
-            return Some(Reject::UncommittedLimit);
-        }
-        None
+        self.refuses_bytes(
+            leader.uncommitted_bytes,
+            crate::batch::DESCRIPTOR_BYTES + len,
+        )
     }
 
     /// A tick of a leader: heartbeats, and the question whether a quorum is still there.
@@ -188,14 +186,15 @@ impl Raft {
                 .lease
                 .sent(leader.round, now, self.config.election_ticks);
         }
+        let all = self.plants.has(Plant::CommitsUnverified);
         for (peer, progress) in &mut leader.progress {
             // Not above what the peer is known to hold: its log beyond may be another.
             let commit = self.commit.min(progress.matched);
             progress.commit_told = progress.commit_told.max(commit);
             let message = Message::Heartbeat {
                 // What is committed is in the log; what the peer holds may lie before it.
-                commit: if commit == self.commit {
-                    self.log.index(commit)
+                commit: if commit == self.commit || all {
+                    self.log.index(self.commit)
                 } else {
                     progress.matched_id.index
                 },
@@ -214,14 +213,16 @@ impl Raft {
         incarnation: Incarnation,
         term: Term,
     ) -> Option<&mut Progress> {
-        if term != self.hard.term {
+        if term != self.hard.term && !self.plants.has(Plant::CountsEarlierTerms) {
             return None;
         }
+        let earlier_lives = self.plants.has(Plant::CountsEarlierLives);
         let (now, begin) = (self.now, self.log.begin());
         let leader = self.role.leader_mut()?;
         let progress = leader.progress.get_mut(&from)?;
         match progress.incarnation {
             // The word of a dead life. It was true; what it would bring, the living one knows too.
+            Some(known) if incarnation < known && earlier_lives => return Some(progress),
             Some(known) if incarnation < known => return None,
             Some(known) if incarnation > known => {
                 progress.probe_from(progress.matched.max(begin), now);
@@ -327,7 +328,13 @@ impl Raft {
             // Everything up to `matched` is this leader's log and durable there. Only a boundary of
             // this log can be meant.
             AppendReply::Accepted { matched } => {
-                let matched = self.log.boundary_near(matched, expected)?;
+                let matched = match self.log.boundary_near(matched, expected) {
+                    Some(matched) => matched,
+                    None if self.plants.has(Plant::AcksPartOfBatch) => {
+                        self.log.floor(matched).next().min(self.log.end())
+                    }
+                    None => return None,
+                };
                 let id = self.log.position(matched).id;
                 let (now, end) = (self.now, self.log.end());
                 let election_ticks = self.config.election_ticks;
@@ -342,6 +349,11 @@ impl Raft {
             AppendReply::Rejected { prev, hint } => {
                 self.suspect_rejection(from, (prev, hint), out);
                 self.on_rejected(from, prev, hint);
+                if self.plants.has(Plant::CommitsOnRejection) {
+                    let matched = hint.index;
+                    let reply = AppendReply::Accepted { matched };
+                    return self.on_append_reply(from, incarnation, term, reply, out);
+                }
             }
             // Two contents for one id: no search can repair that.
             AppendReply::Divergence { theirs, ours } => {
@@ -432,7 +444,10 @@ impl Raft {
         let Role::Leader(leader) = &self.role else {
             return;
         };
-        let quorum = self.quorum_holds(leader);
+        let mut quorum = self.quorum_holds(leader);
+        if self.plants.has(Plant::CommitsOneMore) {
+            quorum = quorum.next().min(self.log.end());
+        }
         let Role::Leader(leader) = &mut self.role else {
             return;
         };
@@ -445,6 +460,7 @@ impl Raft {
         while self.commit < quorum {
             let header = self.log.header(self.commit).expect("commit is in the log");
             leader.uncommitted_bytes -= header.cost();
+            self.unhanded_bytes += header.cost();
             self.commit = self.commit.next();
         }
         self.announce_commit(out);

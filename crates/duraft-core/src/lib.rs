@@ -22,6 +22,7 @@ mod divergence;
 mod durability;
 mod election;
 mod fetch;
+mod flow;
 mod follower;
 mod install;
 pub mod invariants;

@@ -142,6 +142,17 @@ impl Log {
         self.position(at).index()
     }
 
+    /// Cost of the batches between two boundaries, as far as they are in the log.
+    pub(crate) fn cost(&self, from: Boundary, to: Boundary) -> u64 {
+        let mut at = from;
+        let mut cost = 0;
+        while at < to {
+            cost += self.header(at).map_or(0, BatchHeader::cost);
+            at = at.next();
+        }
+        cost
+    }
+
     /// The index of the first entry after this boundary.
     pub(crate) fn first_after(&self, at: Boundary) -> Index {
         self.index(at).next()

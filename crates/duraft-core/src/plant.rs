@@ -1,7 +1,13 @@
 //! Faults that tests plant to prove that they would be found. Without the feature `plant` (or a test
 //! build) there is nothing to switch on and every question below is the constant `false`.
 
-/// A way to break the release rules. For tests of tests only.
+use crate::io::{Output, Write};
+use crate::log::Boundary;
+use crate::message::{AppendReply, Message};
+use crate::types::{HardState, NodeId, Position, WriteSeq};
+use alloc::vec::Vec;
+
+/// A way to break the rules. For tests of tests only.
 #[doc(hidden)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Plant {
@@ -17,6 +23,74 @@ pub enum Plant {
     LeaderRestore,
     /// An entry of an earlier term is committed by counting its copies.
     CommitOldTerm,
+    /// A batch beyond what a quorum holds is committed.
+    CommitsOneMore,
+    /// A follower commits what its leader has, compared or not.
+    CommitsUnverified,
+    /// What a peer may at most share counts as what it holds.
+    CommitsOnRejection,
+    /// A leader that gives up commits whatever its own log holds.
+    CommitsOnStepDown,
+    /// A follower acknowledges a batch when a part of it may be durable, and a leader counts that.
+    AcksPartOfBatch,
+    /// A follower acknowledges its own tail, compared or not.
+    AcksOwnTail,
+    /// A follower acknowledges its own tail to whoever sends a heartbeat.
+    AcksHeartbeats,
+    /// A repeated append is acknowledged at once, though the first is still being written.
+    AcksDuplicatesEarly,
+    /// What was owed in a term is sent in the next one.
+    OwesAcrossTerms,
+    /// Acknowledgements of earlier terms count.
+    CountsEarlierTerms,
+    /// Acknowledgements of a peer's earlier lives count.
+    CountsEarlierLives,
+    /// Votes of an earlier term elect.
+    GrantsOfEarlierTerms,
+    /// A completion counts for the place in the log that was written, whatever stands there now.
+    CountsCutWrites,
+    /// A load's answer is taken, whatever is in it.
+    TakesAnyLoad,
+    /// Messages carry terms that are not durable.
+    EarlyTerm,
+    /// The vote is written first, the term after it.
+    VoteBeforeTerm,
+    /// A voter votes for everybody who asks.
+    VotesTwice,
+    /// A voter forgets its vote when it becomes a follower in its term.
+    ForgetsVote,
+    /// A vote is given to any log.
+    VotesForStaleLogs,
+    /// Logs are compared by their length first.
+    LongerLogWins,
+    /// An append cuts whatever follows it off.
+    TruncatesOnAppend,
+    /// A follower looks at the index of a leader's boundary only.
+    IgnoresPrevTerm,
+    /// Digests of boundaries are not compared.
+    IgnoresPrevDigest,
+    /// Digests of batches are not compared.
+    OverlooksDivergence,
+    /// Batches are given to the state machine when they are committed.
+    AppliesUndurable,
+    /// A snapshot that is older than what is committed is installed.
+    InstallsBackwards,
+    /// A snapshot replaces the log even where the log holds more.
+    InstallDropsSuffix,
+    /// The state machine is restored before the snapshot's record is durable.
+    RestoresEarly,
+    /// A node that has lost its disk begins like one that never had one.
+    WipedVotesAsNew,
+    /// A node whose log is damaged campaigns.
+    DamagedCampaigns,
+    /// A leader goes on counting what a damaged node has acknowledged.
+    KeepsLostMatch,
+    /// What one leader has said of a damaged log counts under the next one.
+    HealsUnderAnyLeader,
+    /// What was told an earlier life of a damaged node counts for this one.
+    TakesOldHeal,
+    /// An answer to an earlier life's question answers this life's reads.
+    ReadsOfEarlierLives,
     /// A change of voters takes effect at once, without a joint membership.
     NoJoint,
     /// A damaged node votes as if what it knows of its log were all it has acknowledged.
@@ -59,6 +133,8 @@ pub enum Plant {
     PromiseEndsWithTerm,
     /// The target of a transfer is asked before it holds everything.
     TransferEarly,
+    /// No limit of bytes refuses anything.
+    TakesEverything,
     /// Any number of reads may wait.
     ReadsUnbounded,
     /// A node campaigns again while its last campaign is still being written.
@@ -70,16 +146,19 @@ pub enum Plant {
 }
 
 /// The fault that is planted, if any.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Plants {
     #[cfg(any(test, feature = "plant"))]
     pub(crate) active: Option<Plant>,
+    /// For [`Plant::CountsCutWrites`]: where each write of this life ended.
+    #[cfg(any(test, feature = "plant"))]
+    ends: Vec<(WriteSeq, Boundary)>,
 }
 
 impl Plants {
     /// Is this fault planted?
     #[inline]
-    pub(crate) fn has(self, plant: Plant) -> bool {
+    pub(crate) fn has(&self, plant: Plant) -> bool {
         #[cfg(any(test, feature = "plant"))]
         {
             self.active == Some(plant)
@@ -94,8 +173,7 @@ impl Plants {
 
 #[cfg(any(test, feature = "plant"))]
 impl crate::Raft {
-    /// Plants a fault. [`Plant::LeaderRestore`] is to be planted right after `Raft::new`: it takes
-    /// effect at once if the node's durable vote is its own and its log has a batch of that term.
+    /// Plants a fault, right after `Raft::new`: some take effect at once.
     #[doc(hidden)]
     pub fn plant(&mut self, plant: Plant) {
         self.plants.active = Some(plant);
@@ -108,6 +186,90 @@ impl crate::Raft {
             };
             leader.term_begin = self.log.floor_id(older);
             self.role = crate::role::Role::Leader(leader);
+        }
+        let empty = self.log.last() == crate::Position::START;
+        if plant == Plant::WipedVotesAsNew && empty && self.is_uncertain() {
+            self.damage = None;
+        }
+    }
+}
+
+/// Faults that take more than a condition.
+impl crate::Raft {
+    /// [`Plant::VoteBeforeTerm`]: a write of its own, in which the new vote stands beside the old term.
+    #[inline]
+    pub(crate) fn plant_vote_before_term(&mut self, out: &mut Vec<Output>) {
+        let old = self.disk.last_hard_state();
+        if self.plants.has(Plant::VoteBeforeTerm)
+            && self.staged.hard_state
+            && old.term < self.hard.term
+            && self.hard.vote.is_some()
+        {
+            let seq = self.disk.issue(0);
+            let half = HardState {
+                vote: self.hard.vote,
+                ..old
+            };
+            out.push(Output::Persist(Write {
+                seq,
+                hard_state: Some(half),
+                snapshot: None,
+                truncate: None,
+                append: Vec::new(),
+                compact: None,
+                healed: None,
+            }));
+        }
+    }
+
+    /// [`Plant::CountsCutWrites`]: a write is remembered by where it ended.
+    #[inline]
+    pub(crate) fn plant_written(&mut self, seq: WriteSeq) {
+        #[cfg(any(test, feature = "plant"))]
+        if self.plants.has(Plant::CountsCutWrites) {
+            self.plants.ends.push((seq, self.log.end()));
+        }
+        #[cfg(not(any(test, feature = "plant")))]
+        let _ = seq;
+    }
+
+    /// [`Plant::CountsCutWrites`]: and counts for whatever stands there.
+    #[inline]
+    pub(crate) fn plant_completed(&mut self, upto: WriteSeq) {
+        #[cfg(any(test, feature = "plant"))]
+        {
+            let ends = self.plants.ends.iter().filter(|(seq, _)| *seq <= upto);
+            if let Some(end) = ends.map(|(_, end)| *end).max() {
+                self.disk.claim(end.min(self.log.end()));
+            }
+        }
+        #[cfg(not(any(test, feature = "plant")))]
+        let _ = upto;
+    }
+
+    /// [`Plant::AcksDuplicatesEarly`]: everything in an append, up to `at`, is here already.
+    pub(crate) fn plant_repeated(&self, from: NodeId, at: Boundary, out: &mut Vec<Output>) {
+        if self.plants.has(Plant::AcksDuplicatesEarly) {
+            let matched = self.log.index(at);
+            let reply = Message::AppendReply(AppendReply::Accepted { matched });
+            out.push(self.me.send(from, self.hard.term, reply));
+        }
+    }
+
+    /// [`Plant::TruncatesOnAppend`]: is what follows `prev` cut off, equal or not?
+    pub(crate) fn plant_cuts(&self, prev: &Position) -> bool {
+        let at = self.log.boundary_after(prev.index());
+        self.plants.has(Plant::TruncatesOnAppend)
+            && self.edge().is_none()
+            && at.is_some_and(|at| at >= self.handed)
+    }
+
+    /// [`Plant::CommitsOnStepDown`].
+    #[inline]
+    pub(crate) fn plant_step_down(&mut self) {
+        if self.plants.has(Plant::CommitsOnStepDown) && self.role.leader().is_some() {
+            self.verified = self.log.end();
+            self.learn_commit(self.log.last().index());
         }
     }
 }

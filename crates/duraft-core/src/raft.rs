@@ -39,7 +39,8 @@
 //! `follower.rs` (appends received), `leader.rs` (replication, commit), `change.rs` (membership),
 //! `reads.rs` and `lease.rs` (reads), `transfer.rs` (giving the leadership up), `apply.rs` (handing over
 //! committed batches, loads), `compaction.rs`, `sending.rs` and `install.rs` (snapshots), `damage.rs`,
-//! `fetch.rs` and `rollback.rs` (logs that have lost something).
+//! `fetch.rs` and `rollback.rs` (logs that have lost something), `divergence.rs` (logs that contradict
+//! each other), `flow.rs` (when to take no more).
 
 use crate::batch::Batch;
 use crate::boot::{Boot, BootError, check_chain, check_memberships, check_state, check_term};
@@ -68,6 +69,13 @@ use crate::types::{
 };
 use alloc::vec::Vec;
 
+/// What a write weighs beside its batches.
+const WRITE_BYTES: u64 = 64;
+
+/// So many terms and votes may be on their way to the disk. A node whose disk does not come along learns
+/// of no later term before it does.
+pub(crate) const TERMS_UNDER_WAY_MAX: usize = 8;
+
 /// One node's part of one Raft group. See the module documentation.
 #[derive(Clone, Debug)]
 pub struct Raft {
@@ -94,6 +102,8 @@ pub struct Raft {
     pub(crate) applied: Boundary,
     /// Cost of the batches between `applied` and `handed`.
     pub(crate) unapplied_bytes: u64,
+    /// Cost of the committed batches that it was not given yet.
+    pub(crate) unhanded_bytes: u64,
     /// Compared with the log of this term's leader up to here. It outlives a pre-campaign: the leader
     /// of a term is one and the same.
     pub(crate) verified: Boundary,
@@ -236,6 +246,7 @@ impl Raft {
             handed: applied,
             applied,
             unapplied_bytes: 0,
+            unhanded_bytes: 0,
             verified: log.begin(),
             machine,
             snapshot: boot.snapshot,
@@ -368,6 +379,7 @@ impl Raft {
             // its own copy.
             Completion::Persisted { upto } => match self.disk.persisted(upto) {
                 Ok(()) => {
+                    self.plant_completed(upto);
                     self.pace.persisted(upto, self.now);
                     self.advance_commit(out);
                     None
@@ -413,7 +425,10 @@ impl Raft {
             // The vote was just given. A pre-candidate gives its own plan up with it; the grant waits
             // for the disk.
             Transition::Grant { to } => {
-                assert_eq!(self.hard.vote, Some(to), "a grant follows the vote");
+                assert!(
+                    self.hard.vote == Some(to) || self.plants.has(Plant::VotesTwice),
+                    "a grant follows the vote"
+                );
                 self.become_follower(self.hard.term, None);
                 let follower = self.role.follower_mut().expect("entered just above");
                 follower.owed.grant = Some(to);
@@ -465,12 +480,18 @@ impl Raft {
     fn become_follower(&mut self, term: Term, leader: Option<NodeId>) {
         assert!(term >= self.hard.term, "a term never decreases (5.1)");
         let later = term > self.hard.term;
+        self.plant_step_down();
         if later {
             self.set_hard_state(HardState { term, vote: None });
         }
+        let owes = self.plants.has(Plant::OwesAcrossTerms);
+        if !later && self.plants.has(Plant::ForgetsVote) && self.role.kind() == RoleKind::Candidate
+        {
+            (self.hard.vote, self.staged.hard_state) = (None, true);
+        }
         match &mut self.role {
             // Only the leader became known: what is owed in this term is still owed.
-            Role::Follower(follower) if !later => follower.leader = leader,
+            Role::Follower(follower) if !later || owes => follower.leader = leader,
             // A follower's timer runs on when it only learns of a term: a candidate that cannot win
             // must not keep others from trying.
             Role::Follower(follower) => {
@@ -513,7 +534,7 @@ impl Raft {
 
     /// The current term survives a crash.
     pub(crate) fn is_term_durable(&self) -> bool {
-        self.disk.hard_state().term == self.hard.term
+        self.disk.hard_state().term == self.hard.term || self.plants.has(Plant::EarlyTerm)
     }
 
     /// Lets go what the disk now covers. Each role derives it from its state: there is no list of
@@ -536,10 +557,13 @@ impl Raft {
         if self.staged.is_empty() {
             return;
         }
+        self.plant_vote_before_term(out);
         // The parts take effect in this order on disk too: hard state, cut, append. A crash keeps all
         // of a write or nothing, and of several writes a prefix.
         let staged = core::mem::take(&mut self.staged);
-        let seq = self.disk.issue();
+        self.plant_written(self.disk.issued().next());
+        let appended: u64 = staged.append.iter().map(Batch::cost).sum();
+        let seq = self.disk.issue(appended + WRITE_BYTES);
         self.pace.issued(seq, self.now);
         if staged.hard_state {
             self.disk.hard_state_written(seq, self.hard);

@@ -249,7 +249,8 @@ impl Raft {
         out: &mut Vec<Output>,
     ) {
         let (question, index) = answer;
-        let asked = asker == self.me.incarnation && question <= self.reads.question;
+        let ours = asker == self.me.incarnation || self.plants.has(Plant::ReadsOfEarlierLives);
+        let asked = ours && question <= self.reads.question;
         if term != self.hard.term || !self.follows(from) || !asked {
             return;
         }

@@ -33,6 +33,9 @@ impl Raft {
             // was removed; taking its term would depose a working leader (thesis 4.2.3).
             return None;
         }
+        if envelope.term > self.hard.term && self.is_flooded() {
+            return None;
+        }
         if let Some(follow) = self.adopts(&envelope) {
             let next = self.enter(follow, out);
             assert!(next.is_none(), "following leads nowhere else");

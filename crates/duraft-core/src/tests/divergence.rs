@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use std::eprintln;
 
 /// `count` batches of term 1; from the `odd`th on, counted from 0, with another content.
-fn batches(count: u64, odd: u64) -> Vec<Batch> {
+pub(super) fn batches(count: u64, odd: u64) -> Vec<Batch> {
     let mut end = Position::START;
     let content = |i| if i < odd { i } else { 1_000 + i };
     let seal = |i| {
@@ -20,7 +20,7 @@ fn batches(count: u64, odd: u64) -> Vec<Batch> {
 }
 
 /// Nodes with logs of six batches in term 1; those named have other contents from the third on.
-fn cluster(nodes: u64, odd: &[u64], plant: Option<Plant>) -> Rig {
+pub(super) fn cluster(nodes: u64, odd: &[u64], plant: Option<Plant>) -> Rig {
     let mut rig = Rig::new(nodes, 1);
     rig.plant = plant;
     for id in 1..=nodes {

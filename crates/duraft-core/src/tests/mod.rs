@@ -1,9 +1,11 @@
 //! Tests of the core as a whole: a rig with modelled disks, named situations, and seeds.
 
+mod bank;
 mod damage;
 mod divergence;
 mod garbage;
 mod membership;
+mod memory;
 mod partitions;
 mod random;
 mod reads;

@@ -23,6 +23,17 @@ fn config(id: NodeId, seed: u64) -> Config {
     config.cache_bytes_max = if flip(7) { 200 } else { 1 << 20 };
     config.uncommitted_bytes_max = if flip(8) { 400 } else { 1 << 20 };
     config.unapplied_bytes_max = if flip(9) { 160 } else { 1 << 20 };
+    config.unpersisted_bytes_max = if flip(10) && flip(14) && flip(16) {
+        300
+    } else {
+        1 << 22
+    };
+    config.backlog_bytes_max = if flip(11) && flip(15) && flip(17) {
+        300
+    } else {
+        1 << 20
+    };
+    config.max_batch_bytes = if flip(12) { 1_000 } else { 1 << 20 };
     config.trailing_bytes_max = [0, 100, 500, 1 << 20][(mix64(seed) >> 60) as usize % 4];
     config
 }
@@ -30,7 +41,7 @@ fn config(id: NodeId, seed: u64) -> Config {
 /// Events of one run before it heals.
 const STEPS: u32 = 660;
 
-struct Run {
+pub(super) struct Run {
     rig: Rig,
     rng: Rng,
     crashes: u32,
@@ -367,7 +378,7 @@ impl Run {
 
 /// Who looks for a fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Checks {
+pub(super) enum Checks {
     /// Everything: the core's own invariants, promises against modelled disks, history.
     All,
     /// Promises against modelled disks, and history.
@@ -477,7 +488,7 @@ fn snapshots_under_random_faults() {
 }
 
 /// A run in which members and leaders change all the time. Two nodes have joined and know nobody.
-fn changing(seed: u64, plant: Option<Plant>, checks: Checks) -> Result<Run, String> {
+pub(super) fn changing(seed: u64, plant: Option<Plant>, checks: Checks) -> Result<Run, String> {
     let nodes = 1 + seed % 4;
     let mut run = Run::new(seed, nodes, plant);
     run.rig.local_checks = checks == Checks::All;
@@ -547,7 +558,7 @@ fn members_and_leaders_change_under_random_faults() {
 }
 
 /// Runs in which disks are damaged. What was committed stays committed, everywhere and for ever.
-fn damaged_runs(
+pub(super) fn damaged_runs(
     seeds: core::ops::Range<u64>,
     careless: bool,
     plant: Option<Plant>,
@@ -606,7 +617,7 @@ fn the_same_seed_gives_the_same_run() {
 }
 
 /// The first seed under which a planted fault is found.
-fn found(
+pub(super) fn found(
     plant: Plant,
     checks: Checks,
     steps: u32,
