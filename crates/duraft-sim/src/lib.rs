@@ -37,6 +37,7 @@
 
 mod config;
 mod coverage;
+pub mod explore;
 mod fault;
 mod history;
 mod host;

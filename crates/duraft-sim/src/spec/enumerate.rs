@@ -391,7 +391,8 @@ pub(crate) fn hash128(value: &impl std::hash::Hash) -> u128 {
 }
 
 /// A hasher of 128 bits.
-struct Twice(u64, u64);
+#[derive(Default)]
+pub(crate) struct Twice(u64, u64);
 
 impl std::hash::Hasher for Twice {
     fn finish(&self) -> u64 {
@@ -404,6 +405,18 @@ impl std::hash::Hasher for Twice {
             word[..chunk.len()].copy_from_slice(chunk);
             self.write_u64(u64::from_le_bytes(word) ^ (chunk.len() as u64) << 56);
         }
+    }
+
+    fn write_u8(&mut self, word: u8) {
+        self.write_u64(u64::from(word));
+    }
+
+    fn write_u32(&mut self, word: u32) {
+        self.write_u64(u64::from(word));
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.write_u64(word as u64);
     }
 
     fn write_u64(&mut self, word: u64) {

@@ -83,6 +83,18 @@ impl Logs {
         self.prefix(longer, self.len(shorter)) == shorter
     }
 
+    /// The log on the way from `log` to a longer one that has one entry more.
+    pub fn next(&self, log: Log, longer: Log) -> Option<Log> {
+        let mut at = longer;
+        while self.len(at) > self.len(log) {
+            if self.parent(at) == log {
+                return Some(at);
+            }
+            at = self.parent(at);
+        }
+        None
+    }
+
     /// The longest log that both begin with.
     pub fn common(&self, a: Log, b: Log) -> Log {
         let (mut a, mut b) = (a, b);

@@ -5,7 +5,7 @@
 //! edge for edge. What it is for:
 //! - [`Node::act`] is an action as a function of the node that takes it, [`Node::explain`] as a
 //!   predicate: which action leads from one state of a node to another? The core's steps are checked
-//!   by it ([`crate::refine`]);
+//!   by it ([`refine`]);
 //! - [`enumerate`] walks scopes that are too large for TLC, with the same invariants.
 //!
 //! Logs are names here ([`Log`]), their content is in one [`Logs`]: comparing two logs compares two
@@ -15,6 +15,7 @@ pub mod enumerate;
 mod invariants;
 mod logs;
 mod node;
+pub mod refine;
 mod said;
 
 pub use invariants::broken_invariant;

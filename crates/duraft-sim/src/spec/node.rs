@@ -1,8 +1,7 @@
 //! A node and what it can do.
 
 use super::logs::{Log, Logs};
-use super::said::{Message, Said};
-use duraft_core::Membership;
+use super::said::Message;
 
 /// The part a node plays.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -260,49 +259,37 @@ impl Node {
         said
     }
 
-    /// The action that leads from this state to `new`, if there is one. `voters`: the membership that
-    /// this node's log sets.
+    /// The action that leads from this state to `new`, if there is one that is allowed.
     pub fn explain(
         &self,
         me: u64,
         new: &Node,
-        said: &Said,
         logs: &Logs,
-        voters: &Membership,
+        allowed: &dyn Fn(&Node, Action) -> bool,
     ) -> Option<Action> {
-        let is = |action: &Action| {
-            self.act(me, *action, logs).as_ref() == Some(new)
-                && said.permits(me, self, *action, logs, voters)
+        let leads = |action: &Action| {
+            self.act(me, *action, logs).as_ref() == Some(new) && allowed(self, *action)
         };
-        self.candidates(new, logs).into_iter().find(is)
+        self.towards(new, logs).into_iter().find(leads)
     }
 
-    /// Actions that could have led to `new`: their parameters are read off it.
-    pub(crate) fn candidates(&self, new: &Node, logs: &Logs) -> Vec<Action> {
+    /// Actions that could lead to `new`, or part of the way: their parameters are read off it.
+    pub(crate) fn towards(&self, new: &Node, logs: &Logs) -> Vec<Action> {
         let Record { term, vote, log } = new.record;
         let commit = new.commit;
         let taken = logs.prefix(log, new.verified);
-        let mut candidates = vec![Action::Timeout, Action::Resign, Action::Learn { term }];
-        candidates.extend(vote.map(|to| Action::Grant { term, to }));
-        candidates.extend([
-            Action::Lead { log },
-            Action::Client { log },
-            Action::RecvAE {
-                term,
-                log: taken,
-                commit,
-            },
-            Action::RecvAE {
-                term,
-                log: Log::EMPTY,
-                commit,
-            },
-            Action::Commit { upto: commit },
-        ]);
-        if let Some(writes) = self.writes.len().checked_sub(new.writes.len()) {
-            candidates.push(Action::Done { writes, commit });
+        let mut actions = vec![Action::Timeout, Action::Resign, Action::Learn { term }];
+        actions.extend(vote.map(|to| Action::Grant { term, to }));
+        if let Some(log) = logs.next(self.record.log, log) {
+            actions.extend([Action::Lead { log }, Action::Client { log }]);
         }
-        candidates.extend((0..=self.writes.len()).map(|kept| Action::Crash { kept }));
-        candidates
+        let nothing = Log::EMPTY;
+        actions.extend([taken, nothing].map(|log| Action::RecvAE { term, log, commit }));
+        actions.push(Action::Commit { upto: commit });
+        for writes in 1..=self.writes.len() {
+            let commits = [self.commit, commit];
+            actions.extend(commits.map(|commit| Action::Done { writes, commit }));
+        }
+        actions
     }
 }
