@@ -7,6 +7,7 @@ use duraft_core::{AppendReply, Config, GroupId, Message, NodeId, Raft, RoleKind}
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::hash::BuildHasherDefault;
+use std::sync::Arc;
 
 /// How large the world is.
 #[derive(Clone)]
@@ -23,12 +24,16 @@ pub struct Options {
     pub beats: u8,
     /// Do nodes ask before they campaign?
     pub pre_vote: bool,
+    /// Check the core's own invariants too; off to see what is found without them.
+    pub own_checks: bool,
+    /// The host reports a write while the one before it is under way: a fault to be found.
+    pub early_reports: bool,
     /// Goes deep first: finds worlds that have all of others sooner, and longer schedules.
     pub deep: bool,
     /// Give up after so many worlds.
     pub worlds_max: usize,
     /// Done to every core when a life begins: tests plant faults here.
-    pub prepare: fn(&mut Raft),
+    pub prepare: Arc<dyn Fn(&mut Raft)>,
 }
 
 impl Options {
@@ -41,9 +46,11 @@ impl Options {
             crashes,
             beats: 0,
             pre_vote: false,
+            own_checks: true,
+            early_reports: false,
             deep: false,
             worlds_max: usize::MAX,
-            prepare: |_| {},
+            prepare: Arc::new(|_| {}),
         }
     }
 
@@ -337,6 +344,9 @@ impl Explorer {
             }
             if self.locals.is_writing(*state) {
                 moves.push((core, Happening::Done));
+                if self.options.early_reports {
+                    moves.push((core, Happening::EarlyReport));
+                }
             }
             if leads && world.commands < self.options.commands {
                 moves.push((core, Happening::Propose(world.commands + 1)));
@@ -379,7 +389,10 @@ impl Explorer {
             Happening::Crash => after.crashes += 1,
             Happening::Propose(_) => after.commands += 1,
             Happening::Beat => after.beats += 1,
-            Happening::Deliver(_) | Happening::Done | Happening::Timeout => {
+            Happening::Deliver(_)
+            | Happening::Done
+            | Happening::EarlyReport
+            | Happening::Timeout => {
                 if step.to == before && after.sent == world.sent {
                     return Ok(None);
                 }
@@ -542,6 +555,9 @@ impl Explorer {
             match happening {
                 Happening::Deliver(id) => self.locals.describe(id),
                 Happening::Done => format!("node {node}: its oldest write is durable"),
+                Happening::EarlyReport => {
+                    format!("node {node}: its second write is reported first")
+                }
                 Happening::Crash => format!("node {node} crashes and begins another life"),
                 Happening::Timeout => format!("node {node} campaigns"),
                 Happening::Beat => format!("node {node} sends heartbeats"),
