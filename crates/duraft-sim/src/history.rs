@@ -75,6 +75,14 @@ impl History {
         }
     }
 
+    /// C7: a batch was read from a disk.
+    pub(crate) fn batch_is_known(&self, header: &BatchHeader) -> Verdict {
+        match self.contents.get(&(header.term, header.last())) {
+            Some(content) if *content == (header.first, header.digest) => Ok(()),
+            known => Err(format!("C7: {header:?} was read, written was {known:?}")),
+        }
+    }
+
     /// A1, B11: a node speaks as the leader of a term.
     pub(crate) fn leads(&mut self, term: Term, node: NodeId, life: Incarnation) -> Verdict {
         let known = *self.leaders.entry(term).or_insert((node, life));

@@ -5,7 +5,7 @@ use crate::life::{Born, Life};
 use crate::recorder::Recorder;
 use crate::recovered::RecoveredState;
 use duraft::start::Parts;
-use duraft_core::{GroupId, HardState, Incarnation, NodeId, Raft, Snapshot};
+use duraft_core::{GroupId, Incarnation, Membership, NodeId, Raft, RoleKind, Snapshot};
 use duraft_disk::{Damage, Disk, DiskOp, FaultDisk, SplitMix64};
 use duraft_storage::{Entropy, SnapshotStore, StoreIdentity};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +28,8 @@ pub(crate) struct Host {
     pub(crate) late_error: bool,
     /// The node crashes when it has sent so many more messages.
     pub(crate) sends_left: Option<u64>,
+    /// The membership that the node used when its last life ended.
+    pub(crate) membership: Option<Membership>,
     /// There is a store on the disk.
     pub(crate) exists: bool,
     /// The disk was damaged in some earlier life.
@@ -81,6 +83,7 @@ impl Host {
             armed: false,
             late_error: false,
             sends_left: None,
+            membership: None,
             exists: false,
             scarred: false,
             damaged: false,
@@ -141,6 +144,9 @@ impl Host {
         core.id = self.id;
         let mut raft = Raft::new(core, start.boot)
             .map_err(|error| format!("node {} cannot boot: {error}", self.id))?;
+        if raft.role() != RoleKind::Follower {
+            return Err(format!("B10: node {} begins as {:?}", self.id, raft.role()));
+        }
         if let Some(prepare) = config.prepare {
             prepare(&mut raft);
         }
@@ -194,7 +200,7 @@ impl Host {
                 && !before.damaged
                 && !state.damaged
             {
-                check_monotone(self.id, before.hard_state, state.hard_state)?;
+                check_monotone(self.id, before, &state)?;
             }
             self.recovered = Some((version, state));
             fresh = true;
@@ -316,14 +322,25 @@ fn pick<'a>(rng: &mut SplitMix64, of: &'a [String]) -> Option<&'a str> {
     of.get(at).map(String::as_str)
 }
 
-/// B12: over all lives the durable term never decreases and a vote never changes within it.
-fn check_monotone(id: NodeId, before: HardState, after: HardState) -> Result<(), String> {
-    let kept = before.vote.is_none() || before.vote == after.vote;
-    if after.term > before.term || (after.term == before.term && kept) {
-        Ok(())
-    } else {
-        Err(format!(
-            "B12: node {id} had {before:?} on disk and now has {after:?}"
-        ))
+/// B12: over all lives the durable term never decreases, a vote never changes within it, and the log
+/// never begins earlier than it did.
+fn check_monotone(
+    id: NodeId,
+    before: &RecoveredState,
+    after: &RecoveredState,
+) -> Result<(), String> {
+    let (old, new) = (before.hard_state, after.hard_state);
+    let kept = old.vote.is_none() || old.vote == new.vote;
+    if !(new.term > old.term || (new.term == old.term && kept)) {
+        return Err(format!(
+            "B12: node {id} had {old:?} on disk and now has {new:?}"
+        ));
     }
+    if after.start.index() < before.start.index() {
+        return Err(format!(
+            "B12: the log of node {id} began at {} and now begins at {}",
+            before.start, after.start
+        ));
+    }
+    Ok(())
 }

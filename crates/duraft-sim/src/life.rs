@@ -5,9 +5,10 @@ use crate::host::Shared;
 use crate::recorder::Entry;
 use duraft::transfer::{TransferInput, Transfers};
 use duraft::{
-    Applier, ApplyBatch, Driver, DriverInput, DriverOptions, ReadWork, SnapshotView, StepObserver,
+    Applier, ApplyBatch, Driver, DriverInput, DriverOptions, Now, ReadWork, SnapshotView,
+    StepObserver,
 };
-use duraft_core::{Index, Output, Raft, Snapshot, invariants};
+use duraft_core::{Index, Output, Raft, Snapshot, Term, invariants};
 use duraft_storage::{Pipeline, Preparer, SnapshotStore, Submission, Wal, WalReader};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -75,6 +76,12 @@ pub(crate) struct Life {
     pub(crate) stopped: bool,
     /// The disk's mutations when the log failed.
     pub(crate) failed_at: Option<u64>,
+    /// The last entry that was given to the state machine.
+    pub(crate) handed: Index,
+    /// The time of the driver's last turn.
+    pub(crate) last_turn: Option<Now>,
+    /// The term that was durable when this life began.
+    pub(crate) born_in: Term,
     /// Term, role and commit as last traced.
     pub(crate) traced: Option<[u64; 3]>,
 }
@@ -142,6 +149,7 @@ impl Life {
         };
         let transfers = Transfers::new(config.transfer, raft.incarnation(), store.clone());
         let commit_seen = raft.commit();
+        let (handed, born_in) = (raft.handed(), raft.durable_hard_state().term);
         let mut driver = Driver::new(raft, generation, options);
         if config.check_invariants {
             driver.observe_steps(Box::new(inspector));
@@ -170,6 +178,9 @@ impl Life {
             commit_seen,
             stopped: false,
             failed_at: None,
+            handed,
+            last_turn: None,
+            born_in,
             traced: None,
         }
     }

@@ -8,6 +8,7 @@ mod members;
 mod network;
 mod node;
 mod report;
+mod rest;
 mod state;
 
 use crate::config::{CERTAIN, SimConfig};
@@ -17,7 +18,6 @@ use crate::host::{Host, Shared};
 use crate::life::Thread;
 use crate::trace::{TraceEvent, TraceKind};
 use clients::{Client, Requests, Told};
-use duraft::DriverInput;
 use duraft::transfer::TransferFrame;
 use duraft_core::{Completion, Envelope, Load, Membership, NodeId};
 use duraft_disk::{Disk, FaultDisk, FaultOptions};
@@ -45,6 +45,7 @@ pub struct Sim {
     /// Clients without a session that wait for something.
     busy: Vec<bool>,
     requests: Requests,
+    cluster_ticks: u64,
     /// Faults are over: the cluster must recover.
     healing: bool,
     report: Report,
@@ -107,6 +108,7 @@ impl Sim {
             clients: Vec::new(),
             busy: Vec::new(),
             requests: Requests::default(),
+            cluster_ticks: 0,
             healing: false,
             report: Report::new(config.seed),
             config,
@@ -133,6 +135,8 @@ impl Sim {
         self.heal();
         let healed = self.recover().map_err(|what| self.violation(what))?;
         self.report.healed_in_ticks = healed;
+        self.report.slowest_convergence = healed;
+        self.rest().map_err(|what| self.violation(what))?;
         self.report.ticks = self.now / SimConfig::TICK;
         self.history.judge().map_err(|what| self.violation(what))?;
         let calls = self.history.calls();
@@ -141,6 +145,20 @@ impl Sim {
         self.report.calls_judged = calls.len() as u64;
         self.finish_report();
         Ok(self.report)
+    }
+
+    /// After everything else a while of rest.
+    fn rest(&mut self) -> Step {
+        let before = self.report.messages;
+        let end = self.now + rest::REST_TICKS * SimConfig::TICK;
+        self.run_until(end).map_err(|violation| violation.what)?;
+        self.check_committed_durable("at rest")?;
+        self.check_at_rest()?;
+        if self.damaged_members() > 0 {
+            // Those who wait for help go on asking for it.
+            return Ok(());
+        }
+        self.check_storm(before)
     }
 
     fn run_until(&mut self, end: u64) -> Result<(), Box<Violation>> {
@@ -174,6 +192,7 @@ impl Sim {
             seed: self.config.seed,
             tick: self.now / SimConfig::TICK,
             event: self.report.events,
+            troubles: self.dice.drawn,
             what,
             trace: self.report.trace.clone(),
         })
@@ -281,13 +300,7 @@ impl Sim {
                 host,
                 generation,
                 completion,
-            } => self.input(
-                host,
-                DriverInput::Completed {
-                    generation,
-                    completion,
-                },
-            ),
+            } => self.completed(host, generation, completion)?,
             Happening::Load { host, life, load } => {
                 if self.is_alive(host, life) {
                     self.load(host, load)?;
@@ -369,6 +382,7 @@ impl Sim {
         self.plan(next, Happening::Tick(host));
         self.soon(host, Thread::Raft, 0);
         self.transfers_tick(host);
+        self.reads_tick(host);
         self.idle_commit(host);
         if host == 0 {
             self.cluster_tick()?;
@@ -396,6 +410,10 @@ impl Sim {
     fn cluster_tick(&mut self) -> Step {
         self.clients_tick();
         self.look_for_healed()?;
+        self.cluster_ticks += 1;
+        if self.cluster_ticks.is_multiple_of(10) {
+            self.check_committed_durable("some time later")?;
+        }
         if self.strikes(FaultKind::Blackout, self.config.blackout) {
             self.report.blackouts += 1;
             for host in 0..self.hosts.len() {
@@ -434,13 +452,17 @@ impl Sim {
 
     /// The healed cluster must elect, commit one more command and agree; returns the ticks it took.
     fn recover(&mut self) -> Result<u64, String> {
-        let begin = self.now;
+        let (begin, committed) = (self.now, self.history.committed_end());
         let ticks = |sim: &Sim| (sim.now - begin) / SimConfig::TICK;
         let mut last: Option<u64> = None;
         let mut converged = 0;
         while ticks(self) < HEALED_WITHIN_TICKS {
             let until = self.now + 5 * SimConfig::TICK;
             self.run_until(until).map_err(|violation| violation.what)?;
+            if self.report.slowest_commit == 0 && self.history.committed_end() != committed {
+                self.report.slowest_commit = ticks(self);
+                self.check_first_commit()?;
+            }
             if last.is_some_and(|number| self.history.acknowledged(number).is_some()) {
                 self.look_for_healed()
                     .map_err(|what| format!("while healing: {what}"))?;
@@ -471,6 +493,21 @@ impl Sim {
         ))
     }
 
+    /// L1, L2: with all faults off, a leader is elected and commits within ten election timeouts of
+    /// the slowest clock.
+    fn check_first_commit(&self) -> Step {
+        let timeout = 2 * u64::from(self.config.core.election_ticks);
+        let slowest = SimConfig::CLOCK_RATE - u64::from(self.config.clock_drift_ppm);
+        let most = 10 * timeout * SimConfig::CLOCK_RATE / slowest;
+        let took = self.report.slowest_commit;
+        if took > most {
+            return Err(format!(
+                "L2: the first commit came {took} ticks after healing, {most} are allowed"
+            ));
+        }
+        Ok(())
+    }
+
     /// Whoever is no member any more is turned off: what it was to read it may never apply, so its
     /// clients hear of its end.
     fn end_strangers(&mut self) {
@@ -497,8 +534,7 @@ impl Sim {
         let leader = self.leaders().last_key_value().map(|(_, host)| *host);
         let leader = leader.map(|host| self.hosts[host].id);
         let mut members = members.members().map(|id| &self.hosts[host_of(id)]);
-        let quiet = self.is_quiet() || self.damaged_members() > 0;
-        quiet
+        self.is_quiet()
             && members.all(|host| {
                 host.damaged
                     || host.life.as_ref().is_some_and(|life| {

@@ -113,8 +113,7 @@ fn many_reads(config: &mut SimConfig) {
 #[test]
 fn two_membership_changes_at_a_time_are_found() {
     let found = planted_in(|raft| raft.plant(Plant::ChangesOverlap), many_changes);
-    // Or nobody can lead any more: each of those that could believes to be out.
-    assert_found(&found, &["H10", "A4", "A5", "B7", "no convergence"]);
+    assert_found(&found, &["D6"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Flags of `duraft sim`.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use duraft_sim::{FaultKind, Scenario, TICKS};
 use std::path::PathBuf;
 
@@ -19,6 +19,10 @@ pub(crate) enum What {
     Swarm(SwarmArgs),
     /// One seed again, with everything that happened in it.
     Replay(ReplayArgs),
+    /// From a seed that fails to a shorter run that fails in the same way.
+    Shrink(ShrinkArgs),
+    /// One seed as a picture: nodes, messages, writes, crashes, terms and commits over time.
+    Show(ShowArgs),
 }
 
 /// Which run: a seed, how long, and what is left out of it.
@@ -171,4 +175,39 @@ pub(crate) struct ReplayArgs {
     /// Only the verdict, without the events.
     #[arg(long)]
     pub(crate) quiet: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct ShrinkArgs {
+    #[command(flatten)]
+    pub(crate) which: Which,
+
+    /// Most runs that the search may take.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) runs_max: u64,
+}
+
+#[derive(Args)]
+pub(crate) struct ShowArgs {
+    #[command(flatten)]
+    pub(crate) which: Which,
+
+    /// The file to write.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+
+    /// What to write.
+    #[arg(long, value_enum, default_value_t = Format::Html)]
+    pub(crate) format: Format,
+}
+
+/// Formats of a picture.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Format {
+    /// One page without network access: a space-time diagram to zoom and to move in.
+    Html,
+    /// A log with vector clocks for ShiViz.
+    Shiviz,
+    /// Trace events as JSON for Perfetto.
+    Perfetto,
 }

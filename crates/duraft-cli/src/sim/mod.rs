@@ -10,12 +10,12 @@ mod swarm;
 
 pub(crate) use args::SimArgs;
 
-use args::{ReplayArgs, RunArgs, What};
+use args::{Format, ReplayArgs, RunArgs, ShowArgs, ShrinkArgs, What};
+use duraft_sim::show::{Picture, html, perfetto, shiviz};
 use duraft_sim::{Scenario, Violation};
 use error::SimError;
-use result::{RunResult, write_json};
+use result::{RunResult, Stopwatch, write_json};
 use std::process::ExitCode;
-use std::time::Instant;
 
 /// Does what was asked for.
 pub(crate) fn run(args: &SimArgs) -> Result<ExitCode, SimError> {
@@ -23,19 +23,21 @@ pub(crate) fn run(args: &SimArgs) -> Result<ExitCode, SimError> {
         What::Run(args) => run_one(args),
         What::Swarm(args) => swarm::run(args),
         What::Replay(args) => replay(args),
+        What::Shrink(args) => shrink(args),
+        What::Show(args) => show(args),
     }
 }
 
 fn run_one(args: &RunArgs) -> Result<ExitCode, SimError> {
     let scenario = checked(args.which.scenario())?;
-    let begin = Instant::now();
+    let watch = Stopwatch::start();
     let outcome = scenario.run();
-    let seconds = begin.elapsed().as_secs_f64();
+    let took = watch.read();
     let violation = outcome.as_ref().err();
     if let Some(violation) = violation {
         print(&found(&scenario, violation));
     }
-    let result = RunResult::new(&scenario, outcome.as_ref().map_err(|v| &**v), seconds)?;
+    let result = RunResult::new(&scenario, outcome.as_ref().map_err(|v| &**v), took)?;
     if violation.is_none() {
         print(&result.to_string());
     }
@@ -68,6 +70,61 @@ fn replay(args: &ReplayArgs) -> Result<ExitCode, SimError> {
         Err(violation) => print(&found(&scenario, violation)),
     }
     Ok(code(outcome.is_err()))
+}
+
+fn shrink(args: &ShrinkArgs) -> Result<ExitCode, SimError> {
+    let scenario = checked(args.which.scenario())?;
+    let run = |scenario: &Scenario| {
+        let possible = scenario.config().problems().is_empty();
+        let violation = possible.then(|| scenario.run().err()).flatten()?;
+        print(&format!("{} ticks: {}", scenario.ticks, violation.what));
+        Some(*violation)
+    };
+    let Some(shrunk) = duraft_sim::shrink(&scenario, args.runs_max, run) else {
+        print(&format!("seed {}: no violation", scenario.seed));
+        return Ok(ExitCode::SUCCESS);
+    };
+    let config = shrunk.scenario.config();
+    let occurrences = shrunk.scenario.only.as_ref().map_or(0, |only| only.len());
+    print(&format!(
+        "after {} runs: {} nodes, {} ticks, {} kinds of trouble left out, {occurrences} occurrences left",
+        shrunk.runs,
+        config.nodes,
+        shrunk.scenario.ticks,
+        shrunk.scenario.without.len(),
+    ));
+    print(&found(&shrunk.scenario, &shrunk.violation));
+    Ok(ExitCode::FAILURE)
+}
+
+fn show(args: &ShowArgs) -> Result<ExitCode, SimError> {
+    let scenario = checked(args.which.scenario())?;
+    let outcome = scenario.run_traced();
+    let (trace, verdict) = match &outcome {
+        Ok(report) => (&report.trace, "no violation".to_string()),
+        Err(violation) => (&violation.trace, format!("VIOLATION: {violation}")),
+    };
+    let picture = Picture {
+        trace,
+        title: &format!("duraft sim show {scenario}"),
+        verdict: &verdict,
+        nodes: scenario.config().pool,
+    };
+    let text = match args.format {
+        Format::Html => html(&picture),
+        Format::Shiviz => shiviz(&picture),
+        Format::Perfetto => perfetto(&picture),
+    };
+    std::fs::write(&args.out, &text).map_err(|source| SimError::Write {
+        path: args.out.clone(),
+        source,
+    })?;
+    let (path, events) = (args.out.display(), trace.len());
+    print(&format!(
+        "{verdict}\n{events} events, {} bytes in '{path}'",
+        text.len()
+    ));
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A scenario that can be run at all.

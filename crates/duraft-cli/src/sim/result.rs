@@ -7,6 +7,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
+use std::time::Instant;
 
 /// Version of the JSON layout.
 const SCHEMA: u32 = 1;
@@ -14,28 +15,31 @@ const SCHEMA: u32 = 1;
 /// How fast virtual time went.
 #[derive(Clone, Copy, Serialize)]
 pub(crate) struct Rate {
-    /// Seconds on the clock of this machine, one thread.
+    /// Seconds on the clock of this machine.
     pub(crate) seconds: f64,
+    /// Seconds of one core that this thread was given.
+    pub(crate) cpu_seconds: f64,
     /// Seconds of virtual time, with the default tick.
     pub(crate) simulated_seconds: f64,
-    /// Virtual over real time.
+    /// Virtual over processor time.
     pub(crate) times_real_time: f64,
-    /// Events, each checked.
+    /// Events, each checked, per second of processor time.
     pub(crate) steps_per_second: f64,
     /// Whether promises were checked against recovery of the synced bytes.
     pub(crate) recover_on_promise: bool,
 }
 
 impl Rate {
-    pub(crate) fn new(sum: &Report, seconds: f64, cheap: bool) -> Rate {
-        let seconds = seconds.max(1e-9);
+    pub(crate) fn new(sum: &Report, took: Took, cheap: bool) -> Rate {
+        let cpu_seconds = took.cpu_seconds.max(1e-9);
         let count = |n: u64| n as f64;
         let simulated = count(sum.ticks) * SimConfig::TICK_SECONDS;
         Rate {
-            seconds,
+            seconds: took.seconds,
+            cpu_seconds,
             simulated_seconds: simulated,
-            times_real_time: simulated / seconds,
-            steps_per_second: count(sum.events) / seconds,
+            times_real_time: simulated / cpu_seconds,
+            steps_per_second: count(sum.events) / cpu_seconds,
             recover_on_promise: !cheap,
         }
     }
@@ -50,10 +54,49 @@ impl fmt::Display for Rate {
         };
         write!(
             f,
-            "{:.0} simulated seconds in {:.1} s: {:.0} times real time, {:.0} checked steps/s ({how})",
-            self.simulated_seconds, self.seconds, self.times_real_time, self.steps_per_second
+            "{:.0} simulated seconds in {:.1} s, {:.1} s of one core: {:.0} times real time, \
+             {:.0} checked steps/s ({how})",
+            self.simulated_seconds,
+            self.seconds,
+            self.cpu_seconds,
+            self.times_real_time,
+            self.steps_per_second
         )
     }
+}
+
+/// A clock of this machine and one of the processor time of this thread.
+pub(crate) struct Stopwatch {
+    begin: Instant,
+    cpu: f64,
+}
+
+/// What a [`Stopwatch`] shows.
+#[derive(Clone, Copy)]
+pub(crate) struct Took {
+    seconds: f64,
+    cpu_seconds: f64,
+}
+
+impl Stopwatch {
+    pub(crate) fn start() -> Stopwatch {
+        Stopwatch {
+            begin: Instant::now(),
+            cpu: thread_cpu_seconds(),
+        }
+    }
+
+    pub(crate) fn read(&self) -> Took {
+        Took {
+            seconds: self.begin.elapsed().as_secs_f64(),
+            cpu_seconds: thread_cpu_seconds() - self.cpu,
+        }
+    }
+}
+
+fn thread_cpu_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 /// A violation in a result.
@@ -93,7 +136,7 @@ impl RunResult {
     pub(crate) fn new(
         scenario: &Scenario,
         outcome: Result<&Report, &Violation>,
-        seconds: f64,
+        took: Took,
     ) -> Result<RunResult, SimError> {
         let report = outcome.ok();
         Ok(RunResult {
@@ -101,7 +144,7 @@ impl RunResult {
             title: "duraft sim run",
             facts: facts()?,
             scenario: scenario.to_string(),
-            rate: report.map(|report| Rate::new(report, seconds, scenario.cheap)),
+            rate: report.map(|report| Rate::new(report, took, scenario.cheap)),
             trace_hash: report.map(|report| format!("{:016x}", report.trace_hash)),
             violation: outcome.err().map(|v| Found::new(scenario, v)),
             counts: report.map_or_else(BTreeMap::new, |r| r.counts().into_iter().collect()),

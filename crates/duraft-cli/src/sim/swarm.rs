@@ -2,7 +2,7 @@
 
 use super::args::SwarmArgs;
 use super::error::SimError;
-use super::result::{Found, Rate, facts, write_json};
+use super::result::{Found, Rate, Stopwatch, Took, facts, write_json};
 use super::{checked, code, found, print};
 use crate::bench::Facts;
 use duraft_sim::{Report, Scenario, Shortfall, shortfalls};
@@ -37,8 +37,8 @@ struct SwarmResult {
 /// Runs all seeds of the part that was asked for.
 pub(super) fn run(args: &SwarmArgs) -> Result<ExitCode, SimError> {
     let mut swarm = Swarm::default();
-    let begin = Instant::now();
-    let mut told = begin;
+    let watch = Stopwatch::start();
+    let mut told = Instant::now();
     let shard = args.shard;
     for at in (shard.part - 1..args.seeds).step_by(usize::try_from(shard.of).unwrap_or(usize::MAX))
     {
@@ -57,7 +57,7 @@ pub(super) fn run(args: &SwarmArgs) -> Result<ExitCode, SimError> {
     } else {
         Vec::new()
     };
-    let result = swarm.result(args, begin.elapsed().as_secs_f64(), &rare)?;
+    let result = swarm.result(args, watch.read(), &rare)?;
     print(&result.to_string());
     if let Some(path) = &args.json {
         write_json(path, &result)?;
@@ -111,7 +111,7 @@ impl Swarm {
     fn result(
         self,
         args: &SwarmArgs,
-        seconds: f64,
+        took: Took,
         rare: &[Shortfall],
     ) -> Result<SwarmResult, SimError> {
         Ok(SwarmResult {
@@ -125,7 +125,7 @@ impl Swarm {
             seeds_run: self.seeds,
             seeds_run_twice: self.twice,
             not_repeatable: self.not_repeatable,
-            rate: Rate::new(&self.sum, seconds, args.how.cheap),
+            rate: Rate::new(&self.sum, took, args.how.cheap),
             violations: self.violations,
             too_rare: rare.iter().map(Shortfall::to_string).collect(),
             unhealed_why: self.sum.unhealed_why.clone(),

@@ -3,7 +3,7 @@
 use super::{Sim, Step, host_of};
 use crate::history::History;
 use crate::recovered::RecoveredState;
-use duraft::Applied;
+use duraft::{Applied, ApplyBatch};
 use duraft_core::{AppendReply, BatchHeader, BatchKind, Envelope, Index, Message, NodeId};
 use duraft_core::{Position, Term};
 use std::cmp::Ordering;
@@ -110,6 +110,14 @@ impl Sim {
         let leads = raft.leader() == Some(raft.id());
         if leads {
             self.history.leader_log(raft.term(), raft.headers().rev())?;
+            // A new leader may not know yet that the change before the last one is committed.
+            let known = self.history.committed_end().index().max(raft.commit());
+            let open = raft.headers().rev();
+            let open = open.take_while(|header| header.last() > known);
+            let changes = open.filter(|header| header.kind == BatchKind::Membership);
+            if changes.count() > 1 {
+                return Err(format!("D6: node {} has begun two changes", host + 1));
+            }
         }
         let commit = raft.commit();
         if commit == life.commit_seen {
@@ -164,6 +172,12 @@ impl Sim {
             return Ok(());
         };
         let raft = life.driver.raft();
+        if term <= life.born_in {
+            return Err(format!(
+                "B10: node {} leads term {term}, which was durable when its life began",
+                host + 1
+            ));
+        }
         self.history.leads(term, raft.id(), raft.incarnation())?;
         let header = raft
             .header_ending_at(end.index())
@@ -179,6 +193,26 @@ impl Sim {
                 host + 1
             ))
         }
+    }
+
+    /// A5, D7: what is given to a state machine goes on where it ended, once per life.
+    pub(super) fn check_handed(&mut self, host: usize, batches: &[ApplyBatch]) -> Step {
+        let Some(life) = &mut self.hosts[host].life else {
+            return Ok(());
+        };
+        for given in batches {
+            let header = &given.batch.header;
+            if header.first != life.handed.next() {
+                return Err(format!(
+                    "A5: node {} is given {} to apply after {}",
+                    host + 1,
+                    header.first,
+                    life.handed
+                ));
+            }
+            life.handed = header.last();
+        }
+        Ok(())
     }
 
     /// A6, B7: everything committed is on the disks of a quorum, running or not.

@@ -33,11 +33,12 @@ impl Sim {
     fn may_rot(&self, host: usize) -> bool {
         let node = &self.hosts[host];
         let members = self.history.latest_membership();
+        // A log that is down may hold a change that comes back with it.
         let settled = |host: &crate::host::Host| {
-            host.life.as_ref().is_none_or(|life| {
-                let raft = life.driver.raft();
-                !members.contains(raft.id()) || raft.membership() == members
-            })
+            let life = host.life.as_ref();
+            let in_use = life.map(|life| life.driver.raft().membership());
+            let in_use = in_use.or(host.membership.as_ref());
+            !members.contains(host.id) || in_use.is_none_or(|in_use| in_use == members)
         };
         let whole = self.hosts.iter().filter(|h| !h.damaged && h.id != node.id);
         let whole: BTreeSet<NodeId> = whole.map(|h| h.id).collect();

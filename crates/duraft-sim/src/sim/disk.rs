@@ -6,9 +6,10 @@ use crate::fault::{FaultKind, between, place};
 use crate::life::{Life, Thread};
 use crate::trace::{TraceEvent, TraceKind};
 use duraft::DriverInput;
-use duraft_core::{Completion, Load};
+use duraft_core::{Completion, Load, Raft};
 use duraft_disk::{CacheAfter, DiskOp, Effect as DiskEffect, Fault, SplitMix64, Survival};
 use duraft_storage::PipelineEvent;
+use std::collections::VecDeque;
 
 impl Sim {
     pub(super) fn disk_delay(&mut self) -> u64 {
@@ -124,6 +125,64 @@ impl Sim {
         Ok(())
     }
 
+    /// The driver hears that something is done. B9: a completion that tells nothing new, or that is of
+    /// another life, changes nothing.
+    pub(super) fn completed(
+        &mut self,
+        host: usize,
+        generation: u64,
+        completion: Completion,
+    ) -> Step {
+        let input = DriverInput::Completed {
+            generation,
+            completion: completion.clone(),
+        };
+        let Some(life) = &mut self.hosts[host].life else {
+            return Ok(());
+        };
+        let raft = life.driver.raft();
+        let old = match completion {
+            Completion::Persisted { upto } => {
+                generation != life.generation || upto <= raft.last_durable()
+            }
+            Completion::WriteFailed
+            | Completion::Applied { .. }
+            | Completion::Loaded { .. }
+            | Completion::SnapshotTaken { .. }
+            | Completion::SnapshotReceived { .. }
+            | Completion::SnapshotSending { .. } => generation != life.generation,
+        };
+        if !old || life.stopped || life.last_turn.is_none() {
+            self.input(host, input);
+            return Ok(());
+        }
+        let facts = |raft: &Raft| {
+            // Not the commit index: what was due is done at the next input, whatever it is.
+            let positions = (raft.last(), raft.durable());
+            (raft.durable_hard_state(), raft.last_durable(), positions)
+        };
+        let before = facts(raft);
+        let mut effects = Vec::new();
+        let now = life.last_turn.unwrap_or_default();
+        life.driver
+            .turn(now, &mut VecDeque::from([input]), &mut effects);
+        let after = facts(life.driver.raft());
+        self.report.stale_completions += 1;
+        if before != after {
+            return Err(format!(
+                "B9: {completion:?} of opening {generation} changed node {} from {before:?} to \
+                 {after:?}",
+                host + 1
+            ));
+        }
+        // Whatever was due anyway is held against the disk like everything else.
+        self.check_logs(host)?;
+        for effect in effects {
+            self.perform(host, effect)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn load(&mut self, host: usize, load: Load) -> Step {
         let group = self.config.core.group;
         let Some(life) = &self.hosts[host].life else {
@@ -134,6 +193,12 @@ impl Sim {
             .reader
             .read(group, load.first, load.last, load.bytes_max);
         self.report.loads += 1;
+        if let Ok(batches) = &read {
+            for batch in batches {
+                // C7: what is read was issued by somebody, and is what it was.
+                self.history.batch_is_known(&batch.header)?;
+            }
+        }
         let result = read.map_err(|error| duraft::load_error(&error));
         let completion = Completion::Loaded {
             load: load.id,
@@ -212,6 +277,9 @@ impl Sim {
         self.report.crashes += 1;
         let mut shape = self.dice.shape();
         let node = &mut self.hosts[host];
+        if let Some(life) = &node.life {
+            node.membership = Some(life.driver.raft().membership().clone());
+        }
         if let Some(mut life) = node.life.take()
             && life.failed_at.is_none()
             && !node.disk.crashed()
@@ -244,6 +312,7 @@ impl Sim {
         let survival = match shape.below(8) {
             0 => Survival::Nothing,
             1 => Survival::Everything,
+            2 => Survival::Torn(shape.next()),
             _ => Survival::Drawn(shape.next()),
         };
         self.trace(|| {

@@ -30,6 +30,7 @@ impl Sim {
         let Some(life) = &mut self.hosts[host].life else {
             return Ok(());
         };
+        life.last_turn = Some(now);
         life.driver.turn(now, &mut life.inputs, &mut effects);
         self.report.turns += 1;
         if let Some(broken) = life.broken() {
@@ -49,7 +50,7 @@ impl Sim {
         Ok(())
     }
 
-    fn perform(&mut self, host: usize, effect: Effect) -> Step {
+    pub(super) fn perform(&mut self, host: usize, effect: Effect) -> Step {
         match effect {
             Effect::Persist(write) => {
                 self.trace(|| {
@@ -58,6 +59,9 @@ impl Sim {
                         .value(write.seq.0)
                 });
                 self.check_not_failed(host, "a write was issued")?;
+                for batch in &write.append {
+                    self.history.batch_seen(&batch.header)?;
+                }
                 let group = self.config.core.group;
                 if let Some(life) = &mut self.hosts[host].life {
                     life.submissions
@@ -70,9 +74,17 @@ impl Sim {
                 self.check_message(host, &envelope)?;
                 self.send(envelope);
             }
-            Effect::Apply(batches) => self.give(host, batches.into_iter().map(Work::Batch)),
+            Effect::Apply(batches) => {
+                self.check_handed(host, &batches)?;
+                self.give(host, batches.into_iter().map(Work::Batch));
+            }
             Effect::Read(work) => self.give(host, [Work::Read(work)]),
-            Effect::InstallSnapshot(snapshot) => self.give(host, [Work::Install(snapshot)]),
+            Effect::InstallSnapshot(snapshot) => {
+                if let Some(life) = &mut self.hosts[host].life {
+                    life.handed = snapshot.position.index();
+                }
+                self.give(host, [Work::Install(snapshot)]);
+            }
             Effect::TakeSnapshot => self.give(host, [Work::TakeSnapshot]),
             Effect::Retire(snapshot) => self.give(host, [Work::Retire(snapshot)]),
             Effect::SendSnapshot { to, term, snapshot } => {

@@ -19,6 +19,10 @@ macro_rules! counters {
             pub trace_hash: u64,
             /// Everything that happened, where the configuration asks for it.
             pub trace: Vec<TraceEvent>,
+            /// The longest time in ticks from the end of all faults to the first commit.
+            pub slowest_commit: u64,
+            /// The longest time in ticks from the end of all faults to convergence.
+            pub slowest_convergence: u64,
             /// Why damaged nodes were not healed.
             pub unhealed_why: Vec<String>,
             $($(#[$doc])+ pub $name: u64,)+
@@ -27,12 +31,17 @@ macro_rules! counters {
         impl Report {
             /// All counters by name.
             pub fn counts(&self) -> Vec<(&'static str, u64)> {
-                vec![$((stringify!($name), self.$name),)+]
+                let mut counts = vec![$((stringify!($name), self.$name),)+];
+                counts.push(("slowest_commit", self.slowest_commit));
+                counts.push(("slowest_convergence", self.slowest_convergence));
+                counts
             }
 
             /// Adds another run's counters to these.
             pub fn add(&mut self, other: &Report) {
                 $(self.$name += other.$name;)+
+                self.slowest_commit = self.slowest_commit.max(other.slowest_commit);
+                self.slowest_convergence = self.slowest_convergence.max(other.slowest_convergence);
                 self.unhealed_why.extend_from_slice(&other.unhealed_why);
             }
         }
@@ -156,6 +165,10 @@ counters! {
     halted_damaged,
     /// Damaged disks that no store could be opened on: wiped by hand.
     unopenable,
+    /// Completions of the disk that came again, late or in another life, and changed nothing.
+    stale_completions,
+    /// Clusters at rest whose disks and states were compared.
+    rests_checked,
     /// Connections that a node wanted made anew.
     redials,
     /// Syncs that took a hundred times as long.
@@ -246,6 +259,8 @@ pub struct Violation {
     pub tick: u64,
     /// Number of the event that showed it.
     pub event: u64,
+    /// Occurrences of trouble up to then.
+    pub troubles: u64,
     /// What is wrong.
     pub what: String,
     /// What happened before, where the configuration asks for it.

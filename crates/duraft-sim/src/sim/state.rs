@@ -1,6 +1,7 @@
 //! State machines: applying, restoring, taking snapshots and moving them.
 
 use super::{Happening, Sim, Step};
+use crate::config::SimConfig;
 use crate::fault::between;
 use crate::life::{Life, Taking, Thread, Work};
 use duraft::transfer::{TransferInput, TransferOutput};
@@ -178,6 +179,14 @@ impl Sim {
             self.snapshot_soon(host);
         }
         Ok(())
+    }
+
+    /// Time passes for the reads that wait for the state machine.
+    pub(super) fn reads_tick(&mut self, host: usize) {
+        let tick = self.hosts[host].clock(self.now) / SimConfig::TICK;
+        if let Some(life) = &mut self.hosts[host].life {
+            life.applier.expire_reads(tick);
+        }
     }
 
     /// Time passes for a node's transfers.
