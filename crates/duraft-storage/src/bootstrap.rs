@@ -5,7 +5,6 @@ use crate::encode::Measure;
 use crate::errors::{OpenError, WalError};
 use crate::format::BLOCK_BYTES;
 use crate::format::block::Flags;
-use crate::format::checksum::Seed;
 use crate::format::header::{SlotHeader, StoreFile};
 use crate::format::payload::GroupCheckpoint;
 use crate::index::{GroupIndex, Lost, StoreIndex};
@@ -185,7 +184,7 @@ fn write_first_segments(
     groups: BTreeMap<GroupId, GroupIndex>,
     lock: Box<dyn DiskLock>,
 ) -> Result<Wal, OpenError> {
-    let seed = Seed::of(&file.store);
+    let seed = options.seed(&file.store);
     let pool = Pool::new(Arc::clone(disk), seed, file.slot_bytes, options.slots_max);
     for _ in 0..FIRST_SLOTS {
         pool.prepare()?;

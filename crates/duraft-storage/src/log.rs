@@ -248,6 +248,12 @@ impl<E: Headed> Shape<E> {
         self.recount();
     }
 
+    /// Drops the entries that begin at or before an index.
+    pub(crate) fn drop_upto(&mut self, last: Index) {
+        self.entries.retain(|entry| entry.header().first > last);
+        self.recount();
+    }
+
     /// Drops the entries that contradict a batch which is known to be part of the log: those in its place,
     /// and neighbours that do not join it.
     pub(crate) fn make_way(&mut self, batch: &BatchHeader) {

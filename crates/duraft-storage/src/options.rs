@@ -1,5 +1,6 @@
 //! Who a store is, how it behaves, and what its limits must satisfy together.
 
+use crate::format::checksum::Seed;
 use crate::format::payload::{CHECKPOINT_LEN_MAX, LOST_LEN_MAX, SNAPSHOT_LEN_MAX};
 use crate::format::record::DESCRIPTOR_LEN;
 use crate::format::{BLOCK_BYTES, FIXED_BLOCKS, align8, block, block_offset};
@@ -87,6 +88,42 @@ pub enum Ablation {
     StopAtHole,
     /// Compaction may go past the newest snapshot.
     CompactUncovered,
+    /// A block's header is believed unseen: only what it says it spans is summed.
+    NoHeaderChecksum,
+    /// Checksums are not seeded with the store's identity.
+    NoStoreSeed,
+    /// A sync that failed is tried again, and the second answer believed.
+    RetrySync,
+    /// The last block of a segment is left to the sync of the next one, which is of another file.
+    NoSyncAtRoll,
+    /// Commits without entries are written and not synced.
+    ControlUnsynced,
+    /// What is cut off is wiped where it stands before the cut is written down.
+    WipeTruncated,
+    /// A block may reach one too far, into the place of a mark.
+    OneTooFar,
+    /// Slots are used again before what freed them is proven.
+    ReuseAtOnce,
+    /// An open leaves blocks that nothing proves where they are, and counts on them.
+    NoCopy,
+    /// An open goes on in the segment that it finds, behind whatever is torn there.
+    AppendInPlace,
+    /// The first live segment may be the one about to begin.
+    OneCheckpoint,
+    /// The segment that an open begins does not say what is lost.
+    ForgetDamage,
+    /// Receipts and marks name no groups.
+    NoTables,
+    /// Every slot file of full length is taken for one that was filled.
+    TrustSlots,
+    /// The pipeline reports what it is about to write.
+    ReportEarly,
+    /// The pipeline reports what waits for the next commit with what was committed.
+    ReportQueued,
+    /// The pipeline reports a commit whose sync has failed.
+    ReportFailed,
+    /// Every commit proves itself at once, by a receipt of its own.
+    ReceiptAlways,
 }
 
 /// How a store behaves. Sizes are bytes.
@@ -244,6 +281,15 @@ impl WalOptions {
     /// 64 bytes and, for a batch, its body rounded up to 8 bytes; a compaction also the membership.
     pub fn write_bytes_max(&self, groups: usize) -> u64 {
         records_bytes_max(self.slot_bytes, groups)
+    }
+
+    /// The checksum family of a store with this identity.
+    pub(crate) fn seed(&self, store: &[u8; 16]) -> Seed {
+        if self.without(Ablation::NoStoreSeed) {
+            Seed::of_any()
+        } else {
+            Seed::of(store)
+        }
     }
 
     pub(crate) fn without(&self, ablation: Ablation) -> bool {

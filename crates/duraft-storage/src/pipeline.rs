@@ -5,7 +5,7 @@
 //! must wait for durability waits in the core.
 
 use crate::errors::WalError;
-use crate::options::WalOptions;
+use crate::options::{Ablation, WalOptions};
 use crate::pool::PoolStats;
 use crate::preparer::Preparer;
 use crate::reader::WalReader;
@@ -85,23 +85,20 @@ impl Pipeline {
             return;
         }
         let admitted = self.wal.admit(queue.iter());
-        let (submissions, _) = queue.make_contiguous().split_at(admitted);
+        if self.options.without(Ablation::ReportEarly) {
+            self.report(queue.iter().take(admitted), events);
+        }
+        let (submissions, waiting) = queue.make_contiguous().split_at(admitted);
         match self.wal.commit(submissions) {
             Ok(()) => {
                 self.last_commit_at = now;
                 self.low = false;
-                for submission in submissions {
-                    self.upto.insert(submission.group, submission.write.seq);
-                }
-                queue.drain(..admitted);
+                let also = self.options.without(Ablation::ReportQueued);
+                let waiting = waiting.iter().filter(|_| also);
                 let generation = self.wal.generation();
-                while let Some((group, upto)) = self.upto.pop_first() {
-                    events.push(PipelineEvent::Durable(Durable {
-                        generation,
-                        group,
-                        upto,
-                    }));
-                }
+                let done = submissions.iter().chain(waiting);
+                report(&mut self.upto, generation, done, events);
+                queue.drain(..admitted);
             }
             // Nothing was written: the writes stay queued until there is a slot.
             Err(WalError::StorageFull) => {
@@ -110,8 +107,21 @@ impl Pipeline {
                 }
                 self.low = true;
             }
-            Err(error) => self.fail(queue, error, events),
+            Err(error) => {
+                if self.options.without(Ablation::ReportFailed) {
+                    self.report(queue.iter().take(admitted), events);
+                }
+                self.fail(queue, error, events);
+            }
         }
+    }
+
+    fn report<'a>(
+        &mut self,
+        done: impl Iterator<Item = &'a Submission>,
+        events: &mut Vec<PipelineEvent>,
+    ) {
+        report(&mut self.upto, self.wal.generation(), done, events);
     }
 
     /// A write that breaks the log's rules stops the pipeline like a failed disk: whoever sent it does
@@ -198,5 +208,24 @@ impl Pipeline {
             return Ok(());
         }
         self.wal.close()
+    }
+}
+
+/// The last of these writes of each group, as events. `upto` is empty before and after.
+fn report<'a>(
+    upto: &mut BTreeMap<GroupId, WriteSeq>,
+    generation: u64,
+    done: impl Iterator<Item = &'a Submission>,
+    events: &mut Vec<PipelineEvent>,
+) {
+    for submission in done {
+        upto.insert(submission.group, submission.write.seq);
+    }
+    while let Some((group, upto)) = upto.pop_first() {
+        events.push(PipelineEvent::Durable(Durable {
+            generation,
+            group,
+            upto,
+        }));
     }
 }

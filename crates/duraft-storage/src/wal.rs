@@ -26,7 +26,7 @@ use crate::format::header::SegmentEnd;
 use crate::format::payload::encode_snapshot;
 use crate::format::record::Frame;
 use crate::index::{GroupIndex, StoreIndex, membership_in};
-use crate::options::{Entropy, WalOptions, records_bytes_max};
+use crate::options::{Ablation, Entropy, WalOptions, records_bytes_max};
 use crate::pipeline::Pipeline;
 use crate::plan;
 use crate::pool::{Need, Pool, PoolStats};
@@ -236,6 +236,9 @@ impl Wal {
                 max,
             });
         }
+        if self.options.without(Ablation::WipeTruncated) {
+            self.wipe_truncated(submissions)?;
+        }
         let shared = Arc::clone(&self.shared);
         let dead = self.compacted_by(submissions);
         let content = Content {
@@ -264,6 +267,9 @@ impl Wal {
         self.stats.commits += 1;
         self.stats.writes += submissions.len() as u64;
         self.stats.record_bytes += planned.measure.bytes();
+        if self.options.without(Ablation::ReceiptAlways) {
+            self.receipt()?;
+        }
         Ok(())
     }
 

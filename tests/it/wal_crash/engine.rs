@@ -10,9 +10,9 @@ use duraft_core::{
 };
 use duraft_disk::{Disk, FaultDisk, FaultOptions};
 use duraft_storage::{
-    Ablation, ClusterId, Entropy, ForcedVoters, JoinAs, OnDamage, OpenError, ReadError, Recovered,
-    RecoveredGroup, SnapshotAblation, SnapshotError, SnapshotOptions, SnapshotStore, StoreIdentity,
-    Submission, Wal, WalOptions,
+    Ablation, ClusterId, Entropy, ForcedVoters, JoinAs, OnDamage, OpenError, Pipeline, ReadError,
+    Recovered, RecoveredGroup, SnapshotAblation, SnapshotError, SnapshotOptions, SnapshotStore,
+    StoreIdentity, Submission, Wal, WalOptions,
 };
 use std::collections::BTreeMap;
 use std::io::{Read, Write as _};
@@ -42,6 +42,10 @@ pub(super) enum Plant {
     CompactFirst,
     /// The log names a snapshot before its file is written.
     RecordFirst,
+    /// The log is emptied in one commit, and the snapshot that takes its place follows in the next.
+    EmptyFirst,
+    /// A later term is written first, and the vote in it after that.
+    SplitVote,
 }
 
 /// Why a store did not open. The texts are shown in stories.
@@ -131,6 +135,22 @@ pub(super) fn bootstrap(disk: &FaultDisk, setup: &Setup, seed: u64) -> Result<()
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     duraft_storage::bootstrap(&disk, &identity(), &options, entropy(seed), &groups)?;
     Ok(())
+}
+
+/// A pipeline into a store of this setup, whose commits hold so many bytes of records.
+pub(super) fn pipeline(
+    disk: &FaultDisk,
+    setup: &Setup,
+    commit_bytes_max: u64,
+    seed: u64,
+) -> Result<Pipeline, Refusal> {
+    let options = WalOptions {
+        commit_bytes_max,
+        ..options(setup, OnDamage::Refuse)
+    };
+    let door: Arc<dyn Disk> = Arc::new(disk.clone());
+    let (wal, _) = duraft_storage::open(door, &identity(), options, entropy(seed))?;
+    Ok(wal.into_pipeline())
 }
 
 /// An open log.
@@ -379,8 +399,25 @@ pub(super) fn join(disk: &FaultDisk, setup: &Setup, join: JoinAs, seed: u64) -> 
         .map_err(|error| error.to_string())
 }
 
+/// What the log under test was last told of a group.
+#[derive(Clone, Default)]
+struct Known {
+    hard: HardState,
+    snapshot: Option<Snapshot>,
+    /// Boundaries of the log.
+    ends: Vec<Position>,
+}
+
 /// One write in two, as the plant says.
-fn parts(plant: Plant, write: Write) -> Vec<Write> {
+fn parts(plant: Plant, known: &Known, write: Write) -> Vec<Write> {
+    let blank = Write {
+        hard_state: None,
+        snapshot: None,
+        truncate: None,
+        append: Vec::new(),
+        compact: None,
+        ..write.clone()
+    };
     let reset = write.snapshot.as_ref().is_some_and(|write| write.reset);
     match plant {
         Plant::SplitReset if reset => {
@@ -418,7 +455,31 @@ fn parts(plant: Plant, write: Write) -> Vec<Write> {
             };
             vec![first, rest]
         }
-        Plant::SplitReset | Plant::CompactFirst | Plant::RecordFirst => vec![write],
+        Plant::EmptyFirst if reset => {
+            let covered = known
+                .snapshot
+                .as_ref()
+                .map_or(Index(0), |s| s.position.index());
+            let keep = known.ends.iter().find(|end| end.index() >= covered);
+            let first = Write {
+                truncate: keep.copied(),
+                ..blank
+            };
+            vec![first, write]
+        }
+        Plant::SplitVote => match write.hard_state {
+            Some(HardState { term, vote }) if vote.is_some() && term > known.hard.term => {
+                let first = Write {
+                    hard_state: Some(HardState { term, vote: None }),
+                    ..blank
+                };
+                vec![first, write]
+            }
+            Some(_) | None => vec![write],
+        },
+        Plant::SplitReset | Plant::CompactFirst | Plant::RecordFirst | Plant::EmptyFirst => {
+            vec![write]
+        }
     }
 }
 
@@ -470,7 +531,8 @@ impl Store {
             None | Some(Plant::RecordFirst) => self.commit_once(writes),
             Some(plant) => {
                 for (group, write) in writes {
-                    for part in parts(plant, write) {
+                    let known = self.known(group)?;
+                    for part in parts(plant, &known, write) {
                         self.commit_once(vec![(group, part)])?;
                     }
                 }
@@ -492,7 +554,26 @@ impl Store {
             .commit(&submissions)
             .map_err(|e| format!("commit: {e:?}"))?;
         self.written = written;
+        for Submission { group, write } in submissions {
+            let told = self.told.get_mut(&group).expect("a known group");
+            if let Some(hard) = write.hard_state {
+                told.0 = hard;
+            }
+            if let Some(SnapshotWrite { snapshot, .. }) = write.snapshot {
+                told.2 = Some(snapshot);
+            }
+        }
         Ok(())
+    }
+
+    fn known(&self, group: GroupId) -> Result<Known, String> {
+        let held = self.group(group, false).map_err(|why| format!("{why:?}"))?;
+        let ends = held.batches.iter().map(|batch| batch.header.position());
+        Ok(Known {
+            hard: held.hard,
+            snapshot: held.snapshot.clone(),
+            ends: std::iter::once(held.start).chain(ends).collect(),
+        })
     }
 
     pub(super) fn receipt(&mut self) -> Result<(), String> {

@@ -34,11 +34,13 @@
 // The long run tells what it does.
 #![allow(clippy::print_stdout)]
 
+mod bank;
 mod damage;
 mod drive;
 mod engine;
 mod faults;
 mod model;
+mod promise;
 mod repair;
 
 use damage::{DamageCounts, DamageSearch};

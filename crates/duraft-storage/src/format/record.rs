@@ -275,6 +275,10 @@ impl Frame {
         }
     }
 
+    pub(crate) fn is_damage(&self) -> bool {
+        self.kind == number::DAMAGE
+    }
+
     pub(crate) fn of_checkpoint_end(count: u32) -> Frame {
         Frame {
             kind: number::CHECKPOINT_END,

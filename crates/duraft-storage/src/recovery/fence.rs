@@ -20,17 +20,16 @@ use crate::bootstrap::{open_error, write_store};
 use crate::encode::Measure;
 use crate::errors::{OpenError, ReadError};
 use crate::format::block::Flags;
-use crate::format::checksum::Seed;
 use crate::format::header::{SegmentEnd, SegmentHeader, StoreFile};
 use crate::format::record::Frame;
 use crate::format::{BLOCK_BYTES, FIRST_COMMIT_BLOCK, block_offset};
 use crate::index::{GroupIndex, StoreIndex};
-use crate::options::{Entropy, WalOptions, records_bytes_max};
+use crate::options::{Ablation, Entropy, WalOptions, records_bytes_max};
 use crate::pool::{Need, Pool, Slot};
 use crate::reader;
 use crate::recovery::replay::damage_of;
 use crate::segment::{Entry, Segment};
-use crate::wal::{Content, Link, RECORDS_MAX, Store, Wal, checkpoint_of};
+use crate::wal::{Content, Link, RECORDS_MAX, Store, Tail, Wal, checkpoint_of};
 use duraft_core::{Batch, GroupId, Index, Position};
 use duraft_disk::{Disk, DiskError, DiskLock};
 use std::collections::BTreeMap;
@@ -77,13 +76,14 @@ pub(super) fn begin(
         story,
     } = found;
     let generation = next_generation(&layout)?;
-    let seed = Seed::of(&file.store);
+    let seed = options.seed(&file.store);
     let pool = Pool::new(Arc::clone(&disk), seed, file.slot_bytes, options.slots_max);
     let evidence = match story.report.holes.is_empty() {
         true => &[][..],
         false => &layout.evidence[..],
     };
-    let spare = sort_slots(&pool, &images, &layout, evidence);
+    let at_once = options.without(Ablation::ReuseAtOnce);
+    let spare = sort_slots(&pool, &images, &layout, evidence, at_once);
     let moves = moves(&story, &pool, &options);
     let batches = copied_batches(&story, &moves)?;
     // Names that a killed process made may not be durable yet.
@@ -109,6 +109,9 @@ pub(super) fn begin(
     wal.previous = moves.previous;
     wal.next_segment = layout.seen.segment + 1;
     wal.last_commit = layout.seen.commit;
+    if wal.options.without(Ablation::AppendInPlace) && go_on(&mut wal, &segments) {
+        return Ok(handed_over(wal, damage, report, &file));
+    }
     let slot = slot_for_fence(&wal, spare, &images)?;
     bury(&slot, &images, &layout)?;
     for place in evidence {
@@ -122,9 +125,56 @@ pub(super) fn begin(
     if !file_is_whole {
         write_store(&*disk, &file)?;
     }
+    Ok(handed_over(wal, damage, report, &file))
+}
+
+fn handed_over(
+    wal: Wal,
+    damage: crate::errors::Damage,
+    report: super::RecoveryReport,
+    file: &StoreFile,
+) -> (Wal, Recovered) {
     let mut recovered = recovered(&wal, damage, report);
     recovered.created_ns = file.wallclock_ns;
-    Ok((wal, recovered))
+    (wal, recovered)
+}
+
+/// For tests of the tests: no new segment, the log goes on behind its last whole block.
+fn go_on(wal: &mut Wal, segments: &[Told]) -> bool {
+    let Some(told) = segments.last() else {
+        return false;
+    };
+    let Some(end) = told.end else {
+        return false;
+    };
+    link_kept(wal, segments);
+    wal.last_commit = end.commit;
+    wal.tail = Some(Tail {
+        segment: Arc::clone(&told.segment),
+        nonce: end.nonce,
+        next_block: end.block,
+        digest: end.digest,
+    });
+    true
+}
+
+/// Puts the segments that stay into the chain, with the batches that live in them.
+fn link_kept(wal: &mut Wal, kept: &[Told]) {
+    for told in kept {
+        let link = Link {
+            segment: Arc::clone(&told.segment),
+            live: 0,
+            begins: told.begins,
+        };
+        wal.chain.insert(told.segment.seq, link);
+    }
+    let index = wal.shared.index.read();
+    let entries = index.groups.values().flat_map(|group| group.log.entries());
+    for entry in entries {
+        if let Some(link) = wal.chain.get_mut(&entry.segment.seq) {
+            link.live += 1;
+        }
+    }
 }
 
 /// The number of this open. The other counters have room for another life, or nothing is opened.
@@ -149,6 +199,7 @@ fn sort_slots(
     images: &[SlotImage],
     layout: &Layout,
     evidence: &[usize],
+    at_once: bool,
 ) -> Vec<usize> {
     let (mut ready, mut unfilled, mut spare) = (Vec::new(), Vec::new(), Vec::new());
     for (i, image) in images.iter().enumerate() {
@@ -157,7 +208,7 @@ fn sort_slots(
         }
         if !layout.filled[i] {
             unfilled.push(image.slot);
-        } else if layout.fallback.contains(&i) {
+        } else if layout.fallback.contains(&i) && !at_once {
             spare.push(i);
         } else {
             ready.push(Slot {
@@ -220,6 +271,7 @@ fn moves(story: &Story, pool: &Pool, options: &WalOptions) -> Moves {
     let says_groups = |told: &Told| told.begins && told.end.is_some();
     let (stay, absorbed) = story.segments.split_at(kept);
     if !stay.iter().any(says_groups)
+        && !options.without(Ablation::OneCheckpoint)
         && let Some(newest) = absorbed.iter().rposition(says_groups)
     {
         kept += newest + 1;
@@ -339,25 +391,7 @@ fn write_fence(
     batches
         .iter()
         .for_each(|batch| measure.add(batch.body.len()));
-    for told in &segments[..moves.kept] {
-        wal.chain.insert(
-            told.segment.seq,
-            Link {
-                segment: Arc::clone(&told.segment),
-                live: 0,
-                begins: told.begins,
-            },
-        );
-    }
-    {
-        let index = wal.shared.index.read();
-        let entries = index.groups.values().flat_map(|group| group.log.entries());
-        for entry in entries {
-            if let Some(link) = wal.chain.get_mut(&entry.segment.seq) {
-                link.live += 1;
-            }
-        }
-    }
+    link_kept(wal, &segments[..moves.kept]);
     // What moves does not keep its old segment alive.
     let moved: Vec<(GroupId, Index)> = moves.copied.clone();
     for (group, first) in &moved {
@@ -370,10 +404,13 @@ fn write_fence(
         }
     }
     let first_live = wal.first_live_without(&BTreeMap::new());
-    let checkpoint = {
+    let mut checkpoint = {
         let index = wal.shared.index.read();
         checkpoint_of(&index, |group| moves.ends[&group])
     };
+    if wal.options.without(Ablation::ForgetDamage) {
+        checkpoint.retain(|(frame, _)| !frame.is_damage());
+    }
     let content = Content {
         flags: Flags::FENCE,
         measure,

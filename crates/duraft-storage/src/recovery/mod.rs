@@ -21,7 +21,6 @@ pub(crate) mod survey;
 
 use crate::bootstrap::{LOCK_NAME, STORE_NAME};
 use crate::errors::{Damage, GroupDamage, Hole, OpenError};
-use crate::format::checksum::Seed;
 use crate::format::header::{STORE_COPIES, SegmentEnd, StoreFile};
 use crate::format::{BLOCK_BYTES, FIRST_COMMIT_BLOCK, FormatError};
 use crate::index::GroupIndex;
@@ -138,7 +137,7 @@ pub fn open(
         slot_bytes: file.slot_bytes,
         ..options
     };
-    let seed = Seed::of(&file.store);
+    let seed = options.seed(&file.store);
     let tolerate = options.policy != OnDamage::Refuse;
     let mut images = survey::survey(&*disk, seed, file.slot_bytes, tolerate)?;
     let slot_blocks = u32::try_from(file.slot_bytes / BLOCK_BYTES as u64)

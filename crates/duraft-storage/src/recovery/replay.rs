@@ -6,6 +6,10 @@
 //! lost block restores its hard states. Who is still pending at the end may have lost anything after
 //! the last known batch.
 //!
+//! What a group held before the hole may have been cut off or replaced in it, though what comes after
+//! lies far behind and shows no seam. So until the next checkpoint says what there is, a record that does
+//! not fit what the group holds makes that give way.
+//!
 //! Without a hole before it, a record that does not fit what it follows is a contradiction: it passed
 //! its checksums, so this is no disk fault but ours.
 
@@ -32,6 +36,8 @@ struct Pending {
 struct Group {
     index: GroupIndex,
     pending: Pending,
+    /// No checkpoint since the last hole: what the log held before it may be of another log.
+    loose: bool,
 }
 
 /// The state built so far.
@@ -117,6 +123,7 @@ impl Replay {
                 log: true,
                 vote: true,
             };
+            group.loose = true;
         }
         self.holes.push(hole);
     }
@@ -305,6 +312,13 @@ impl Replay {
                         .forget_memberships_after(header.first.previous());
                     group.pending.log = false;
                 }
+                Err(_) if group.loose && header.first > end.index() => {
+                    group.index.log.append_after_loss(entry);
+                }
+                Err(_) if group.loose => {
+                    group.index.log.make_way(&header);
+                    group.index.log.append(entry, false)?;
+                }
                 Err(problem) => return Err(problem),
             }
             group.index.note_membership(header.first, membership);
@@ -320,6 +334,7 @@ impl Replay {
                 Group {
                     index,
                     pending: Pending::default(),
+                    loose: false,
                 },
             );
             return;
@@ -330,7 +345,8 @@ impl Replay {
         // A hole may have taken these without taking anything else: who goes on does not show it.
         let same_start =
             known.log.start() == checkpoint.start && known.snapshot == checkpoint.snapshot;
-        let contradicts = !same_end && !group.pending.log || !same_start && self.holes.is_empty();
+        let unsure = group.pending.log || group.loose;
+        let contradicts = !same_end && !unsure || !same_start && self.holes.is_empty();
         if contradicts && !site.header.flags.has(Flags::FENCE) {
             self.contradictions.push(Contradiction {
                 segment: site.segment.seq,
@@ -343,6 +359,7 @@ impl Replay {
             });
         }
         group.settle(checkpoint.start, checkpoint.end, checkpoint.hard_state);
+        group.loose = false;
         group.index.membership = checkpoint.membership.clone();
         group.index.membership_hint = checkpoint.last_membership;
         group.index.snapshot = checkpoint.snapshot.clone();
@@ -355,7 +372,7 @@ impl Replay {
             self.with(site, fact.group, |group| {
                 let known = &group.index;
                 let same = known.log.end() == fact.end && known.hard_state == fact.hard_state;
-                let pending = group.pending.log || group.pending.vote;
+                let pending = group.pending.log || group.pending.vote || group.loose;
                 if !same && !pending || fact.end.index() < known.log.start().index() {
                     return Err(WriteProblem::Checkpoint {
                         checkpoint: fact.end,
@@ -434,7 +451,7 @@ impl Group {
 
     fn cut(&mut self, keep: &Position) -> Result<(), WriteProblem> {
         match self.index.truncate(keep) {
-            Err(_) if self.pending.log => {
+            Err(_) if self.pending.log || self.loose => {
                 let start = self.index.log.start();
                 self.index.log.settle(start, *keep);
                 self.index.forget_memberships_after(keep.index());
@@ -449,8 +466,12 @@ impl Group {
     fn snapshot(&mut self, write: &SnapshotWrite) -> Result<(), WriteProblem> {
         let at = write.snapshot.position;
         let log = &self.index.log;
-        let misfit = at.index() >= log.start().index() && !log.agrees_with(&at);
-        if self.pending.log && misfit && !write.reset {
+        let misfit = at.index() >= log.start().index() && !log.agrees_with(&at) && !write.reset;
+        let inside = at.index() < log.end().index();
+        if misfit && self.loose && !self.pending.log && inside {
+            // What leads to the end of the log is known to be of it, what leads here is not.
+            self.index.log.drop_upto(at.index());
+        } else if misfit && (self.pending.log || self.loose) {
             // The log had this boundary, so what is known of it was cut in the hole.
             let start = self.index.log.start();
             self.index.log.settle(start, at);
@@ -467,7 +488,7 @@ impl Group {
     fn compact(&mut self, upto: &Position, membership: Membership) -> Result<(), WriteProblem> {
         let compacted = match self.index.compact(upto) {
             Ok(_) => Ok(()),
-            Err(_) if self.pending.log => {
+            Err(_) if self.pending.log || self.loose => {
                 let end = self.index.log.end();
                 let end = if end.index() > upto.index() {
                     end

@@ -73,7 +73,8 @@ impl Lens {
     /// The header of a block of this store that stands at its own place.
     pub(crate) fn header_at(&self, bytes: &[u8], block: u32) -> Option<BlockHeader> {
         let at = memory_index(block_offset(block));
-        let header = BlockHeader::decode(bytes.get(at..)?, self.seed).ok()?;
+        let summed = !self.without(Ablation::NoHeaderChecksum);
+        let header = BlockHeader::decode_with(bytes.get(at..)?, self.seed, summed).ok()?;
         (header.block == block).then_some(header)
     }
 
@@ -230,7 +231,12 @@ impl Lens {
                 });
             }
         }
-        let proven_end = end_of(segment, &items, watermark);
+        let counted_on = [Ablation::NoCopy, Ablation::AppendInPlace];
+        let proven_end = if counted_on.iter().any(|ablation| self.without(*ablation)) {
+            end_of(segment, &items, u64::MAX)
+        } else {
+            end_of(segment, &items, watermark)
+        };
         TailScan {
             items,
             contiguous,

@@ -1,12 +1,13 @@
 //! Writes commit blocks, receipts and marks.
 
-use super::{Content, Wal};
+use super::{Content, Submission, Wal};
 use crate::encode::{BlockBuilder, Measure};
 use crate::errors::WalError;
 use crate::format::block::{BlockHeader, Flags, HEADER_LEN};
 use crate::format::payload::{FACT_LEN, GroupFact, encode_fact};
 use crate::format::record::{DESCRIPTOR_LEN, Frame};
 use crate::format::{BLOCK_BYTES, MARK_A, block_offset, memory_index};
+use crate::options::Ablation;
 use crate::pool::Need;
 use crate::segment::Segment;
 use duraft_disk::DiskError;
@@ -33,7 +34,8 @@ impl Wal {
     }
 
     pub(super) fn fits_tail(&self, measure: Measure) -> bool {
-        let last = u64::from(self.store.slot_blocks) - 1;
+        let too_far = u64::from(self.options.without(Ablation::OneTooFar));
+        let last = u64::from(self.store.slot_blocks) - 1 + too_far;
         self.tail
             .as_ref()
             .is_some_and(|tail| u64::from(tail.next_block) + measure.blocks() <= last)
@@ -100,7 +102,7 @@ impl Wal {
                 if marks {
                     self.write_mark(&segment, nonce, block)?;
                 }
-                segment.file.sync_data()
+                self.sync_block(&segment, content.need, block + header.blocks())
             });
         done.map_err(|error| self.poisoned_by(&error))?;
         self.stats.fsyncs += 1;
@@ -111,6 +113,45 @@ impl Wal {
         if marks {
             self.since_mark = 0;
             self.tables_written();
+        }
+        Ok(())
+    }
+
+    fn sync_block(&self, segment: &Segment, need: Need, next_block: u32) -> Result<(), DiskError> {
+        let last = self.store.slot_blocks - 1;
+        let left_out = self.options.without(Ablation::ControlUnsynced) && need == Need::Control
+            || self.options.without(Ablation::NoSyncAtRoll) && next_block >= last;
+        if left_out {
+            return Ok(());
+        }
+        match segment.file.sync_data() {
+            Err(_) if self.options.without(Ablation::RetrySync) => segment.file.sync_data(),
+            done => done,
+        }
+    }
+
+    /// For tests of the tests: wipes the batches that these writes cut off, in place.
+    pub(super) fn wipe_truncated(&mut self, submissions: &[Submission]) -> Result<(), WalError> {
+        let mut places = Vec::new();
+        for Submission { group, write } in submissions {
+            let (Some(keep), Some(tail)) = (&write.truncate, &self.tail) else {
+                continue;
+            };
+            let index = self.shared.index.read();
+            let entries = index.groups[group].log.entries().iter();
+            let cut = entries.filter(|entry| {
+                entry.header.first > keep.index() && entry.segment.seq == tail.segment.seq
+            });
+            places.extend(cut.map(|entry| u64::from(entry.descriptor_at)));
+        }
+        let Some(tail) = &self.tail else {
+            return Ok(());
+        };
+        let file = Arc::clone(&tail.segment.file);
+        for at in places {
+            let block = at - at % BLOCK_BYTES as u64;
+            let wiped = file.write_at(&[0; BLOCK_BYTES], block);
+            wiped.map_err(|error| self.poisoned_by(&error))?;
         }
         Ok(())
     }
@@ -152,7 +193,10 @@ impl Wal {
 
     /// The state of the groups written since the last table, as many as fit a block.
     pub(super) fn table(&self) -> (Frame, Vec<u8>) {
-        let fit = (BLOCK_BYTES - HEADER_LEN - DESCRIPTOR_LEN) / FACT_LEN;
+        let fit = match self.options.without(Ablation::NoTables) {
+            true => 0,
+            false => (BLOCK_BYTES - HEADER_LEN - DESCRIPTOR_LEN) / FACT_LEN,
+        };
         let index = self.shared.index.read();
         let facts: Vec<GroupFact> = self
             .touched

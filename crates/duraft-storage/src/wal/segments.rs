@@ -49,6 +49,9 @@ impl Wal {
             .iter()
             .find(|(seq, link)| link.live > dead.get(seq).copied().unwrap_or(0));
         let live = live.map_or(self.next_segment, |(seq, _)| *seq);
+        if self.options.without(Ablation::OneCheckpoint) && live == self.next_segment {
+            return live;
+        }
         let begins = self.chain.range(..=live).rfind(|(_, link)| link.begins);
         begins.map_or(live, |(seq, _)| *seq)
     }
@@ -85,7 +88,11 @@ impl Wal {
         loop {
             // A reader may have let go of a slot since.
             let unproven = u64::from(!self.proven);
-            self.pool.settle(self.last_commit.saturating_sub(unproven));
+            let proven = match self.options.without(Ablation::ReuseAtOnce) {
+                true => u64::MAX,
+                false => self.last_commit.saturating_sub(unproven),
+            };
+            self.pool.settle(proven);
             let refused = match self.pool.take(need) {
                 Ok(Some(slot)) => return Ok(slot),
                 Ok(None) => false,
