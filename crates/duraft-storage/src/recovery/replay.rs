@@ -7,8 +7,8 @@
 //! the last known batch.
 //!
 //! What a group held before the hole may have been cut off or replaced in it, though what comes after
-//! lies far behind and shows no seam. So until the next checkpoint says what there is, a record that does
-//! not fit what the group holds makes that give way.
+//! lies far behind and shows no seam. So until a checkpoint finds the log whole, a record that does not
+//! fit what the group holds makes that give way.
 //!
 //! Without a hole before it, a record that does not fit what it follows is a contradiction: it passed
 //! its checksums, so this is no disk fault but ours.
@@ -36,7 +36,8 @@ struct Pending {
 struct Group {
     index: GroupIndex,
     pending: Pending,
-    /// No checkpoint since the last hole: what the log held before it may be of another log.
+    /// Since the last hole, no checkpoint has made the log whole: what it held before may be of another
+    /// log.
     loose: bool,
 }
 
@@ -359,7 +360,8 @@ impl Replay {
             });
         }
         group.settle(checkpoint.start, checkpoint.end, checkpoint.hard_state);
-        group.loose = false;
+        // A whole log is proven by its digests from the end on; around a gap nothing is.
+        group.loose &= !group.index.log.is_whole();
         group.index.membership = checkpoint.membership.clone();
         group.index.membership_hint = checkpoint.last_membership;
         group.index.snapshot = checkpoint.snapshot.clone();
