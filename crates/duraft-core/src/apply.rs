@@ -126,6 +126,9 @@ impl Raft {
             };
             return self.begin_repair(Want::Apply, self.handed, (load, error), out);
         }
+        if let Some(verdict) = self.on_page(load, &result, out) {
+            return verdict;
+        }
         if self.serve_loaded(load, &result, out) {
             return None;
         }
@@ -144,7 +147,7 @@ impl Raft {
             .find(|(_, progress)| progress.loading() == Some(load))
             .map(|(peer, progress)| (*peer, progress.next))?;
         // Compacted while the load was under way: the peer needs a snapshot now.
-        if next < self.log.begin() {
+        if next < self.log.begin() || self.log.wanted(next).is_some() {
             self.drop_load(peer);
             self.replicate_to(peer, out);
             return None;

@@ -10,16 +10,21 @@
 //!
 //! Nothing is dropped that this node has not applied, as the snapshot is of its own state machine.
 
-use crate::io::{Fault, SnapshotWrite};
+use crate::io::{Fault, Output, SnapshotWrite};
 use crate::log::Boundary;
 use crate::raft::Raft;
 use crate::role::{Role, Transition};
 use crate::sending::needs_from;
 use crate::snapshot::Snapshot;
+use alloc::vec::Vec;
 
 impl Raft {
     /// The host has a durable snapshot of this node's state machine.
-    pub(crate) fn on_snapshot_taken(&mut self, snapshot: Snapshot) -> Option<Transition> {
+    pub(crate) fn on_snapshot_taken(
+        &mut self,
+        snapshot: Snapshot,
+        out: &mut Vec<Output>,
+    ) -> Option<Transition> {
         let index = snapshot.position.index();
         // Another one has replaced the log or come first meanwhile: this one is of no use any more.
         let known = self.snapshot.as_ref().map(|known| known.position.index());
@@ -29,6 +34,11 @@ impl Raft {
         // A node that has joined does not know who the members were before the batch that first told
         // it. With such a snapshot nobody could go on.
         if snapshot.membership.is_unknown() {
+            return None;
+        }
+        // It was long in the making: where it stands must be read back first.
+        if self.needs_page_at(index, out) {
+            self.paging.snapshot = Some(snapshot);
             return None;
         }
         let at = self.log.boundary_after(index);
@@ -52,6 +62,7 @@ impl Raft {
             self.drop_front(cut);
             self.staged.compact = Some(self.log.start());
         }
+        self.snapshot_at = at;
         self.staged.snapshot = Some(SnapshotWrite {
             snapshot,
             reset: false,
@@ -79,27 +90,13 @@ impl Raft {
                 .min(),
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => None,
         };
-        let usual = self.back_from(at, trailing);
-        let limit = self.back_from(at, trailing.saturating_add(bytes.saturating_mul(2)));
+        let usual = self.log.back_from(at, trailing);
+        let most = trailing.saturating_add(bytes.saturating_mul(2));
+        let limit = self.log.back_from(at, most);
         match needed {
-            Some(needed) if needed >= limit => usual.min(needed),
+            // The log can begin only where it is known what came before.
+            Some(needed) if needed >= limit => usual.min(self.log.known(needed)),
             Some(_) | None => usual,
         }
-    }
-
-    /// The first boundary behind which, up to `at`, lie at most `bytes` of batches.
-    fn back_from(&self, at: Boundary, bytes: u64) -> Boundary {
-        let mut from = at;
-        let mut kept = 0;
-        while let Some(before) = from.previous()
-            && let Some(header) = self.log.header(before)
-        {
-            kept += header.cost();
-            if kept > bytes {
-                break;
-            }
-            from = before;
-        }
-        from
     }
 }

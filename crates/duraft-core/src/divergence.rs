@@ -111,11 +111,11 @@ impl Raft {
         None
     }
 
-    /// Reads the next piece of the chain, if there is one. What is before the log's beginning a snapshot
-    /// stands for, and what is not durable no disk can contradict.
+    /// Reads the next piece of the chain, if there is one. What has left memory was applied, and what is not
+    /// durable no disk can contradict.
     fn audit(&mut self, peer: NodeId, audit: Audit, out: &mut Vec<Output>) {
         let last = audit.end.min(self.disk.log());
-        let begin = self.log.begin();
+        let begin = self.log.held();
         let Some(leader) = self.role.leader_mut() else {
             return;
         };
@@ -154,7 +154,7 @@ impl Raft {
         if audit.load.is_some() || !held || answered <= audit.round {
             return;
         }
-        let end = audit.end.max(self.log.begin());
+        let end = audit.end.max(self.log.held());
         let (term, prev) = (self.hard.term, self.log.position(end));
         let commit = self.log.index(self.commit);
         let Some(leader) = self.role.leader_mut() else {
@@ -180,12 +180,12 @@ impl Raft {
         result: &Result<Vec<Batch>, LoadError>,
         out: &mut Vec<Output>,
     ) -> Option<Option<Transition>> {
-        let (term, begin) = (self.hard.term, self.log.begin());
+        let (term, begin) = (self.hard.term, self.log.held());
         let leader = self.role.leader()?;
         let (peer, audit) = (leader.progress.iter())
             .filter_map(|(peer, progress)| Some((*peer, progress.auditing?)))
             .find(|(_, audit)| audit.load == Some(load))?;
-        // Compacted while it was being read: what is left of the chain begins later.
+        // Applied while it was being read, and out of memory: what is left of the chain begins later.
         if audit.next < begin {
             self.audit(peer, audit, out);
             return Some(None);

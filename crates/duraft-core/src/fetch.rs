@@ -309,6 +309,9 @@ impl Raft {
         if !self.is_term_durable() {
             return;
         }
+        if self.needs_page_at(after.index(), out) {
+            return;
+        }
         let durable = self.disk.log();
         let at = (self.log.boundary_after(after.index()))
             .filter(|at| self.log.position(*at) == after && *at < durable);

@@ -129,10 +129,11 @@ impl Raft {
 
     /// Finds out how far the leader's batches agree with this log. Changes nothing.
     fn compare(&self, prev: &Position, batches: &[Batch]) -> Comparison {
-        let (mut at, mut skip) = if prev.index() < self.log.start().index() {
+        // What is not in memory counts like what is not in the log any more: it was applied.
+        let (mut at, mut skip) = if prev.index() < self.log.solid().index() {
             // The message begins before this log does. The part before the start is committed and
             // not stored one by one any more; it agrees if one of the batches ends in the start.
-            let start = self.log.start();
+            let start = self.log.solid();
             let ends = batches.iter().map(|batch| batch.header.position());
             match ends.clone().position(|end| end.id == start.id) {
                 Some(i) => {
@@ -143,7 +144,7 @@ impl Raft {
                             ours: start,
                         };
                     }
-                    (self.log.begin(), i + 1)
+                    (self.log.held(), i + 1)
                 }
                 None => return Comparison::Missing { hint: start.id },
             }

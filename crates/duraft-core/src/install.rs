@@ -150,6 +150,8 @@ impl Raft {
             applied,
             handed,
         });
+        self.snapshot_at = at;
+        self.paging.snapshot = None;
         self.apply_load = None;
         self.fetches.forget_apply();
         self.unapplied_bytes = 0;

@@ -95,7 +95,7 @@ pub fn check(raft: &Raft) -> Verdict {
 
 /// Match, commit and the rest are boundaries of a chain; a log that is none has no boundaries.
 fn check_chain(raft: &Raft) -> Verdict {
-    let mut end = raft.log.start();
+    let mut end = raft.log.solid();
     for header in raft.log.headers() {
         ensure(header.follows(&end), "I1 the log is a chain", || {
             format!("{header:?} does not follow {end}")
@@ -115,7 +115,9 @@ fn check_memberships(raft: &Raft) -> Verdict {
     let batches = (raft.log.headers().iter())
         .filter(|header| header.kind == BatchKind::Membership)
         .map(|header| header.first);
-    let known = raft.memberships.later().iter().map(|(at, _)| *at);
+    let known = (raft.memberships.later().iter())
+        .map(|(at, _)| *at)
+        .filter(|at| *at > raft.log.solid().index());
     ensure(
         batches.eq(known),
         "H10 the memberships known are those in the log",
@@ -228,7 +230,7 @@ fn check_leader(raft: &Raft, leader: &Leader) -> Verdict {
         "H10 a leader whose removal is committed has stopped",
         || format!("{:?}", raft.memberships),
     )?;
-    let compacted = leader.term_begin < raft.log.begin();
+    let compacted = leader.term_begin < raft.log.held();
     ensure(
         (raft.log.header(leader.term_begin)).map_or(compacted, |noop| noop.term == raft.hard.term),
         "I7 a leader's term has begun in its log",
@@ -499,14 +501,20 @@ fn check_writes(before: &Raft, after: &Raft, outputs: &[Output]) -> Verdict {
     )
 }
 
+/// Does the log hold this very boundary, as far as is known?
+fn stands(raft: &Raft, position: Position) -> bool {
+    let at = raft.log.boundary_after(position.index());
+    at.is_some_and(|at| raft.log.position(at) == position)
+}
+
 /// What the disk will hold once it has done this write and all before it.
 fn replay(before: &Raft, after: &Raft, write: &Write) -> Result<(HardState, Position), Violation> {
     let mut end = before.log.last();
     let mut log_begins = before.log.start();
     if let Some(SnapshotWrite { snapshot, reset }) = &write.snapshot {
         let position = snapshot.position;
-        let at = before.log.boundary_after(position.index());
-        let held = at.is_some_and(|at| before.log.position(at) == position);
+        // Or it stands where the step has read the log's old shape back.
+        let held = stands(before, position) || !*reset && stands(after, position);
         let news = position.index() > before.commit();
         let replaces = news && !held && write.truncate.is_none() && write.append.is_empty();
         ensure(
@@ -522,9 +530,8 @@ fn replay(before: &Raft, after: &Raft, write: &Write) -> Result<(HardState, Posi
         let covered = (write.snapshot.as_ref().map(|write| &write.snapshot))
             .or(before.snapshot.as_ref())
             .is_some_and(|snapshot| start.index() <= snapshot.position.index());
-        let at = before.log.boundary_after(start.index());
         ensure(
-            covered && at.is_some_and(|at| before.log.position(at) == start),
+            covered && (stands(before, start) || stands(after, start)),
             "B8 what is dropped is covered by a durable snapshot",
             || format!("{write:?}"),
         )?;

@@ -19,6 +19,7 @@ use crate::plant::Plant;
 use crate::progress::{Progress, Sending, Sent, Stage};
 use crate::raft::{Raft, Sender};
 use crate::role::{Leader, Role, Transition};
+use crate::shape::page_load;
 use crate::snapshot::Snapshot;
 use crate::types::{Incarnation, LoadId, LogId, NodeId, Position, ProposalId, Term};
 use alloc::collections::VecDeque;
@@ -282,6 +283,9 @@ impl Raft {
             },
         }
         let sent_upto = sent_upto.filter(|_| progress.auditing.is_none());
+        if let Some(at) = sent_upto {
+            self.needs_page(at, out);
+        }
         if let Some(prev) = sent_upto.and_then(|at| self.log.position_in(at)) {
             // An empty append at the end of what was sent: an acceptance acknowledges all of it, a
             // rejection says from where to repeat.
@@ -328,6 +332,9 @@ impl Raft {
             // Everything up to `matched` is this leader's log and durable there. Only a boundary of
             // this log can be meant.
             AppendReply::Accepted { matched } => {
+                if self.needs_page_at(matched, out) {
+                    return None;
+                }
                 let matched = match self.log.boundary_near(matched, expected) {
                     Some(matched) => matched,
                     None if self.plants.has(Plant::AcksPartOfBatch) => {
@@ -347,6 +354,13 @@ impl Raft {
             }
             // The search for the common boundary goes on, or begins again.
             AppendReply::Rejected { prev, hint } => {
+                // Backwards any known boundary will do. Forwards only the very one.
+                let begins = hint.index > prev.index;
+                if self.needs_page_at(prev.index, out)
+                    || begins && self.needs_page_at(hint.index, out)
+                {
+                    return None;
+                }
                 self.suspect_rejection(from, (prev, hint), out);
                 self.on_rejected(from, prev, hint);
                 if self.plants.has(Plant::CommitsOnRejection) {
@@ -511,6 +525,8 @@ impl Raft {
             // One that is not durable is not sent: a transfer must not outlive a crash of its source.
             snapshot: (self.snapshot.as_ref())
                 .filter(|_| self.snapshot_seq <= self.disk.completed()),
+            snapshot_at: self.snapshot_at,
+            reading: &mut self.paging.reading,
             next_load: &mut self.next_load,
         };
         Some((leader, line))
@@ -564,6 +580,8 @@ pub(crate) struct Line<'a> {
     round: u64,
     noop: Boundary,
     pub(crate) snapshot: Option<&'a Snapshot>,
+    pub(crate) snapshot_at: Boundary,
+    reading: &'a mut Option<(LoadId, Boundary)>,
     next_load: &'a mut LoadId,
 }
 
@@ -581,6 +599,16 @@ impl Line<'_> {
                     self.send_snapshot(peer, progress, out);
                 }
                 Stage::Snapshot { .. } => {}
+            }
+            return;
+        }
+        // What it needs next has left memory: the page comes first.
+        if let Some(wanted) = self.log.wanted(progress.next) {
+            if self.reading.is_none() && !progress.is_receiving() {
+                let load = page_load(*self.next_load, &wanted);
+                self.next_load.0 += 1;
+                *self.reading = Some((load.id, wanted.begin));
+                out.push(Output::Load(load));
             }
             return;
         }
@@ -611,7 +639,7 @@ impl Line<'_> {
             }
             // Too old for the cache: from the disk, while newer batches wait their turn.
             if progress.next < self.log.cached_from() {
-                self.load(progress, room.bytes, out);
+                self.load(progress, end, room.bytes, out);
                 return;
             }
             let prev = self.log.position(progress.next);
@@ -660,7 +688,7 @@ impl Line<'_> {
     }
 
     /// Asks for batches that have left the cache; one request per peer.
-    fn load(&mut self, progress: &mut Progress, room: u64, out: &mut Vec<Output>) {
+    fn load(&mut self, progress: &mut Progress, end: Boundary, room: u64, out: &mut Vec<Output>) {
         let Stage::Replicate { loading, .. } = &mut progress.stage else {
             return;
         };
@@ -670,7 +698,7 @@ impl Line<'_> {
         out.push(Output::Load(Load {
             id,
             first: self.log.first_after(progress.next),
-            last: self.log.index(self.log.cached_from()),
+            last: self.log.index(end.min(self.log.cached_from())),
             bytes_max: room.min(self.config.append_bytes_max),
         }));
     }

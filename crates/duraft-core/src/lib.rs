@@ -34,6 +34,7 @@ mod membership;
 mod memberships;
 mod message;
 mod pace;
+mod pages;
 mod plant;
 mod progress;
 mod raft;
@@ -43,6 +44,7 @@ mod rng;
 mod role;
 mod rollback;
 mod sending;
+mod shape;
 mod snapshot;
 #[cfg(test)]
 #[allow(

@@ -1,6 +1,7 @@
 //! The log's shape: where batches begin and end, their terms and their digests.
 //!
-//! This module owns the headers of all batches and the bodies of the recent ones. It does not know
+//! This module owns the headers of batches and the bodies of the recent ones. Old headers may have left
+//! memory (`pages.rs`): then their boundaries are not known until they are read back. It does not know
 //! what is durable, committed or replicated; callers say what may be dropped. A body is never
 //! looked into.
 //!
@@ -28,8 +29,10 @@
 //! - the cached bodies are those of the last batches, without a gap.
 
 use crate::batch::{Batch, BatchHeader};
-use crate::types::{Index, LogId, Position};
+use crate::pages::{Pages, Wanted};
+use crate::types::{Index, LogId, Position, Term};
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 use bytes::Bytes;
 
 /// A place between two batches: so many batches of this life's log stand before it, counted from
@@ -61,7 +64,12 @@ pub(crate) struct Log {
     start: Position,
     /// The boundary there.
     begin: Boundary,
-    /// All batches.
+    /// Batches whose headers have left memory.
+    pages: Pages,
+    /// The boundary from which on headers are in memory, and what the log is up to there.
+    held: Boundary,
+    solid: Position,
+    /// All batches from there on.
     headers: VecDeque<BatchHeader>,
     /// Bodies of the last `bodies.len()` batches.
     bodies: VecDeque<Bytes>,
@@ -77,6 +85,9 @@ impl Log {
         Log {
             start,
             begin,
+            pages: Pages::default(),
+            held: begin,
+            solid: start,
             headers,
             bodies: VecDeque::new(),
             cached_bytes: 0,
@@ -93,9 +104,95 @@ impl Log {
         self.nth(self.headers.len())
     }
 
-    /// The boundary after the first `count` batches.
+    /// The boundary after the first `count` batches in memory.
     fn nth(&self, count: usize) -> Boundary {
-        Boundary(self.begin.0 + count as u64)
+        Boundary(self.held.0 + count as u64)
+    }
+
+    /// The boundary from which on everything is in memory. What is before it was applied.
+    pub(crate) fn held(&self) -> Boundary {
+        self.held
+    }
+
+    /// What the log is up to there.
+    pub(crate) fn solid(&self) -> Position {
+        self.solid
+    }
+
+    /// Bytes that the shape of the log takes.
+    pub(crate) fn shape_bytes(&self) -> u64 {
+        (self.headers.len() * size_of::<BatchHeader>()) as u64 + self.pages.memory()
+    }
+
+    /// Drops headers until the shape takes at most `bytes_max`, but none from `keep_from` on, nor one
+    /// whose body is held. A page of them costs at most `page.0`, or is one batch; `page.1` begins the one
+    /// that is being read.
+    pub(crate) fn evict(
+        &mut self,
+        bytes_max: u64,
+        keep_from: Boundary,
+        page: (u64, Option<Boundary>),
+    ) {
+        let keep_from = keep_from.min(self.cached_from());
+        while self.held < keep_from && self.shape_bytes() > bytes_max {
+            let header = self.headers.pop_front().expect("held is before the end");
+            (self.pages).push((self.held, self.solid), header.cost(), page);
+            self.held = self.held.next();
+            self.solid = header.position();
+        }
+    }
+
+    /// What must be read to know all batches around this boundary; `None` if they are known.
+    pub(crate) fn wanted(&self, at: Boundary) -> Option<Wanted> {
+        if at >= self.held {
+            return None;
+        }
+        self.pages.wanted(at, self.solid)
+    }
+
+    /// What must be read to know whether a boundary lies at this index.
+    pub(crate) fn wanted_at(&self, index: Index) -> Option<Wanted> {
+        if index >= self.solid.index() || index <= self.start.index() {
+            return None;
+        }
+        self.wanted(self.pages.at_index(index)?)
+    }
+
+    /// A page was read back. Says whether it is one of this log.
+    pub(crate) fn take_page(&mut self, begin: Boundary, headers: Vec<BatchHeader>) -> bool {
+        self.pages.take(begin, self.solid, headers)
+    }
+
+    /// Where the page ends that begins here.
+    pub(crate) fn page_end(&self, begin: Boundary) -> Boundary {
+        self.pages.end_of(begin).unwrap_or(self.held)
+    }
+
+    /// The known boundary at or before this one.
+    pub(crate) fn known(&self, at: Boundary) -> Boundary {
+        if at >= self.held || self.pages.position(at).is_some() {
+            return at;
+        }
+        self.pages.begin_of(at).unwrap_or(self.begin)
+    }
+
+    /// The first known boundary behind which, up to `end`, lie at most `bytes` of batches.
+    pub(crate) fn back_from(&self, end: Boundary, mut bytes: u64) -> Boundary {
+        let mut from = end;
+        while from > self.held
+            && let Some(before) = from.previous()
+            && let Some(header) = self.header(before)
+        {
+            if header.cost() > bytes {
+                return from;
+            }
+            bytes -= header.cost();
+            from = before;
+        }
+        if from > self.held {
+            return from;
+        }
+        self.pages.back_from(from, bytes)
     }
 
     /// What stood before the first batch.
@@ -107,34 +204,38 @@ impl Log {
     pub(crate) fn last(&self) -> Position {
         self.headers
             .back()
-            .map_or(self.start, BatchHeader::position)
+            .map_or(self.solid, BatchHeader::position)
     }
 
-    /// All batches in order.
+    /// All batches in memory, in order.
     pub(crate) fn headers(&self) -> &VecDeque<BatchHeader> {
         &self.headers
     }
 
     /// The batch that begins at this boundary.
     pub(crate) fn header(&self, at: Boundary) -> Option<&BatchHeader> {
-        let place = at.0.checked_sub(self.begin.0)?;
+        let Some(place) = at.0.checked_sub(self.held.0) else {
+            return self.pages.header(at);
+        };
         self.headers.get(usize::try_from(place).ok()?)
     }
 
-    /// What the log is up to this boundary, which lies in it.
+    /// What the log is up to this boundary, which lies in it and is known.
     pub(crate) fn position(&self, at: Boundary) -> Position {
-        if at == self.begin {
-            return self.start;
-        }
-        at.previous()
-            .and_then(|previous| self.header(previous))
-            .expect("a boundary in use lies inside the log")
-            .position()
+        self.position_in(at)
+            .expect("a boundary in use lies inside the log, where that is known")
     }
 
-    /// What the log is up to this boundary, if it lies in it.
+    /// What the log is up to this boundary, if it lies in it and is known.
     pub(crate) fn position_in(&self, at: Boundary) -> Option<Position> {
-        (self.begin <= at && at <= self.end()).then(|| self.position(at))
+        if at == self.held {
+            return Some(self.solid);
+        }
+        if at < self.held {
+            return self.pages.position(at);
+        }
+        let place = usize::try_from(at.0 - self.held.0).ok()?;
+        self.headers.get(place - 1).map(BatchHeader::position)
     }
 
     /// The index of the last entry before this boundary.
@@ -142,7 +243,7 @@ impl Log {
         self.position(at).index()
     }
 
-    /// Cost of the batches between two boundaries, as far as they are in the log.
+    /// Cost of the batches between two boundaries, as far as they are in memory.
     pub(crate) fn cost(&self, from: Boundary, to: Boundary) -> u64 {
         let mut at = from;
         let mut cost = 0;
@@ -207,8 +308,8 @@ impl Log {
     /// Drops every batch from this boundary on.
     pub(crate) fn truncate(&mut self, at: Boundary) {
         assert!(
-            self.begin <= at && at <= self.end(),
-            "a cut lies inside the log"
+            self.held <= at && at <= self.end(),
+            "a cut lies inside the log, behind what was applied"
         );
         while self.end() > at {
             let header = self.headers.pop_back().expect("end is past the cut");
@@ -224,15 +325,22 @@ impl Log {
             self.begin <= at && at <= self.end(),
             "what is dropped lies inside the log"
         );
+        if at < self.held {
+            self.start = self.pages.compact(at);
+            self.begin = at;
+            return;
+        }
+        self.pages.clear();
         self.start = self.position(at);
-        while self.begin < at {
+        while self.held < at {
             if self.bodies.len() == self.headers.len() {
                 self.bodies.pop_front();
                 self.cached_bytes -= self.headers[0].cost();
             }
             self.headers.pop_front();
-            self.begin = self.begin.next();
+            self.held = self.held.next();
         }
+        (self.begin, self.solid) = (at, self.start);
     }
 
     /// Drops every batch: the log begins and ends at `start` from now on, which counts as the batch
@@ -240,6 +348,8 @@ impl Log {
     pub(crate) fn reset(&mut self, start: Position) {
         self.begin = self.end().next();
         self.start = start;
+        (self.held, self.solid) = (self.begin, start);
+        self.pages.clear();
         self.headers.clear();
         self.bodies.clear();
         self.cached_bytes = 0;
@@ -272,15 +382,23 @@ impl Log {
         }
     }
 
-    /// The last boundary at or before `index`; the start if the log begins later.
+    /// The last known boundary at or before `index`; the start if the log begins later.
     pub(crate) fn floor(&self, index: Index) -> Boundary {
-        self.count_from_end(|header| header.last() <= index)
+        let any = LogId {
+            term: Term(u64::MAX),
+            index,
+        };
+        self.floor_id(any)
     }
 
-    /// The last boundary that is at or before `limit` both by index and by term: what a log that
+    /// The last known boundary that is at or before `limit` both by index and by term: what a log that
     /// holds `limit` may have in common with this one.
     pub(crate) fn floor_id(&self, limit: LogId) -> Boundary {
-        self.count_from_end(|header| header.last() <= limit.index && header.term <= limit.term)
+        let before = |id: LogId| id.index <= limit.index && id.term <= limit.term;
+        if !before(self.solid.id) {
+            return self.pages.floor(limit).unwrap_or(self.begin);
+        }
+        self.count_from_end(|header| before(header.last_id()))
     }
 
     /// Number of leading batches for which `before` holds; it must hold for a prefix of the log.
@@ -317,8 +435,7 @@ impl Log {
 mod tests {
     use super::*;
     use crate::rng::Rng;
-    use crate::{Body, GroupId, Term};
-    use alloc::vec::Vec;
+    use crate::{Body, GroupId};
 
     /// The questions of the log, answered by looking at everything.
     fn compare(log: &Log, start: Position, model: &[Batch]) {

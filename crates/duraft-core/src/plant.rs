@@ -133,6 +133,8 @@ pub enum Plant {
     PromiseEndsWithTerm,
     /// The target of a transfer is asked before it holds everything.
     TransferEarly,
+    /// No header ever leaves memory.
+    KeepsShape,
     /// No limit of bytes refuses anything.
     TakesEverything,
     /// Any number of reads may wait.

@@ -32,8 +32,8 @@
 //!
 //! # What it does not know
 //!
-//! Bodies (passed on unread, but for memberships), files, sockets, clocks. The shape of the whole log
-//! (48 bytes a batch) is held in memory.
+//! Bodies (passed on unread, but for memberships), files, sockets, clocks. The shape of the log (48 bytes
+//! a batch) is held in memory as far as that is allowed (`shape.rs`).
 //!
 //! The rest is in `receive.rs` (messages as they come in), `election.rs` (votes, timers),
 //! `follower.rs` (appends received), `leader.rs` (replication, commit), `change.rs` (membership),
@@ -62,6 +62,7 @@ use crate::plant::{Plant, Plants};
 use crate::reads::Reads;
 use crate::rng::Rng;
 use crate::role::{Ballot, Candidate, Follower, Role, Transition};
+use crate::shape::Paging;
 use crate::snapshot::Snapshot;
 use crate::transfer::{Reluctance, Transfer};
 use crate::types::{
@@ -113,6 +114,10 @@ pub struct Raft {
     pub(crate) snapshot: Option<Snapshot>,
     /// The write that records it.
     pub(crate) snapshot_seq: WriteSeq,
+    /// The boundary at which it stands, as long as the log holds that.
+    pub(crate) snapshot_at: Boundary,
+    /// What of the log's shape is being read back.
+    pub(crate) paging: Paging,
     /// Tick at which the host was last asked for another one.
     pub(crate) snapshot_wanted: Option<u64>,
     /// The snapshot that is on its way into the state machine. Until it is there, `applied` and, before
@@ -249,6 +254,9 @@ impl Raft {
             unhanded_bytes: 0,
             verified: log.begin(),
             machine,
+            snapshot_at: (boot.snapshot.as_ref())
+                .map_or(log.begin(), |snapshot| log.floor(snapshot.position.index())),
+            paging: Paging::default(),
             snapshot: boot.snapshot,
             snapshot_seq: WriteSeq(0),
             snapshot_wanted: None,
@@ -303,6 +311,7 @@ impl Raft {
             self.hand_over(out);
             self.log
                 .trim_cache(self.config.cache_bytes_max, self.disk.log());
+            self.trim_shape();
         }
         self.end_transfer(out);
         self.end_reads(out);
@@ -395,7 +404,7 @@ impl Raft {
             // Old batches for a peer or for the state machine, if whoever asked still waits.
             Completion::Loaded { load, result } => self.on_loaded(load, result, out),
             // What it covers may be dropped.
-            Completion::SnapshotTaken { snapshot } => self.on_snapshot_taken(snapshot),
+            Completion::SnapshotTaken { snapshot } => self.on_snapshot_taken(snapshot, out),
             // A leader's snapshot has arrived whole.
             Completion::SnapshotReceived {
                 from,
@@ -520,7 +529,7 @@ impl Raft {
         );
         if later {
             // Another term, another leader: nothing of its log is known.
-            self.verified = self.log.begin();
+            self.verified = self.log.held();
         }
         self.hard = hard;
         self.staged.hard_state = true;

@@ -68,7 +68,7 @@ impl Raft {
         if term != self.hard.term || !self.follows(from) || self.damage.is_some() {
             return None;
         }
-        let held = seen.index <= self.log.start().index()
+        let held = seen.index <= self.log.solid().index()
             || (self.log.boundary_after(seen.index))
                 .is_some_and(|at| self.log.position(at).id == seen);
         (!held).then_some(Transition::Halt(Fault::RolledBack { seen }))

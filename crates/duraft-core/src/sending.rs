@@ -101,6 +101,29 @@ impl Raft {
         true
     }
 
+    /// The page that begins here cannot be read: peers that need it are given a snapshot, as soon as there
+    /// is one.
+    pub(crate) fn give_snapshots(&mut self, begin: Boundary, out: &mut Vec<Output>) {
+        let Some((leader, line)) = self.line() else {
+            return;
+        };
+        let end = line.log.page_end(begin);
+        let needs = |progress: &Progress| progress.matched < end && !progress.is_receiving();
+        let covered = line.snapshot.is_some_and(|_| line.snapshot_at >= end);
+        let mut needed = false;
+        for (peer, progress) in &mut leader.progress {
+            if needs(progress) {
+                needed = true;
+                if covered {
+                    line.send_snapshot(*peer, progress, out);
+                }
+            }
+        }
+        if needed && !covered {
+            self.want_snapshot(out);
+        }
+    }
+
     /// The peer lives, as a heartbeat's answer shows. If its transfer leads nowhere any more, ask what
     /// it holds: the answer leads to the next one, or shows that none is needed.
     pub(crate) fn review_snapshot(&mut self, peer: NodeId) {
@@ -135,10 +158,7 @@ impl Line<'_> {
         let Some(snapshot) = self.snapshot else {
             return;
         };
-        let Some(end) = self.log.boundary_after(snapshot.position.index()) else {
-            return;
-        };
-        progress.send_snapshot(snapshot.position, end, self.now);
+        progress.send_snapshot(snapshot.position, self.snapshot_at, self.now);
         out.push(Output::SendSnapshot {
             to,
             term: self.term,

@@ -242,7 +242,17 @@ impl Raft {
         self.memberships.active()
     }
 
-    /// Headers of all batches in the log, in order.
+    /// The boundary from which on the headers of the log are in memory. Everything before it was applied.
+    pub fn shape_start(&self) -> Position {
+        self.log.solid()
+    }
+
+    /// Bytes that the shape of the log takes in memory (RULES.md 25).
+    pub fn shape_bytes(&self) -> u64 {
+        self.log.shape_bytes()
+    }
+
+    /// Headers of the batches of the log that are in memory, in order.
     pub fn headers(
         &self,
     ) -> impl ExactSizeIterator<Item = &BatchHeader> + DoubleEndedIterator + '_ {
@@ -332,6 +342,7 @@ impl Raft {
             && self.applied == self.commit
             && self.apply_load.is_none()
             && self.install.is_none()
+            && self.paging.reading.is_none()
             && !loading
     }
 

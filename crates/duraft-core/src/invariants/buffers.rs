@@ -2,7 +2,7 @@
 //!
 //! | buffer | grows with | ends at |
 //! |---|---|---|
-//! | headers of the log | what is not compacted | the log on disk, which compaction ends |
+//! | headers of the log | what is not compacted | `shape_bytes_max`, beyond it a line for each page of old ones, and what is not applied or has its body in memory |
 //! | bodies of the log | recent batches | `cache_bytes_max`, beyond it only what is not durable |
 //! | writes under way | a slow disk | `unpersisted_bytes_max`, or one append; every write weighs something |
 //! | terms under way | elections of others | `TERMS_UNDER_WAY_MAX` |
@@ -48,6 +48,12 @@ fn check_bodies(raft: &Raft) -> Verdict {
         cached <= raft.disk.log().max(log.begin()).max(spliced(raft)),
         "I8 bodies that are not durable stay in memory",
         || format!("cached from {cached:?}"),
+    )?;
+    let needed = log.held() >= raft.applied.min(cached) || raft.install.is_some();
+    ensure(
+        log.shape_bytes() <= raft.config.shape_bytes_max || needed || raft.halted.is_some(),
+        "I8 the shape of the log is within its limit",
+        || format!("{} bytes", log.shape_bytes()),
     )?;
     let excess = log.cached_bytes() > raft.config.cache_bytes_max && cached < raft.disk.log();
     ensure(

@@ -12,6 +12,7 @@ mod reads;
 mod release;
 mod repair;
 mod rig;
+mod shape;
 mod situations;
 mod slow_disks;
 mod tables;

@@ -34,6 +34,11 @@ fn config(id: NodeId, seed: u64) -> Config {
         1 << 20
     };
     config.max_batch_bytes = if flip(12) { 1_000 } else { 1 << 20 };
+    config.shape_bytes_max = if flip(18) {
+        [0, 300][flip(19) as usize]
+    } else {
+        1 << 20
+    };
     config.trailing_bytes_max = [0, 100, 500, 1 << 20][(mix64(seed) >> 60) as usize % 4];
     config
 }
@@ -465,7 +470,7 @@ fn two_voters_and_one_under_random_faults() {
 #[test]
 fn snapshots_under_random_faults() {
     // Long runs in which somebody is nearly always far behind and nothing is kept for long.
-    let (mut installed, mut crashes) = (0, 0);
+    let (mut installed, mut crashes, mut pages) = (0, 0, 0);
     for seed in 30_000u64..31_000 {
         let nodes = if seed.is_multiple_of(3) { 5 } else { 3 };
         let mut run = Run::new(seed, nodes, None);
@@ -482,9 +487,10 @@ fn snapshots_under_random_faults() {
         done.unwrap_or_else(|why| panic!("seed {seed}, {nodes} voters: {why}"));
         installed += run.rig.installed;
         crashes += run.crashes;
+        pages += run.rig.pages;
     }
-    eprintln!("{installed} snapshots installed, {crashes} crashes");
-    assert!(installed > 500 && crashes > 1_000);
+    eprintln!("{installed} snapshots installed, {crashes} crashes, {pages} pages read back");
+    assert!(pages > 100 && installed > 500 && crashes > 1_000);
 }
 
 /// A run in which members and leaders change all the time. Two nodes have joined and know nobody.
@@ -564,6 +570,7 @@ pub(super) fn damaged_runs(
     plant: Option<Plant>,
 ) -> Result<(u32, u32, u32), (u64, String)> {
     let (mut damaged, mut healed, mut installed) = (0, 0, 0);
+    let mut pages = 0;
     for seed in seeds {
         let nodes = if seed.is_multiple_of(3) { 5 } else { 3 };
         let mut run = Run::new(seed, nodes, plant);
@@ -584,7 +591,9 @@ pub(super) fn damaged_runs(
         damaged += run.rig.damaged;
         healed += run.rig.healed;
         installed += run.rig.installed;
+        pages += run.rig.pages;
     }
+    eprintln!("{pages} pages of old headers read back");
     Ok((damaged, healed, installed))
 }
 

@@ -63,6 +63,8 @@ pub(crate) struct Rig {
     pub(crate) transfers: Vec<Transfer>,
     /// Snapshots that were restored from a leader.
     pub(crate) installed: u32,
+    /// Pages of old headers that were asked for.
+    pub(crate) pages: u32,
     /// Disks that were damaged, and nodes that said that they are whole again.
     pub(crate) damaged: u32,
     pub(crate) healed: u32,
@@ -127,6 +129,7 @@ impl Rig {
             network: Vec::new(),
             transfers: Vec::new(),
             installed: 0,
+            pages: 0,
             damaged: 0,
             healed: 0,
             lost_copies: BTreeSet::new(),
@@ -296,7 +299,11 @@ impl Rig {
                 self.network.push(envelope);
             }
             Output::Apply(batches) => self.check_apply(id, &batches)?,
-            Output::Load(load) => self.node_mut(id).loads.push_back(load),
+            Output::Load(load) => {
+                let reading = self.raft(id).paging.reading;
+                self.pages += u32::from(reading.is_some_and(|(page, _)| page == load.id));
+                self.node_mut(id).loads.push_back(load);
+            }
             Output::Respond(response) => self.node_mut(id).responses.push(response),
             Output::ReadReady {
                 id: read,
