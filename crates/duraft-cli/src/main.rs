@@ -7,6 +7,7 @@ mod loss;
 mod offline;
 mod process;
 mod sim;
+mod torture;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -58,6 +59,22 @@ enum Command {
     AcceptLoss(loss::LossArgs),
     /// Simulate whole clusters from seeds: the shipped code on simulated disks, networks and clocks.
     Sim(sim::SimArgs),
+    /// Kill, stop and cut off node processes while clients use them, and check what they were told.
+    ///
+    /// Faults drawn from the seed: SIGKILL of one node, of the leader, of all at once; SIGSTOP for up
+    /// to three seconds; nodes cut off in both directions or in one, with connections that end or that
+    /// swallow everything; a minority split off; slow links. Clients put, swap and read registers. At
+    /// the end their history must be linearizable (porcupine-rs decides; writes without an answer may
+    /// have happened or not), and every acknowledged write must be in the committed logs of a quorum,
+    /// read from the files after all processes were killed.
+    ///
+    /// Exit codes: 0 nothing wrong; 1 a violation; 2 could not run; 3 void: fewer than 500 operations
+    /// were acknowledged, or the search for an order did not end.
+    #[command(verbatim_doc_comment)]
+    Torture(torture::TortureArgs),
+    /// One node of `torture`, spoken to over standard input and output.
+    #[command(hide = true)]
+    TortureNode(torture::TortureChildArgs),
     /// One node of `bench cluster --processes`, spoken to over standard input and output.
     #[command(hide = true)]
     BenchNode(bench::ChildArgs),
@@ -76,6 +93,8 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args),
         Command::BenchNode(args) => bench::run_child(args),
         Command::BenchSnapshotNode(args) => bench::run_snapshot_child(&args),
+        Command::Torture(args) => torture::run(&args),
+        Command::TortureNode(args) => torture::run_child(&args),
         Command::BenchStuckNode(args) => bench::run_stuck_child(&args),
         Command::AcceptLoss(args) => {
             return loss::run(&args).unwrap_or_else(|problem| {

@@ -75,6 +75,11 @@ impl Process {
         self.signal(Signal::CONT)
     }
 
+    /// SIGKILL; then waits until the process is gone and everything it said was heard.
+    pub(crate) fn kill(mut self) -> io::Result<()> {
+        self.end()
+    }
+
     fn signal(&self, signal: Signal) -> io::Result<()> {
         let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         let id = id.ok_or_else(|| io::Error::other("a child without a number"))?;

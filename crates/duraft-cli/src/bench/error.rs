@@ -28,3 +28,10 @@ pub(crate) enum BenchError {
     #[error("{what} did not happen within {seconds} s")]
     Deadline { what: &'static str, seconds: u64 },
 }
+
+impl BenchError {
+    /// Something about the cluster went wrong.
+    pub(crate) fn cluster(error: impl std::fmt::Display) -> BenchError {
+        BenchError::Cluster(error.to_string())
+    }
+}

@@ -19,12 +19,13 @@ mod wal;
 
 pub(crate) use args::BenchArgs;
 pub(crate) use cluster::ChildArgs;
+pub(crate) use error::BenchError;
 pub(crate) use facts::Facts;
+pub(crate) use folder::Folder;
 pub(crate) use snapshot::{SnapshotChildArgs, run_child as run_snapshot_child};
 pub(crate) use stuck::{StuckChildArgs, run_child as run_stuck_child};
 
 use args::What;
-use error::BenchError;
 use std::path::Path;
 use std::process::ExitCode;
 

@@ -1,0 +1,228 @@
+//! The node processes, and the way of clients' requests to them and back.
+
+use super::child::{Plant, TortureChildArgs, bootstrap, folder};
+use super::links::Links;
+use super::words::{Answer, OpId, Order, Report, Request, State};
+use crate::bench::BenchError;
+use crate::process::{Process, Said};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+/// Longest wait for a process to start or to answer a question.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// See the module documentation. Shared by the clients and by who breaks things.
+pub(super) struct Cluster {
+    pub(super) links: Links,
+    dir: PathBuf,
+    listens: Vec<String>,
+    seed: u64,
+    plant: Option<Plant>,
+    nodes: Vec<Mutex<Option<Running>>>,
+}
+
+struct Running {
+    process: Process,
+    waiting: Arc<Mutex<Waiting>>,
+    states: Receiver<State>,
+}
+
+type Waiting = BTreeMap<OpId, Sender<Answer>>;
+
+impl Cluster {
+    /// Makes the stores and starts all nodes.
+    pub(super) fn start(
+        dir: &Path,
+        nodes: usize,
+        seed: u64,
+        plant: Option<Plant>,
+    ) -> Result<Cluster, BenchError> {
+        // All are bound at once, so that they differ, and free again when the nodes take them.
+        let listeners: Vec<TcpListener> = (0..nodes)
+            .map(|_| TcpListener::bind(("127.0.0.1", 0)))
+            .collect::<Result<_, _>>()
+            .map_err(BenchError::cluster)?;
+        let listens: Vec<String> = listeners
+            .iter()
+            .map(|listener| listener.local_addr().map(|address| address.to_string()))
+            .collect::<Result<_, _>>()
+            .map_err(BenchError::cluster)?;
+        drop(listeners);
+        let cluster = Cluster {
+            links: Links::between(&listens).map_err(BenchError::cluster)?,
+            dir: dir.to_path_buf(),
+            listens,
+            seed,
+            plant,
+            nodes: (0..nodes).map(|_| Mutex::new(None)).collect(),
+        };
+        for place in 0..nodes {
+            bootstrap(&cluster.args(place))?;
+        }
+        for place in 0..nodes {
+            cluster.restart(place)?;
+        }
+        Ok(cluster)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    fn args(&self, place: usize) -> TortureChildArgs {
+        TortureChildArgs {
+            place,
+            dir: folder(&self.dir, place),
+            listen: self.listens[place].clone(),
+            peers: self.links.seen_from(place),
+            seed: self.seed,
+            plant: self.plant,
+        }
+    }
+
+    /// Starts a node that does not run.
+    pub(super) fn restart(&self, place: usize) -> Result<(), BenchError> {
+        let mut slot = self.nodes[place].lock();
+        if slot.is_none() {
+            *slot = Some(Running::start(&self.args(place))?);
+        }
+        Ok(())
+    }
+
+    /// SIGKILL. What it had not answered is unknown.
+    pub(super) fn kill(&self, place: usize) -> Result<(), BenchError> {
+        match self.nodes[place].lock().take() {
+            Some(running) => running.process.kill().map_err(|e| broken(place, e)),
+            None => Ok(()),
+        }
+    }
+
+    /// SIGKILL to all, at nearly the same moment.
+    pub(super) fn kill_all(&self) -> Result<(), BenchError> {
+        let taken: Vec<Option<Running>> = self.nodes.iter().map(|n| n.lock().take()).collect();
+        for running in taken.iter().flatten() {
+            // Stopped first, so that none outlives another for long.
+            running.process.pause().map_err(BenchError::cluster)?;
+        }
+        for running in taken.into_iter().flatten() {
+            running.process.kill().map_err(BenchError::cluster)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn pause(&self, place: usize) -> Result<(), BenchError> {
+        self.on_process(place, Process::pause)
+    }
+
+    pub(super) fn resume(&self, place: usize) -> Result<(), BenchError> {
+        self.on_process(place, Process::resume)
+    }
+
+    fn on_process(
+        &self,
+        place: usize,
+        act: fn(&Process) -> io::Result<()>,
+    ) -> Result<(), BenchError> {
+        match &*self.nodes[place].lock() {
+            Some(running) => act(&running.process).map_err(|e| broken(place, e)),
+            None => Ok(()),
+        }
+    }
+
+    /// Asks a node for an operation; `None` where it certainly does not hear of it. Who waits hears
+    /// that nothing comes any more when the process ends.
+    pub(super) fn ask(&self, place: usize, request: Request) -> Option<Receiver<Answer>> {
+        let mut slot = self.nodes[place].lock();
+        let running = slot.as_mut()?;
+        let (answered, answer) = channel();
+        running.waiting.lock().insert(request.id, answered);
+        if running.say(Order::Do(request)).is_err() {
+            // It may have heard: it is ending, and nobody will answer.
+            running.waiting.lock().remove(&request.id);
+        }
+        Some(answer)
+    }
+
+    /// Nobody waits for this any more.
+    pub(super) fn forget(&self, place: usize, id: OpId) {
+        if let Some(running) = &*self.nodes[place].lock() {
+            running.waiting.lock().remove(&id);
+        }
+    }
+
+    /// What a node that runs says of itself.
+    pub(super) fn state(&self, place: usize) -> Result<Option<State>, BenchError> {
+        let mut slot = self.nodes[place].lock();
+        let Some(running) = slot.as_mut() else {
+            return Ok(None);
+        };
+        running.say(Order::Tell).map_err(|e| broken(place, e))?;
+        let told = running.states.recv_timeout(PATIENCE);
+        told.map(Some).map_err(|_| BenchError::Deadline {
+            what: "a node's answer",
+            seconds: PATIENCE.as_secs(),
+        })
+    }
+}
+
+fn broken(place: usize, source: io::Error) -> BenchError {
+    BenchError::Child {
+        node: place as u64 + 1,
+        source,
+    }
+}
+
+impl Running {
+    fn start(args: &TortureChildArgs) -> Result<Running, BenchError> {
+        let mut arguments = vec![
+            String::from("torture-node"),
+            format!("--place={}", args.place),
+            format!("--dir={}", args.dir.display()),
+            format!("--listen={}", args.listen),
+            format!("--peers={}", args.peers.join(",")),
+            format!("--seed={}", args.seed),
+        ];
+        match args.plant {
+            None => {}
+            Some(Plant::StaleReads) => arguments.push("--plant=stale-reads".into()),
+            Some(Plant::ForgottenWrites) => arguments.push("--plant=forgotten-writes".into()),
+        }
+        let waiting: Arc<Mutex<Waiting>> = Arc::default();
+        let hears = Arc::clone(&waiting);
+        let (ready_to, ready) = channel();
+        let (states_to, states) = channel();
+        let process = Process::start(&arguments, move |said| match said {
+            // Channels whose other end is gone belong to a run that is over.
+            Said::Line(line) => match serde_json::from_str(&line) {
+                Ok(Report::Ready) => drop(ready_to.send(())),
+                Ok(Report::State(state)) => drop(states_to.send(state)),
+                Ok(Report::Answer(id, answer)) => {
+                    if let Some(waits) = hears.lock().remove(&id) {
+                        let _ = waits.send(answer);
+                    }
+                }
+                Err(_) => {}
+            },
+            Said::End => hears.lock().clear(),
+        });
+        let process = process.map_err(|e| broken(args.place, e))?;
+        let running = Running {
+            process,
+            waiting,
+            states,
+        };
+        let started = ready.recv_timeout(PATIENCE);
+        started.map_err(|_| broken(args.place, io::Error::other("it did not start")))?;
+        Ok(running)
+    }
+
+    fn say(&mut self, order: Order) -> io::Result<()> {
+        self.process.say(&serde_json::to_string(&order)?)
+    }
+}

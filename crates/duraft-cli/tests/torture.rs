@@ -1,0 +1,59 @@
+//! `duraft torture`, briefly: with nothing planted it finds nothing, with faults planted it does.
+
+use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+/// Only a fault reaches it.
+const DEADLINE: Duration = Duration::from_secs(240);
+
+/// Exit code, text and JSON of a run.
+fn torture(arguments: &[&str]) -> (Option<i32>, String, serde_json::Value) {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a scratch folder");
+    let (dir, json) = (folder.path().join("stores"), folder.path().join("result"));
+    let child = Command::new(env!("CARGO_BIN_EXE_duraft"))
+        .args(["torture", "--nodes", "3"])
+        .args(arguments)
+        .arg("--dir")
+        .arg(&dir)
+        .arg("--json")
+        .arg(&json)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let (ended, end) = channel();
+    std::thread::spawn(move || ended.send(child.wait_with_output()));
+    let output = end.recv_timeout(DEADLINE).expect("it ends in time");
+    let output = output.expect("it ran");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let said = text(&output.stdout) + &text(&output.stderr);
+    let result = std::fs::read_to_string(&json).unwrap_or_else(|_| panic!("no result: {said}"));
+    let result = serde_json::from_str(&result).expect("it is JSON");
+    (output.status.code(), said, result)
+}
+
+#[test]
+fn processes_that_are_killed_stopped_and_cut_off_lose_nothing() {
+    let (code, said, result) = torture(&["--seconds", "6", "--seed", "3"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(result["agreed"], true);
+    assert_eq!(result["logs_complete"], 3);
+    assert!(result["acknowledged"].as_u64().expect("a count") >= 500);
+    let faults = result["faults"].as_object().expect("counts");
+    assert!(faults.len() >= 2, "several kinds: {said}");
+}
+
+#[test]
+fn stale_reads_are_found() {
+    let (code, said, _) = torture(&["--seconds", "4", "--plant", "stale-reads"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("VIOLATION      not linearizable"), "{said}");
+}
+
+#[test]
+fn acknowledged_writes_that_are_in_no_log_are_found() {
+    let (code, said, _) = torture(&["--seconds", "4", "--plant", "forgotten-writes"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("are not in a quorum of logs"), "{said}");
+}
