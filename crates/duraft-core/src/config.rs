@@ -129,7 +129,8 @@ impl Config {
             let rule = "used with check_quorum, without which voters promise nothing";
             check(self.check_quorum, "lease", rule);
             let rule = "of so little drift that a lease outlasts two heartbeats";
-            check(lease > 2 * self.heartbeat_ticks, "lease", rule);
+            let two = 2 * u64::from(self.heartbeat_ticks);
+            check(u64::from(lease) > two, "lease", rule);
         }
         problems
     }

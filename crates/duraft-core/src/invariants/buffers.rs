@@ -66,7 +66,8 @@ fn check_bodies(raft: &Raft) -> Verdict {
 fn check_disk(raft: &Raft) -> Verdict {
     let one = u64::from(raft.config.max_batch_bytes) + DESCRIPTOR_BYTES;
     let (writes, terms) = raft.disk.under_way();
-    let most = raft.config.unpersisted_bytes_max.max(one) + OTHER_WRITES * OTHER_WRITE;
+    let most = raft.config.unpersisted_bytes_max.max(one);
+    let most = most.saturating_add(OTHER_WRITES * OTHER_WRITE);
     ensure(
         raft.disk.bytes() <= most,
         "I8 writes under way are within their limit",
