@@ -106,7 +106,8 @@ Becomes(i, v, said) ==
     IN /\ n' = [n EXCEPT ![i] = v]
        /\ q' = [q EXCEPT ![i] = w]
        /\ msgs' = msgs \cup said \cup Promises(i, v, d[i], w)
-       /\ committed' = IF v.ci > n[i].ci THEN committed \cup {[l |-> Prefix(v.l, v.ci), t |-> v.t]} ELSE committed
+       /\ committed' = IF v.ci > n[i].ci \/ (v.role # n[i].role /\ v.role = "L" /\ v.ci > 0)
+                       THEN committed \cup {[l |-> Prefix(v.l, v.ci), t |-> v.t]} ELSE committed
 
 \* Nobody has been heard for too long, or the leader has asked for it.
 Timeout(i) ==
@@ -149,7 +150,7 @@ Client(i) ==
     /\ Becomes(i, [n[i] EXCEPT !.l = Append(@, 10 * n[i].t + 1 + crashes)], {})
     /\ UNCHANGED <<d, crashes>>
 
-\* Commit indices that can be heard of in term t: its leader tells what it has committed.
+\* Commit indices that can be heard of in term t: its leader tells what it has committed, and what it knew before.
 Told(t) == {Len(c.l) : c \in {x \in committed : x.t = t}}
 
 \* Entries of a leader, as many of them as came.  None at all is a mere sign of life.
@@ -199,11 +200,14 @@ DoneOut(i) ==
     /\ msgs' = msgs \cup Promises(i, n[i], q[i][2], SubSeq(q[i], 3, Len(q[i])))
     /\ UNCHANGED <<n, d, q, committed, crashes>>
 
-\* Power is lost and comes back.  The first k of the writes under way have reached the disk.
+\* Power is lost and comes back.  The first k of the writes under way have reached the disk.  What was applied, or
+\* stands in a snapshot, is known to be committed: c.
 Crash(i) == \E k \in 0..(IF Coarse THEN Len(q[i]) ELSE 0) :
+  LET kept == IF k = 0 THEN d[i].l ELSE q[i][k].l IN
+  \E c \in 0..(IF Coarse THEN Min(n[i].ci, Common(n[i].l, kept)) ELSE 0) :
     LET dur == IF k = 0 THEN d[i] ELSE q[i][k]
         again == LeaderRestore /\ n[i].role = "L" /\ dur.t = n[i].t /\ dur.v = i
-        v == [t |-> dur.t, v |-> dur.v, l |-> dur.l, role |-> IF again THEN "L" ELSE "F", ver |-> 0, ci |-> 0]
+        v == [t |-> dur.t, v |-> dur.v, l |-> dur.l, role |-> IF again THEN "L" ELSE "F", ver |-> 0, ci |-> c]
     IN /\ crashes < MaxCrash
        /\ crashes' = crashes + 1
        /\ n' = [n EXCEPT ![i] = v]

@@ -223,8 +223,8 @@ impl Locals {
             let life = Incarnation(core.raft.incarnation().0 + 1);
             let before = core.seen;
             let new = self.boot(id, life, core.durable)?;
-            let kept = 0;
-            let action = Action::Crash { kept };
+            let (kept, commit) = (0, 0);
+            let action = Action::Crash { kept, commit };
             if before.act(id.0, action, &self.names.logs).as_ref() != Some(&new.seen) {
                 return fail(
                     "no action of the specification: a crash that changes what is durable",

@@ -151,7 +151,11 @@ impl Space {
         }
         if state.crashes < self.bounds.crashes {
             let most = if coarse { node.writes.len() } else { 0 };
-            actions.extend((0..=most).map(|kept| Action::Crash { kept }));
+            let known = if coarse { node.commit } else { 0 };
+            for kept in 0..=most {
+                let crash = |commit| Action::Crash { kept, commit };
+                actions.extend((0..=known).map(crash));
+            }
         }
         actions
     }

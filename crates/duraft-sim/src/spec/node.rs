@@ -96,6 +96,8 @@ pub enum Action {
     Crash {
         /// How many of the writes under way have reached the disk.
         kept: usize,
+        /// What is known to be committed: it was applied, or stands in a snapshot.
+        commit: u64,
     },
 }
 
@@ -194,9 +196,12 @@ impl Node {
                 new.commit = commit;
                 return Some(new);
             }
-            Action::Crash { kept } if kept <= self.writes.len() => {
+            Action::Crash { kept, commit } if kept <= self.writes.len() => {
                 let survives = kept.checked_sub(1).map(|last| self.writes[last]);
-                return Some(Node::booted(survives.unwrap_or(self.durable)));
+                let mut booted = Node::booted(survives.unwrap_or(self.durable));
+                let common = logs.common(booted.record.log, old.log);
+                booted.commit = commit;
+                return (commit <= self.commit.min(logs.len(common))).then_some(booted);
             }
             Action::Learn { .. }
             | Action::Resign

@@ -62,7 +62,8 @@ impl Said {
     pub fn note(&mut self, me: u64, old: &Node, new: &Node, logs: &Logs) {
         self.messages.extend(new.promises(me, logs));
         self.highest = self.highest.max(new.durable.term);
-        if new.commit > old.commit {
+        let leads = new.part == Part::Leader && old.part != Part::Leader && new.commit > 0;
+        if new.commit > old.commit || leads {
             let prefix = logs.prefix(new.record.log, new.commit);
             self.committed.insert((new.record.term, prefix));
         }
