@@ -117,7 +117,7 @@ def sum_of(lines):
     for line in lines:
         value = 0xCBF29CE484222325
         for byte in line.encode():
-            value = ((value ^ byte) * 0x1000001B3) % 2**64
+            value = ((value ^ byte) * 0x100000001B3) % 2**64
         total = (total + value) % 2**64
     return total
 

@@ -135,6 +135,8 @@ pub struct SimConfig {
     pub stale_completion: u64,
     /// Check the core's invariants after every step.
     pub check_invariants: bool,
+    /// Check that every step of a core is an action of the specification.
+    pub check_spec: bool,
     /// Check every promise against recovery of the synced bytes.
     pub check_promises: bool,
     /// Check that a read shows what was known before it was asked. (The workload judges in any case.)
@@ -233,6 +235,7 @@ impl SimConfig {
             clock_jump_max: 100,
             stale_completion: 0,
             check_invariants: true,
+            check_spec: true,
             check_promises: true,
             check_reads: true,
             core,

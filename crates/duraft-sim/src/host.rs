@@ -4,6 +4,7 @@ use crate::config::SimConfig;
 use crate::life::{Born, Life};
 use crate::recorder::Recorder;
 use crate::recovered::RecoveredState;
+use crate::spec::Judge;
 use duraft::start::Parts;
 use duraft_core::{GroupId, Incarnation, Membership, NodeId, Raft, RoleKind, Snapshot};
 use duraft_disk::{Damage, Disk, DiskOp, FaultDisk, SplitMix64};
@@ -45,6 +46,8 @@ pub(crate) struct Host {
     pub(crate) clock_rate: u64,
     /// What it shows at the beginning.
     pub(crate) clock_phase: u64,
+    /// Follows the cluster as the specification sees it.
+    pub(crate) judge: Shared<Judge>,
 }
 
 /// What distinguishes two contents of the synced bytes: the disk's life and its syncs.
@@ -92,6 +95,7 @@ impl Host {
             verified: None,
             clock_rate: SimConfig::CLOCK_RATE,
             clock_phase: 0,
+            judge: Shared::default(),
         }
     }
 
@@ -161,7 +165,10 @@ impl Host {
             generation,
             state_lost,
         };
-        self.life = Some(Life::new(config, born));
+        if self.scarred {
+            self.judge.lock().retire();
+        }
+        self.life = Some(Life::new(config, born, &self.judge));
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use crate::config::SimConfig;
 use crate::host::Shared;
 use crate::recorder::Entry;
+use crate::spec::Judge;
 use duraft::transfer::{TransferInput, Transfers};
 use duraft::{
     Applier, ApplyBatch, Driver, DriverInput, DriverOptions, Now, ReadWork, SnapshotView,
@@ -101,23 +102,33 @@ pub(crate) struct Born {
 struct Inspector {
     before: Raft,
     broken: Shared<Option<String>>,
+    /// Check the core's own invariants.
+    invariants: bool,
+    judge: Shared<Judge>,
 }
 
 impl StepObserver for Inspector {
     fn stepped(&mut self, raft: &Raft, outputs: &[Output]) {
-        let verdict = invariants::check(raft)
-            .and_then(|()| invariants::check_delta(&self.before, raft, outputs));
-        if let Err(violation) = verdict {
+        let verdict = || {
+            invariants::check(raft)?;
+            invariants::check_delta(&self.before, raft, outputs)
+        };
+        if self.invariants
+            && let Err(violation) = verdict()
+        {
             self.broken
                 .lock()
                 .get_or_insert_with(|| violation.to_string());
+        }
+        if let Err(violation) = self.judge.lock().stepped(raft, outputs) {
+            self.broken.lock().get_or_insert(violation);
         }
         self.before.clone_from(raft);
     }
 }
 
 impl Life {
-    pub(crate) fn new(config: &SimConfig, born: Born) -> Life {
+    pub(crate) fn new(config: &SimConfig, born: Born, judge: &Shared<Judge>) -> Life {
         let Born {
             raft,
             applier,
@@ -127,10 +138,13 @@ impl Life {
             generation,
             state_lost,
         } = born;
-        let broken = Shared::default();
+        let broken: Shared<Option<String>> = Shared::default();
+        *broken.lock() = judge.lock().boots(&raft).err();
         let inspector = Inspector {
             before: raft.clone(),
             broken: broken.clone(),
+            invariants: config.check_invariants,
+            judge: judge.clone(),
         };
         let lease = config.core.lease.map(|lease| {
             // As the runtime counts it.
@@ -151,7 +165,7 @@ impl Life {
         let commit_seen = raft.commit();
         let (handed, born_in) = (raft.handed(), raft.durable_hard_state().term);
         let mut driver = Driver::new(raft, generation, options);
-        if config.check_invariants {
+        if config.check_invariants || config.check_spec {
             driver.observe_steps(Box::new(inspector));
         }
         Life {

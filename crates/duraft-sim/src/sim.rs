@@ -16,6 +16,7 @@ use crate::fault::{Dice, FaultKind, between};
 use crate::history::History;
 use crate::host::{Host, Shared};
 use crate::life::Thread;
+use crate::spec::Judge;
 use crate::trace::{TraceEvent, TraceKind};
 use clients::{Client, Requests, Told};
 use duraft::transfer::TransferFrame;
@@ -39,6 +40,8 @@ pub struct Sim {
     hosts: Vec<Host>,
     links: Links,
     history: History,
+    /// Follows every step as the specification sees it.
+    judge: Shared<Judge>,
     /// What clients were told and the checker has not seen.
     answers: Shared<Vec<Told>>,
     clients: Vec<Client>,
@@ -104,6 +107,7 @@ impl Sim {
             hosts: Vec::new(),
             links: Links::default(),
             history: History::default(),
+            judge: Shared::default(),
             answers: Shared::default(),
             clients: Vec::new(),
             busy: Vec::new(),
@@ -113,6 +117,9 @@ impl Sim {
             report: Report::new(config.seed),
             config,
         };
+        if !sim.config.check_spec {
+            sim.judge.lock().retire();
+        }
         let clients = usize::try_from(sim.config.clients.sessions).expect("few clients");
         sim.clients.resize_with(clients, Client::default);
         let plain = usize::try_from(sim.config.clients.plain).expect("few clients");
@@ -215,6 +222,7 @@ impl Sim {
             ..FaultOptions::default()
         });
         let mut host = Host::new(id, identity, disk);
+        host.judge = self.judge.clone();
         let drift = u64::from(self.config.clock_drift_ppm);
         if drift > 0 {
             // The fastest clock runs at most so much faster than the slowest.

@@ -55,6 +55,10 @@ counters! {
     events,
     /// Turns of drivers.
     turns,
+    /// Steps of cores that were found to be actions of the specification, or none.
+    spec_steps,
+    /// Actions among them.
+    spec_actions,
     /// Turns of logs.
     commits,
     /// Messages sent.
@@ -205,6 +209,7 @@ impl Sim {
         self.report.rejected = busy + kinds(Some(RequestErrorKind::Rejected));
         self.report.unknown = kinds(Some(RequestErrorKind::OutcomeUnknown));
         self.report.submitted = self.history.submitted;
+        (self.report.spec_steps, self.report.spec_actions) = self.judge.lock().counts();
         self.report.memberships = self.history.changes();
         self.report.applied = self.history.applied_len() as u64;
     }

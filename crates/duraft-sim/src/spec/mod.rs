@@ -13,12 +13,14 @@
 
 pub mod enumerate;
 mod invariants;
+mod judge;
 mod logs;
 mod node;
 pub mod refine;
 mod said;
 
 pub use invariants::broken_invariant;
+pub use judge::Judge;
 pub use logs::{Entry, Log, Logs};
 pub use node::{Action, Node, Part, Record};
 pub use said::{Message, Said};

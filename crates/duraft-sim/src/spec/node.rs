@@ -288,8 +288,14 @@ impl Node {
         if let Some(log) = logs.next(self.record.log, log) {
             actions.extend([Action::Lead { log }, Action::Client { log }]);
         }
-        let nothing = Log::EMPTY;
-        actions.extend([taken, nothing].map(|log| Action::RecvAE { term, log, commit }));
+        // A commit index that was known before need not have been told again.
+        let told = if commit == self.commit { 0 } else { commit };
+        let received = |log| Action::RecvAE {
+            term,
+            log,
+            commit: told,
+        };
+        actions.extend([taken, Log::EMPTY].map(received));
         actions.push(Action::Commit { upto: commit });
         for writes in 1..=self.writes.len() {
             let commits = [self.commit, commit];

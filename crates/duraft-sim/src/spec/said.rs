@@ -69,14 +69,15 @@ impl Said {
         }
     }
 
-    /// Has `to` the votes of a quorum?
-    pub fn elects(&self, term: u64, to: u64, voters: &Membership) -> bool {
+    /// Has `to` the votes of a quorum? `own`: its own is durable.
+    pub fn elects(&self, term: u64, (to, own): (u64, bool), voters: &Membership) -> bool {
         let of = |from| Message::Vote { term, to, from };
         let votes = self.messages.range(of(0)..=of(u64::MAX));
-        voters.is_quorum(votes.filter_map(|vote| match vote {
+        let votes = votes.filter_map(|vote| match vote {
             Message::Vote { from, .. } => Some(NodeId(*from)),
             Message::Request { .. } | Message::Entries { .. } | Message::Ack { .. } => None,
-        }))
+        });
+        voters.is_quorum(votes.chain(own.then_some(NodeId(to))))
     }
 
     /// Does a quorum hold the log of `term`'s leader up to `upto`? `own`: the leader itself does.
@@ -158,7 +159,9 @@ impl Said {
             // A leader without room for its first entry commits nothing: only small scopes have such.
             Action::Lead { log } => {
                 let begun = logs.parent(log) == record.log && logs.last(log).term == record.term;
-                (begun || log == record.log) && self.elects(record.term, me, voters)
+                let durable = node.durable;
+                let own = (durable.term, durable.vote) == (record.term, Some(me));
+                (begun || log == record.log) && self.elects(record.term, (me, own), voters)
             }
             Action::Client { log } => {
                 log != Log::EMPTY
