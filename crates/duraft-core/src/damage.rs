@@ -368,15 +368,9 @@ impl Raft {
         }
     }
 
-    /// Is anything over by now? Then it is written down.
-    pub(crate) fn settle_damage(&mut self, out: &mut Vec<Output>) {
+    /// The write that ends something of the damage is durable: what has waited for that may leave now.
+    pub(crate) fn conclude_damage(&mut self, out: &mut Vec<Output>) {
         let completed = self.disk.completed();
-        let durable = self.log.position_in(self.verified.min(self.disk.log()));
-        let last = self.log.last();
-        let term = self.hard.term;
-        // A wiped node that does not know who votes yet cannot take part in full.
-        let known = !self.memberships.active().is_unknown();
-        let any_leader = self.plants.has(Plant::HealsUnderAnyLeader);
         let Some(damaged) = &mut self.damage else {
             return;
         };
@@ -389,10 +383,22 @@ impl Raft {
                 Healed::All => {
                     self.damage = None;
                     out.push(Output::Changed(Event::Healed));
-                    return;
                 }
             }
         }
+    }
+
+    /// Is anything over by now? Then it is written down.
+    pub(crate) fn settle_damage(&mut self) {
+        let durable = self.log.position_in(self.verified.min(self.disk.log()));
+        let last = self.log.last();
+        let term = self.hard.term;
+        // A wiped node that does not know who votes yet cannot take part in full.
+        let known = !self.memberships.active().is_unknown();
+        let any_leader = self.plants.has(Plant::HealsUnderAnyLeader);
+        let Some(damaged) = &mut self.damage else {
+            return;
+        };
         if let Some((under, to)) = damaged.heal
             && (under == term || any_leader)
             && durable.is_some_and(|durable| durable.index() >= to)

@@ -10,7 +10,7 @@
 //! - a campaign whose term and vote are still on their way to the disk asks nobody, its timer does
 //!   not run, and no other campaign begins (RULES.md 11): a slow disk makes elections slow, not many.
 
-use crate::io::Output;
+use crate::io::{Fault, Output};
 use crate::message::Message;
 use crate::plant::Plant;
 use crate::raft::Raft;
@@ -223,6 +223,9 @@ impl Raft {
         if self.plants.has(Plant::LongerLogWins) {
             return last.index >= own.index;
         }
+        if self.plants.has(Plant::VoteNeedsBoth) {
+            return last.index >= own.index && last.term >= own.term;
+        }
         last >= own || self.plants.has(Plant::VotesForStaleLogs)
     }
 
@@ -246,6 +249,9 @@ impl Raft {
         term: Term,
         granted: bool,
     ) -> Option<Transition> {
+        if term < self.hard.term && self.plants.has(Plant::PanicsOnLate) {
+            return Some(Transition::Halt(Fault::UnknownCompletion));
+        }
         if term != self.hard.term && !self.plants.has(Plant::GrantsOfEarlierTerms) {
             return None;
         }
@@ -255,7 +261,14 @@ impl Raft {
         if !candidate.asked || !self.memberships.active().contains(from) {
             return None;
         }
+        let again = candidate.ballot.granted.contains(&from);
         candidate.ballot.count(from, granted);
+        if again && self.plants.has(Plant::CountsVotesTwice) {
+            let ballot = &mut candidate.ballot;
+            let other = self.memberships.active().voters();
+            let other = other.into_iter().find(|id| !ballot.granted.contains(id));
+            ballot.granted.extend(other);
+        }
         self.tally()
     }
 
@@ -264,7 +277,8 @@ impl Raft {
         let Role::Candidate(candidate) = &self.role else {
             return None;
         };
-        if candidate.ballot.is_won(self.memberships.active()) {
+        let half = self.plant_half(candidate.ballot.granted.len());
+        if candidate.ballot.is_won(self.memberships.active()) || half {
             Some(Transition::Lead)
         } else if candidate.ballot.is_lost(self.memberships.active()) {
             Some(Transition::Follow {

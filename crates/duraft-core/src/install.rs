@@ -78,6 +78,9 @@ impl Raft {
             return None;
         }
         self.elapsed = 0;
+        if self.plants.has(Plant::InstallLowersTerm) && position.term() < self.hard.term {
+            (self.hard.term, self.staged.hard_state) = (position.term(), true);
+        }
         let lost = self.lacks_snapshot() && position.index() >= self.log.start().index();
         let backwards = self.plants.has(Plant::InstallsBackwards);
         if position.index() <= self.commit() && !lost && !backwards {

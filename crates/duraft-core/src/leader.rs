@@ -68,7 +68,9 @@ impl Raft {
             .expect("campaigning asked for room for one more entry");
         self.append_own(noop);
         self.advance_commit(out);
-        self.replicate_to_all(out);
+        if !self.plants.has(Plant::SilentWin) {
+            self.replicate_to_all(out);
+        }
     }
 
     /// Gives a batch its place in the own log. It goes to the disk and to the peers from there, in
@@ -254,6 +256,11 @@ impl Raft {
         let begun = leader.round;
         let beats = leader.beats.iter().rev();
         let beat = beats.copied().find(|beat| *beat <= round).unwrap_or(0);
+        let beat = if self.plants.has(Plant::NeverResends) {
+            0
+        } else {
+            beat
+        };
         self.suspect_life(from, incarnation, term, out);
         let Some(progress) = self.heard_from(from, incarnation, term) else {
             return;
@@ -342,6 +349,11 @@ impl Raft {
                     }
                     None => return None,
                 };
+                let matched = if self.plants.has(Plant::CreditsLatest) {
+                    (self.role.leader()?.progress.get(&from)?.next).max(matched)
+                } else {
+                    matched
+                };
                 let id = self.log.position(matched).id;
                 let (now, end) = (self.now, self.log.end());
                 let election_ticks = self.config.election_ticks;
@@ -407,6 +419,7 @@ impl Raft {
             Some(at) => at,
             // Not even the beginning of this log: the peer needs what is not in it any more.
             None if limit.index < start.index || limit.term < start.term => Boundary::default(),
+            None if self.plants.has(Plant::ResendsFromStart) => self.log.begin(),
             None => self.log.floor_id(limit),
         };
         let now = self.now;
@@ -449,6 +462,12 @@ impl Raft {
                 peer.map_or(Boundary::default(), |peer| peer.matched)
             }
         };
+        if self.plants.has(Plant::HalfIsQuorum) {
+            let mut held: Vec<Boundary> = self.memberships.active().voters().map(holds).collect();
+            held.sort_unstable();
+            let half = held.len() / 2;
+            return held.get(half).copied().unwrap_or_default();
+        }
         (self.memberships.active()).quorum_value(Boundary::default(), holds)
     }
 

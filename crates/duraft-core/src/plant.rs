@@ -27,6 +27,32 @@ pub enum Plant {
     CommitsOneMore,
     /// A follower commits what its leader has, compared or not.
     CommitsUnverified,
+    /// Half of the voters elect and commit.
+    HalfIsQuorum,
+    /// A voter that answers twice counts for another one.
+    CountsVotesTwice,
+    /// A candidate does not follow the leader of its term.
+    CandidateIgnoresLeader,
+    /// Whoever is asked for a vote in its own term follows.
+    SameTermVoteDeposes,
+    /// A leader's later term is not adopted.
+    KeepsOwnTerm,
+    /// Nothing is committed but on the word of a peer.
+    SoloNeverCommits,
+    /// A new leader says nothing before its first heartbeat.
+    SilentWin,
+    /// What is lost is not sent again.
+    NeverResends,
+    /// A snapshot brings the term it was taken in.
+    InstallLowersTerm,
+    /// A vote is given to a log that is as long and of as late a term.
+    VoteNeedsBoth,
+    /// A leader that is told no begins with the beginning of its log.
+    ResendsFromStart,
+    /// A vote that comes late stops the node.
+    PanicsOnLate,
+    /// An acknowledgement counts for everything that was sent.
+    CreditsLatest,
     /// What a peer may at most share counts as what it holds.
     CommitsOnRejection,
     /// A leader that gives up commits whatever its own log holds.
@@ -247,6 +273,12 @@ impl crate::Raft {
         }
         #[cfg(not(any(test, feature = "plant")))]
         let _ = upto;
+    }
+
+    /// [`Plant::HalfIsQuorum`]: is this node content with so many of its voters?
+    pub(crate) fn plant_half(&self, yes: usize) -> bool {
+        let voters = self.memberships.active().voters().count();
+        self.plants.has(Plant::HalfIsQuorum) && 2 * yes >= voters && voters > 1
     }
 
     /// [`Plant::AcksDuplicatesEarly`]: everything in an append, up to `at`, is here already.

@@ -297,6 +297,11 @@ impl Raft {
         while let Some(wanted) = transition {
             transition = self.enter(wanted, out);
         }
+        // Other members may be another quorum: it may hold more than the last one did.
+        if membership_before.0 != self.memberships.since() {
+            self.advance_commit(out);
+        }
+        self.conclude_damage(out);
         // Then everything leaves that the disk covers by now: it may have been owed for long, or since
         // a moment ago. What this step has staged is not covered: it is not even written.
         while let Some(wanted) = self.release(durable_before, out) {
@@ -306,7 +311,7 @@ impl Raft {
         // Then the one write of this step, and what it does not concern: committed batches for the
         // state machine, and the bodies that need not be kept.
         if self.halted.is_none() {
-            self.settle_damage(out);
+            self.settle_damage();
             self.issue_write(out);
             self.hand_over(out);
             self.log
@@ -390,7 +395,9 @@ impl Raft {
                 Ok(()) => {
                     self.plant_completed(upto);
                     self.pace.persisted(upto, self.now);
-                    self.advance_commit(out);
+                    if !self.plants.has(Plant::SoloNeverCommits) {
+                        self.advance_commit(out);
+                    }
                     None
                 }
                 Err(NeverIssued) => Some(Transition::Halt(Fault::UnknownCompletion)),

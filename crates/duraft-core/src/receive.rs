@@ -5,6 +5,7 @@ use crate::batch::{Batch, check_count};
 use crate::change::is_usable;
 use crate::io::Output;
 use crate::message::{Envelope, Message};
+use crate::plant::Plant;
 use crate::raft::Raft;
 use crate::role::{Role, Transition};
 use crate::types::{Position, Term};
@@ -186,9 +187,14 @@ impl Raft {
             Message::Append { .. } | Message::Heartbeat { .. } => {
                 let news = match &self.role {
                     Role::Follower(follower) => follower.leader.is_none(),
-                    Role::PreCandidate(_) | Role::Candidate(_) => true,
+                    Role::PreCandidate(_) | Role::Candidate(_) => {
+                        !self.plants.has(Plant::CandidateIgnoresLeader)
+                    }
                     Role::Leader(_) => false,
                 };
+                if self.plants.has(Plant::KeepsOwnTerm) && envelope.term > self.hard.term {
+                    return None;
+                }
                 if envelope.term > self.hard.term || (envelope.term == self.hard.term && news) {
                     return follow(Some(envelope.from));
                 }
@@ -210,7 +216,11 @@ impl Raft {
             | Message::TermQuery
             | Message::TermReply { .. }
             | Message::RolledBack { .. } => {
-                if envelope.term > self.hard.term {
+                let vote = matches!(envelope.message, Message::Vote { .. });
+                let deposes = self.plants.has(Plant::SameTermVoteDeposes)
+                    && vote
+                    && envelope.term == self.hard.term;
+                if envelope.term > self.hard.term || deposes {
                     return follow(None);
                 }
                 None

@@ -3,7 +3,7 @@
 //! situation of its own.
 
 use super::divergence::{batches, cluster};
-use super::random::{Checks, changing, damaged_runs, found};
+use super::random::{Checks, changing, damaged_runs, does_not_recover, found, run};
 use super::rig::*;
 use crate::*;
 use alloc::format;
@@ -17,6 +17,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 enum Runs {
     /// Crashes, loss, held completions, snapshots.
     Plain,
+    /// The same with an even number of voters.
+    Even,
+    /// The same, and then everything else goes well: does it recover?
+    Recovery,
     /// Members, leaders and reads too.
     Changing,
     /// Damaged disks.
@@ -25,7 +29,7 @@ enum Runs {
 
 /// The fault, the runs, and with which checks. `Disks`: promises against modelled disks and history,
 /// without the core's own invariants.
-const BANK: [(Plant, Runs, Checks); 24] = [
+const BANK: [(Plant, Runs, Checks); 31] = [
     (Plant::CommitsOneMore, Runs::Plain, Checks::Disks),
     (Plant::CommitsUnverified, Runs::Plain, Checks::Disks),
     (Plant::CommitsOnRejection, Runs::Plain, Checks::Disks),
@@ -48,6 +52,13 @@ const BANK: [(Plant, Runs, Checks); 24] = [
     (Plant::InstallsBackwards, Runs::Plain, Checks::Disks),
     (Plant::InstallDropsSuffix, Runs::Plain, Checks::All),
     (Plant::RestoresEarly, Runs::Plain, Checks::Disks),
+    (Plant::HalfIsQuorum, Runs::Even, Checks::Disks),
+    (Plant::CreditsLatest, Runs::Plain, Checks::Disks),
+    (Plant::InstallLowersTerm, Runs::Plain, Checks::All),
+    (Plant::SoloNeverCommits, Runs::Recovery, Checks::Disks),
+    (Plant::KeepsOwnTerm, Runs::Recovery, Checks::Disks),
+    (Plant::NeverResends, Runs::Recovery, Checks::Disks),
+    (Plant::PanicsOnLate, Runs::Recovery, Checks::Disks),
     (Plant::DamagedCampaigns, Runs::Damaged, Checks::All),
     (Plant::NoRollback, Runs::Changing, Checks::All),
 ];
@@ -56,6 +67,8 @@ const BANK: [(Plant, Runs, Checks); 24] = [
 fn breaks(plant: Plant, runs: Runs, checks: Checks, seed: u64) -> Option<String> {
     let run = || match runs {
         Runs::Plain => found(plant, checks, 900, seed..seed + 1).map(|(_, why)| why),
+        Runs::Even => run(seed, 4, 900, Some(plant), checks).err(),
+        Runs::Recovery => does_not_recover(seed, 1 + seed % 3, plant),
         Runs::Changing => changing(seed, Some(plant), checks).err(),
         Runs::Damaged => damaged_runs(seed..seed + 1, true, Some(plant))
             .err()
@@ -338,5 +351,111 @@ fn rule_26_an_answer_to_an_earlier_life_answers_no_read() {
         rig.read(2, ReadBasis::Quorum)?;
         rig.network.clear();
         rig.deliver(answer.expect("taken above"))
+    });
+}
+
+/// A node that campaigns in term 1 and whose request is on its way.
+fn campaigning(nodes: u64, plant: Option<Plant>) -> Result<Rig, String> {
+    let mut rig = Rig::with(nodes, &[], |id| Config {
+        pre_vote: false,
+        ..Config::new(id, GROUP, 1)
+    });
+    rig.plant = plant;
+    rig.local_checks = plant.is_none();
+    if let Some(plant) = plant {
+        (1..=nodes).for_each(|id| rig.node_mut(id).raft.plant(plant));
+    }
+    rig.time_out(1)?;
+    rig.flush(1)?;
+    Ok(rig)
+}
+
+#[test]
+fn a_grant_that_comes_twice_counts_once() {
+    finds(Plant::CountsVotesTwice, |plant| {
+        let mut rig = campaigning(5, plant)?;
+        for _ in 0..2 {
+            say(&mut rig, 2, 1, 1, Message::VoteReply { granted: true })?;
+        }
+        ensure(rig.raft(1).role() == RoleKind::Candidate, "it leads")
+    });
+}
+
+#[test]
+fn a_candidate_follows_the_leader_of_its_term() {
+    finds(Plant::CandidateIgnoresLeader, |plant| {
+        let mut rig = campaigning(3, plant)?;
+        let round = 1;
+        let commit = Index(0);
+        say(&mut rig, 2, 1, 1, Message::Heartbeat { commit, round })?;
+        ensure(rig.raft(1).leader() == Some(NodeId(2)), "it campaigns on")
+    });
+}
+
+#[test]
+fn whoever_is_asked_for_a_vote_in_its_own_term_stays_what_it_is() {
+    finds(Plant::SameTermVoteDeposes, |plant| {
+        let mut rig = led(3, 2, plant);
+        let last = rig.raft(2).last().id;
+        let term = rig.raft(1).term().0;
+        let last = LogId {
+            term: Term(term - 1),
+            ..last
+        };
+        let forced = true;
+        say(&mut rig, 2, 1, term, Message::Vote { last, forced })?;
+        ensure(rig.raft(1).role() == RoleKind::Leader, "it follows")
+    });
+}
+
+#[test]
+fn a_later_term_wins_over_a_longer_log() {
+    // With both asked for, each of two nodes refuses the other for ever.
+    finds(Plant::VoteNeedsBoth, |plant| {
+        let mut rig = Rig::new(2, 1);
+        rig.plant = plant;
+        rig.seed_log(1, 2, &[1, 1, 1]);
+        rig.seed_log(2, 2, &[2]);
+        rig.run(300)?;
+        ensure(rig.leader() == Some(2), "nobody leads")
+    });
+}
+
+#[test]
+fn a_new_leader_speaks_at_once() {
+    finds(Plant::SilentWin, |plant| {
+        let mut rig = campaigning(3, plant)?;
+        rig.network.clear();
+        say(&mut rig, 2, 1, 1, Message::VoteReply { granted: true })?;
+        let appends = |e: &Envelope| matches!(e.message, Message::Append { .. });
+        ensure(rig.network.iter().any(appends), "it is silent")
+    });
+}
+
+#[test]
+fn a_refusal_leads_back_to_what_may_be_shared_not_to_the_beginning() {
+    finds(Plant::ResendsFromStart, |plant| {
+        let mut rig = Rig::new(2, 1);
+        rig.plant = plant;
+        rig.seed_log(1, 3, &[&[1; 30][..], &[3]].concat());
+        rig.seed_log(2, 3, &[&[1; 30][..], &[2]].concat());
+        rig.time_out(1)?;
+        let mut sent = 0;
+        for _ in 0..40 {
+            for envelope in core::mem::take(&mut rig.network) {
+                if let Message::Append { batches, .. } = &envelope.message {
+                    sent += batches.len();
+                }
+                rig.deliver(envelope)?;
+            }
+            for id in [1, 2] {
+                rig.flush(id)?;
+                rig.answer_load(id)?;
+            }
+        }
+        if rig.raft(2).last() != rig.raft(1).last() {
+            return Err(String::from("the logs never agree"));
+        }
+        ensure(sent <= 4, "all of it again")
     });
 }

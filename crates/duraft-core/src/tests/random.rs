@@ -392,7 +392,7 @@ pub(super) enum Checks {
     History,
 }
 
-fn run(
+pub(super) fn run(
     seed: u64,
     nodes: u64,
     steps: u32,
@@ -416,6 +416,19 @@ fn run(
         }
     }
     Ok(run)
+}
+
+/// Why a cluster with a planted fault does not recover when nothing else goes wrong any more, if it does
+/// not.
+pub(super) fn does_not_recover(seed: u64, nodes: u64, plant: Plant) -> Option<String> {
+    let mut run = Run::new(seed, nodes, Some(plant));
+    run.rig.local_checks = false;
+    let done = (0..400).try_for_each(|_| run.event());
+    if let Err(why) = done.and_then(|()| run.heal()) {
+        return Some(why);
+    }
+    let mut rafts = run.rig.nodes.values().map(|node| &node.raft);
+    rafts.find_map(|raft| Some(format!("{:?}", raft.halted()?)))
 }
 
 /// Enough of everything must have happened, or the runs prove little.
