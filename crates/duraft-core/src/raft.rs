@@ -297,10 +297,6 @@ impl Raft {
         while let Some(wanted) = transition {
             transition = self.enter(wanted, out);
         }
-        // Other members may be another quorum: it may hold more than the last one did.
-        if membership_before.0 != self.memberships.since() {
-            self.advance_commit(out);
-        }
         self.conclude_damage(out);
         // Then everything leaves that the disk covers by now: it may have been owed for long, or since
         // a moment ago. What this step has staged is not covered: it is not even written.

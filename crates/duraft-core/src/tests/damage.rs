@@ -618,3 +618,31 @@ fn damage_that_does_not_hang_together_is_refused() {
     let early = |d: &mut Damage| d.end.as_mut().unwrap().id.index = Index(3);
     assert_eq!(refused(&early), broken);
 }
+
+#[test]
+fn what_waited_for_a_certain_vote_leaves_when_that_is_durable() {
+    // Not with the next input, whatever that may be: nothing might come for long.
+    let mut rig = five_entries();
+    rig.crash_losing_vote(3);
+    let prev = rig.raft(3).last();
+    let append = Message::Append {
+        prev,
+        batches: Vec::new(),
+        commit: Index(0),
+    };
+    tell(&mut rig, 1, 3, 1, append).unwrap();
+    rig.flush(3).unwrap();
+    let acknowledges =
+        |m: &Message| matches!(m, Message::AppendReply(AppendReply::Accepted { .. }));
+    rig.network.clear();
+    let asker = rig.raft(3).incarnation();
+    for from in [1, 2] {
+        let voters = [1, 2, 3].map(NodeId).into();
+        tell(&mut rig, from, 3, 1, Message::TermReply { asker, voters }).unwrap();
+    }
+    assert_eq!(sent(&rig, 3, acknowledges), 0);
+    rig.sync(3, 1);
+    rig.report(3).unwrap();
+    assert!(!damage(&rig, 3).vote_uncertain);
+    assert_eq!(sent(&rig, 3, acknowledges), 1);
+}
