@@ -656,9 +656,13 @@ impl Report {
                     "group {group}: {held:?} for {truth:?}, called certain"
                 ));
             }
-            if held.batches != truth.batches && !report.missing && !report.lost_suffix {
+            // The log may begin at the latest snapshot, whatever became of the vote.
+            let mut log = held.clone();
+            log.hard = truth.hard;
+            if !log.covers(truth) && !report.missing && !report.lost_suffix {
+                let (held, truth) = (held.show(), truth.show());
                 return Err(format!(
-                    "group {group}: batches are gone, nothing is called missing"
+                    "group {group}: batches are gone, nothing is called missing: {held}, not {truth}"
                 ));
             }
             if report.floor < truth.end().id && !report.lost_suffix {

@@ -6,7 +6,7 @@
 
 use super::engine::{self, Setup, Store};
 use super::model::{Expected, Shape, State, draw_write};
-use duraft_core::{GroupId, SnapshotWrite, Write};
+use duraft_core::{BatchKind, GroupId, SnapshotWrite, Write};
 use duraft_disk::{
     CrashState, DiskOp, Effect, Fault, FaultDisk, FaultOptions, SplitMix64, Subsets,
     for_each_crash_state,
@@ -50,9 +50,48 @@ pub(super) struct Level {
     pub(super) process_every: u64,
 }
 
+/// What a life was doing when its disk died.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Doing {
+    /// Opening, appending, voting, cutting, proving.
+    #[default]
+    Plain,
+    /// Taking a snapshot: its file, its record, the removal of older files.
+    Take,
+    /// Putting one in the place of the log.
+    Install,
+    /// Compacting the log.
+    Compact,
+    /// Changing the membership.
+    Change,
+}
+
+impl Doing {
+    fn of(commit: &[(GroupId, Write)]) -> Doing {
+        let any = |doing: &dyn Fn(&Write) -> bool| commit.iter().any(|(_, write)| doing(write));
+        let changes = |write: &Write| {
+            let kinds = write.append.iter().map(|batch| batch.header.kind);
+            kinds.into_iter().any(|kind| kind == BatchKind::Membership)
+        };
+        if any(&|write| write.snapshot.as_ref().is_some_and(|s| s.reset)) {
+            Doing::Install
+        } else if any(&|write| write.compact.is_some()) {
+            Doing::Compact
+        } else if any(&|write| write.snapshot.is_some()) {
+            Doing::Take
+        } else if any(&changes) {
+            Doing::Change
+        } else {
+            Doing::Plain
+        }
+    }
+}
+
 /// What was done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Counts {
+    /// Crash states by what was under way: plain, take, install, compact, change.
+    pub(super) paths: [u64; 5],
     /// Crash states recovered from and checked, by the number of crashes before.
     pub(super) states: [u64; DEPTH],
     /// Moments at which the power failed.
@@ -74,6 +113,9 @@ impl Counts {
 
     pub(super) fn add(&mut self, other: &Counts) {
         for (sum, more) in self.states.iter_mut().zip(other.states) {
+            *sum += more;
+        }
+        for (sum, more) in self.paths.iter_mut().zip(other.paths) {
             *sum += more;
         }
         self.points += other.points;
@@ -103,6 +145,7 @@ pub(super) enum End {
 pub(super) struct Lived {
     pub(super) expected: Expected,
     pub(super) end: End,
+    doing: Doing,
 }
 
 /// A disk on which older lives have written, and what it must hold.
@@ -188,6 +231,7 @@ pub(super) fn live(
             return Ok(Lived {
                 expected,
                 end: End::Opening,
+                doing: Doing::Plain,
             });
         }
         Err(story) => return Err(story),
@@ -195,14 +239,18 @@ pub(super) fn live(
     // What the store has shown must stay.
     expected = Expected::exactly(found);
     watch(Moment::Opened, &expected);
-    match write(store, plan, seed, writes, &mut expected, watch) {
+    let mut doing = Doing::Plain;
+    let script = (seed, writes);
+    match write(store, plan, script, &mut expected, &mut doing, watch) {
         Ok(()) => Ok(Lived {
             expected,
             end: End::Finished,
+            doing,
         }),
         Err(_) if disk.crashed() => Ok(Lived {
             expected,
             end: End::Writing,
+            doing,
         }),
         Err(error) => {
             let state = expected.newest().show();
@@ -217,20 +265,24 @@ pub(super) fn live(
 fn write(
     mut store: Store,
     plan: &Plan,
-    seed: u64,
-    writes: usize,
+    (seed, writes): (u64, usize),
     expected: &mut Expected,
+    doing: &mut Doing,
     watch: Watch<'_>,
 ) -> Result<(), String> {
     let mut rng = SplitMix64::new(seed);
     let mut left = writes;
     while left > 0 {
+        // The one thing on the disk before the commit is the file of a snapshot.
+        *doing = Doing::Take;
         let commit = draw_commit(&store, plan, &mut rng, &mut left, expected)?;
         let named = naming(&commit);
+        *doing = Doing::of(&commit);
         store.commit(commit)?;
         expected.acknowledge();
         watch(Moment::Committed, expected);
         store.after_commit(&named)?;
+        *doing = Doing::Plain;
         if rng.below(4) == 0 {
             store.receipt()?;
             watch(Moment::Receipted, expected);
@@ -435,6 +487,7 @@ impl<'a> Search<'a> {
         path: &str,
     ) {
         self.counts.states[level] += 1;
+        self.counts.paths[lived.doing as usize] += 1;
         let seed = mix(seed, state.disk.fingerprint());
         let path = || {
             let (trace, fates) = (show_trace(disk), state.fates);

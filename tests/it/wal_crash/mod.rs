@@ -28,8 +28,8 @@
 //! ```
 //! visits seeds 1, 3, 5, ... of shard 1 of 2 until so many crash states are checked (and damages
 //! done, beside them), prints a line per seed and the sums at the end. `DURAFT_CRASH_SEED=n` begins
-//! at seed n: to resume, or to replay one. `DURAFT_CRASH_KIND=crash`, `damage` or `fault` does only
-//! that part, and `DURAFT_CRASH_VIOLATIONS=n` goes on after a violation, up to n of each seed.
+//! at seed n: to resume, or to replay one. `DURAFT_CRASH_KIND=crash`, `damage`, `fault` or `repair` does
+//! only that part, and `DURAFT_CRASH_VIOLATIONS=n` goes on after a violation, up to n of each seed.
 
 // The long run tells what it does.
 #![allow(clippy::print_stdout)]
@@ -529,11 +529,13 @@ fn long() {
     let violations = number("DURAFT_CRASH_VIOLATIONS");
     let violations = violations.map(|n| usize::try_from(n).expect("a number of violations"));
     let (mut failures, mut kinds) = (0, Kinds::default());
+    let mut people = [("heal", 0), ("accept", 0), ("force", 0), ("join", 0)];
     let mut seed = first;
     loop {
         // Only where no crashes are searched do damages count. A seed whose history is broken adds
         // a violation and no state.
-        let states = counts.total() + counts.violations;
+        let decided: u64 = people.iter().map(|(_, states)| states).sum();
+        let states = counts.total() + counts.violations + decided;
         let beside = if does("crash") {
             0
         } else {
@@ -564,10 +566,19 @@ fn long() {
             counts.add(&search.counts);
             kinds.add(seed, search.stories);
         }
+        if does("repair") {
+            for (path, states) in &mut people {
+                let (more, stories) = repair_path(path, &plan);
+                *states += more;
+                kinds.add(seed, stories);
+            }
+        }
+        let decided: u64 = people.iter().map(|(_, states)| states).sum();
         println!(
             "seed {seed}: {sector} byte sectors, {slot} KiB slots; \
-             so far {} crash states, {} damages",
-            counts.total(),
+             so far {} crash states {:?}, {} damages",
+            counts.total() + decided,
+            counts.paths,
             damages.done
         );
         seed += shards;
@@ -579,5 +590,22 @@ fn long() {
         seed - shards,
         counts.total()
     );
+    let [plain, take, install, compact, change] = counts.paths;
+    println!(
+        "crash states by path: take {take}, install {install}, compact {compact}, change {change}, \
+         others {plain}; {people:?}"
+    );
     kinds.assert_none();
+}
+
+/// The crash states of healing, or of what people decide, on one plan.
+fn repair_path(path: &str, plan: &Plan) -> (u64, Vec<Story>) {
+    let mut search = RepairSearch::new(plan);
+    let done = match path {
+        "heal" => search.heal_all(6),
+        "accept" => search.accept_all(6),
+        "force" => search.force(),
+        _ => search.join(JoinAs::Wiped),
+    };
+    (search.counts.states, done.err().into_iter().collect())
 }

@@ -394,14 +394,16 @@ impl Victim {
         let held: Vec<BatchHeader> = told.batches.iter().chain(survivors).copied().collect();
         let truth: Vec<BatchHeader> = self.truth.batches.iter().map(|b| b.header).collect();
         let end = held.last().map_or(told.start.index(), BatchHeader::last);
-        if end < progress.prefix {
+        // The hole may have taken a cut: then what the leader's snapshot replaces reached further.
+        let replaced = told.start == self.installed() && !self.can_be_filled();
+        if end < progress.prefix && !replaced {
             return Err(format!(
                 "acknowledged up to {}, holds up to {end}",
                 progress.prefix
             ));
         }
         let cut = self.cut && damage.is_none_or(|damage| damage.missing.is_empty());
-        if told.start == self.installed() && !self.can_be_filled() || cut {
+        if replaced || cut {
             return Ok(());
         }
         if let Some(gone) = self.held.iter().find(|header| !held.contains(header)) {

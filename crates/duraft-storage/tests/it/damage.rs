@@ -98,7 +98,7 @@ fn the_last_commit_goes_without_a_word_when_nothing_proves_it() {
 }
 
 #[test]
-fn a_receipt_takes_the_ambiguity_away() {
+pub(crate) fn a_receipt_takes_the_ambiguity_away() {
     let (disk, mut wal, _, batches) = filled(5, &roomy());
     wal.receipt().expect("a working disk");
     drop(wal);
@@ -147,7 +147,7 @@ fn contiguous_damage_takes_commit_and_receipt_but_not_the_far_mark() {
 }
 
 #[test]
-fn a_lost_commit_in_the_middle_leaves_survivors_behind_the_hole() {
+pub(crate) fn a_lost_commit_in_the_middle_leaves_survivors_behind_the_hole() {
     let (disk, wal, _, batches) = filled(6, &roomy());
     drop(wal);
     let file = tail_file(&disk);
@@ -278,7 +278,7 @@ fn refusing_touches_nothing() {
 }
 
 #[test]
-fn damage_is_durable_until_it_is_healed() {
+pub(crate) fn damage_is_durable_until_it_is_healed() {
     // A second open must not look healthy because the first one began a new segment.
     let options = roomy();
     let (mut disk, wal, _, batches) = filled(6, &options);

@@ -303,7 +303,7 @@ fn any_operation_of_an_open_may_fail_and_the_next_open_gets_through() {
 }
 
 #[test]
-fn blocks_of_another_store_in_a_slot_are_nobodys() {
+pub(crate) fn blocks_of_another_store_in_a_slot_are_nobodys() {
     // Two stores, one of which gets a slot file of the other: copied by hand, or misdirected.
     let (mine, wal) = fresh(&options());
     drop(wal);
@@ -320,7 +320,19 @@ fn blocks_of_another_store_in_a_slot_are_nobodys() {
     for seed in 0..4 {
         reopen(&theirs, &options(), seed).expect("a healthy store");
     }
+    let (mut wal, _) = reopen(&theirs, &options(), 9).expect("a healthy store");
+    let mut writer = Writer::new(GROUP);
+    let mut end = duraft_core::Position::START;
+    wal.commit(&[writer.vote(1, None)]).expect("there is room");
+    for _ in 0..4 {
+        let next = batch(GROUP, &end, 1, 1, 20, 1);
+        end = next.header.position();
+        wal.commit(&[writer.append(vec![next])])
+            .expect("there is room");
+    }
+    drop(wal);
     let (_, before) = reopen(&mine, &options(), 20).expect("a healthy store");
+    let mut copied = 0;
     for name in theirs.list("wal").expect("slots") {
         let path = format!("wal/{name}");
         let mut bytes = vec![0; 16 << 10];
@@ -330,10 +342,12 @@ fn blocks_of_another_store_in_a_slot_are_nobodys() {
             .read_at(&mut bytes, 0)
             .expect("a working disk");
         if mine.open(&path).is_err() {
+            copied += 1;
             let file = mine.create(&path).expect("the name is free");
             file.write_at(&bytes, 0).expect("a working disk");
         }
     }
+    assert!(copied > 0, "{copied} slots of theirs");
     let (_, after) = reopen(&mine, &options(), 21).expect("foreign slots are made anew");
     assert_eq!(after.groups, before.groups);
 }

@@ -50,7 +50,7 @@ fn calls(disk: &FaultDisk) -> (usize, usize) {
 }
 
 #[test]
-fn a_group_commit_is_one_write_and_one_sync_and_marks_ride_along() {
+pub(crate) fn a_group_commit_is_one_write_and_one_sync_and_marks_ride_along() {
     // More flushes per commit are what makes a log slow; fewer, what makes it lose data.
     let (disk, mut wal) = fresh(&roomy());
     let mut writer = voted(&mut wal);
@@ -98,7 +98,8 @@ fn a_rotation_costs_no_call_more_than_a_commit() {
 }
 
 #[test]
-fn a_failed_sync_poisons_the_log_for_good_and_reopening_recovers_every_acknowledged_write() {
+pub(crate) fn a_failed_sync_poisons_the_log_for_good_and_reopening_recovers_every_acknowledged_write()
+ {
     // A sync that fails once and succeeds when tried again is how databases lost data.
     for cache in [CacheAfter::OldContent, CacheAfter::NewContent] {
         for landed in [None, Some(1), Some(2)] {
@@ -156,7 +157,7 @@ fn any_failing_write_poisons() {
 }
 
 #[test]
-fn a_pipeline_reports_once_per_group_and_falls_silent_after_a_failure() {
+pub(crate) fn a_pipeline_reports_once_per_group_and_falls_silent_after_a_failure() {
     let groups = [GroupId(1), GroupId(2)];
     let disk = disk();
     make(&disk, &roomy(), &groups);
@@ -223,7 +224,7 @@ fn a_pipeline_writes_a_receipt_after_idle_ticks_and_only_one() {
 }
 
 #[test]
-fn a_turn_takes_as_much_as_a_commit_may_hold_and_at_least_one_write() {
+pub(crate) fn a_turn_takes_as_much_as_a_commit_may_hold_and_at_least_one_write() {
     let options = WalOptions {
         commit_bytes_max: 500,
         ..roomy()
@@ -480,7 +481,7 @@ fn a_second_open_is_refused_while_the_first_lives() {
 }
 
 #[test]
-fn what_a_zombie_writes_after_the_next_open_is_invisible() {
+pub(crate) fn what_a_zombie_writes_after_the_next_open_is_invisible() {
     // A process that was believed dead, on a file system whose locks do not reach far enough.
     let options = roomy();
     let (disk, mut zombie) = fresh(&options);
@@ -664,7 +665,7 @@ fn marks_go_to_the_far_end_of_the_slot() {
 }
 
 #[test]
-fn a_slot_rests_until_what_freed_it_is_proven() {
+pub(crate) fn a_slot_rests_until_what_freed_it_is_proven() {
     // The segment that compacted it away is durable but not proven: were its slot written anew at
     // once, one damaged block would take what the log was before the compaction, too.
     let (disk, mut wal) = fresh(&options());
@@ -699,7 +700,7 @@ fn a_slot_rests_until_what_freed_it_is_proven() {
 }
 
 #[test]
-fn a_commit_that_only_the_cache_shows_is_copied_before_anyone_is_told() {
+pub(crate) fn a_commit_that_only_the_cache_shows_is_copied_before_anyone_is_told() {
     // Killed before its sync returned, then the power fails after the next open.
     let options = WalOptions {
         slot_bytes: 48 << 10,

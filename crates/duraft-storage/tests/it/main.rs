@@ -13,6 +13,7 @@ mod model;
 mod one_sector;
 mod repair;
 mod room;
+mod rules;
 mod snapshot;
 mod snapshot_crash;
 mod snapshot_damage;

@@ -272,7 +272,7 @@ fn assert_opened(what: &str, outcome: &Outcome) {
 }
 
 #[test]
-fn one_bad_sector_of_a_young_store_closes_nothing() {
+pub(crate) fn one_bad_sector_of_a_young_store_closes_nothing() {
     // All there is of a young store stands in one place, unless it is written twice.
     let mut store = Store::new();
     store.open("first open");

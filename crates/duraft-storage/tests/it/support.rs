@@ -6,9 +6,10 @@ use duraft_core::{
 };
 use duraft_disk::{Disk, FaultDisk, FaultOptions};
 use duraft_storage::{
-    ClusterId, Entropy, OpenError, Recovered, StoreIdentity, Submission, Wal, WalOptions,
+    Ablation, ClusterId, Entropy, OpenError, Recovered, StoreIdentity, Submission, Wal, WalOptions,
     body_checksum, bootstrap, commands_body, open,
 };
+use std::cell::Cell;
 use std::sync::Arc;
 
 pub(crate) const GROUP: GroupId = GroupId(7);
@@ -21,8 +22,21 @@ pub(crate) fn identity() -> StoreIdentity {
     }
 }
 
+thread_local! {
+    static ABLATED: Cell<Option<Ablation>> = const { Cell::new(None) };
+}
+
+/// Runs a test with one defence left out, in this thread. Whether it failed.
+pub(crate) fn fails_without(ablation: Ablation, test: fn()) -> bool {
+    ABLATED.set(Some(ablation));
+    let result = std::panic::catch_unwind(test);
+    ABLATED.set(None);
+    result.is_err()
+}
+
 pub(crate) fn options() -> WalOptions {
     WalOptions {
+        ablation: ABLATED.get(),
         slot_bytes: 16 << 10,
         slots_ready_min: 2,
         slots_max: 64,
