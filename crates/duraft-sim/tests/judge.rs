@@ -4,8 +4,10 @@
 use duraft_core::{Plant, Raft};
 use duraft_sim::{Sim, SimConfig};
 
+type Prepare = fn(&mut Raft);
+
 /// What is found first in the first seeds, if only the specification is asked.
-fn found(prepare: fn(&mut Raft)) -> String {
+fn found(prepare: Prepare) -> String {
     for seed in 0..30 {
         let mut config = SimConfig::from_seed(seed);
         config.check_invariants = false;
@@ -35,7 +37,7 @@ fn steps_are_actions_and_there_are_enough_of_them() {
 
 #[test]
 fn planted_faults_are_no_actions() {
-    let faults: [(&str, fn(&mut Raft)); 10] = [
+    let faults: [(&str, Prepare); 10] = [
         ("EarlyVote", |raft| raft.plant(Plant::EarlyVote)),
         ("EarlyAck", |raft| raft.plant(Plant::EarlyAck)),
         ("AcksDuplicatesEarly", |raft| {
