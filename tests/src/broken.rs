@@ -12,6 +12,14 @@ pub struct Broken {
 }
 
 impl Broken {
+    /// A step that the specification does not know.
+    pub fn no_action(story: String) -> Broken {
+        Broken {
+            rule: "a step is an action of the specification",
+            story,
+        }
+    }
+
     /// `Ok` where the rule holds; the story is told only where it does not.
     pub fn unless(
         holds: bool,

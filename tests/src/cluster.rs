@@ -8,6 +8,7 @@ use duraft_core::{
     LoadError, LogId, Membership, NodeId, Output, Position, ProposalId, Raft, Reject, RoleKind,
     Snapshot, SnapshotFile, Term, Write, WriteSeq, mix64,
 };
+use duraft_sim::spec::Judge;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -112,12 +113,33 @@ pub struct Cluster {
     pub(crate) mail: Vec<Envelope>,
     pub(crate) trace: Vec<String>,
     pub(crate) broken: Vec<Broken>,
+    /// Follows every step as the specification sees it, where asked to.
+    pub(crate) judge: Option<Judge>,
 }
 
 impl Cluster {
     /// `voters` nodes numbered from 1 with empty logs, all checks on.
     pub fn new(voters: u64) -> Cluster {
         Cluster::build(Options::new(voters))
+    }
+
+    /// From now on every step of every core must be an action of the specification, or none. To be asked
+    /// before any core has taken a step. Not in the specification are peers whose words the test makes
+    /// up, logs whose beginning nobody has, and damaged disks: the first one ends this.
+    pub fn follow_specification(&mut self) {
+        let mut judge = Judge::default();
+        if !self.options.puppets.is_empty() || self.options.start != Position::START {
+            judge.retire();
+        }
+        let cores = self.nodes.values().filter_map(|node| node.raft.as_ref());
+        let begun: Result<(), String> = cores.map(|raft| judge.boots(raft)).collect();
+        self.judge = Some(judge);
+        self.claim(begun.map_err(Broken::no_action));
+    }
+
+    /// Steps and actions of the specification so far.
+    pub fn judged(&self) -> (u64, u64) {
+        self.judge.as_ref().map_or((0, 0), Judge::counts)
     }
 
     /// A cluster as the options say.
@@ -144,6 +166,7 @@ impl Cluster {
             mail: Vec::new(),
             trace: Vec::new(),
             broken: Vec::new(),
+            judge: None,
             membership: membership.clone(),
             options,
         };
@@ -342,7 +365,13 @@ impl Cluster {
             (true, Some(before)) => check::core(before, raft, &out),
             (true, None) | (false, _) => Ok(()),
         };
+        let stepped = self.nodes.get(&id).and_then(|node| node.raft.as_ref());
+        let action = match (&mut self.judge, stepped) {
+            (Some(judge), Some(raft)) => judge.stepped(raft, &out),
+            (Some(_) | None, _) => Ok(()),
+        };
         self.claim(checked);
+        self.claim(action.map_err(Broken::no_action));
         let truncates = out
             .iter()
             .any(|output| matches!(output, Output::Persist(write) if write.truncate.is_some()));

@@ -136,7 +136,8 @@ impl Player {
                 Ok(())
             }
             "start" => {
-                let cluster = Cluster::build(self.options.clone());
+                let mut cluster = Cluster::build(self.options.clone());
+                cluster.follow_specification();
                 self.told = cluster.trace().len();
                 self.cluster = Some(cluster);
                 Ok(())

@@ -2,7 +2,7 @@
 
 use crate::cluster::{Cluster, Outcome};
 use crate::net::{Kind, Pick, any};
-use crate::{Machine, Sabotage, body};
+use crate::{Broken, Machine, Sabotage, body};
 use duraft_core::{
     Boot, Completion, Envelope, Incarnation, Input, Leave, LoadError, NodeId, ProposalId, Raft,
     RoleKind, WriteSeq,
@@ -398,6 +398,7 @@ impl Cluster {
             damage: store.damage(),
         };
         let hard_state = store.hard_state;
+        let damaged = boot.damage.is_some();
         if !keeps || node.machine.to.index() < content.to.index() {
             node.machine = content;
         }
@@ -406,6 +407,16 @@ impl Cluster {
         let raft =
             Raft::new(node.config.clone(), boot).expect("what recovery found can be started");
         node.commit = raft.commit();
+        let begun = match &mut self.judge {
+            Some(judge) if damaged => {
+                judge.retire();
+                Ok(())
+            }
+            Some(judge) => judge.boots(&raft),
+            None => Ok(()),
+        };
+        self.claim(begun.map_err(Broken::no_action));
+        let node = self.node_mut(id);
         node.raft = Some(raft);
         if let (Some(plant), Some(raft)) = (plant, &mut node.raft) {
             raft.plant(plant);

@@ -81,6 +81,8 @@ impl Judge {
                 ));
             }
             self.note(me, &before, &booted);
+        } else {
+            self.note(me, &booted, &booted);
         }
         let judged = Judged {
             node: booted,
