@@ -72,6 +72,18 @@ enum Command {
     /// were acknowledged, or the search for an order did not end.
     #[command(verbatim_doc_comment)]
     Torture(torture::TortureArgs),
+    /// Kill a node at each of its system calls of a kind in turn, or let the call fail. Needs strace.
+    ///
+    /// One node of its own with small slots and many snapshots runs under strace, which kills it with
+    /// SIGKILL at its n-th call, n = --first to --last, counted in each thread by itself, while a
+    /// client writes ever larger numbers. Then it runs without strace and is asked: it must hold the
+    /// last number that was acknowledged, or a later one that was asked for. All lives are of one
+    /// store. With --error the call fails once instead: where that is the log's own thread, the node
+    /// must stop, and acknowledge nothing more in this life.
+    ///
+    /// Exit codes: 0 nothing is lost; 1 something is; 2 could not run, strace is missing, for example.
+    #[command(verbatim_doc_comment)]
+    KillSweep(torture::SweepArgs),
     /// One node of `torture`, spoken to over standard input and output.
     #[command(hide = true)]
     TortureNode(torture::TortureChildArgs),
@@ -94,6 +106,7 @@ fn main() -> ExitCode {
         Command::BenchNode(args) => bench::run_child(args),
         Command::BenchSnapshotNode(args) => bench::run_snapshot_child(&args),
         Command::Torture(args) => torture::run(&args),
+        Command::KillSweep(args) => torture::run_sweep(&args),
         Command::TortureNode(args) => torture::run_child(&args),
         Command::BenchStuckNode(args) => bench::run_stuck_child(&args),
         Command::AcceptLoss(args) => {

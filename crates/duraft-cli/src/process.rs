@@ -12,7 +12,8 @@ use std::thread::JoinHandle;
 /// A running child.
 pub(crate) struct Process {
     child: Child,
-    orders: ChildStdin,
+    /// Taken when it ends.
+    orders: Option<ChildStdin>,
     reader: Option<JoinHandle<()>>,
 }
 
@@ -31,7 +32,26 @@ impl Process {
         arguments: &[String],
         hear: impl FnMut(Said) + Send + 'static,
     ) -> io::Result<Process> {
-        let mut child = Command::new(std::env::current_exe()?)
+        Process::start_under(&[], arguments, hear)
+    }
+
+    /// As [`Process::start`], as an argument of another program, which runs it with the same standard
+    /// input and output.
+    pub(crate) fn start_under(
+        runner: &[String],
+        arguments: &[String],
+        hear: impl FnMut(Said) + Send + 'static,
+    ) -> io::Result<Process> {
+        let program = std::env::current_exe()?;
+        let mut command = match runner {
+            [] => Command::new(program),
+            [runner, options @ ..] => {
+                let mut command = Command::new(runner);
+                command.args(options).arg(program);
+                command
+            }
+        };
+        let mut child = command
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -49,7 +69,7 @@ impl Process {
         });
         Ok(Process {
             child,
-            orders,
+            orders: Some(orders),
             reader: Some(reader),
         })
     }
@@ -61,8 +81,11 @@ impl Process {
 
     /// Gives the child an order.
     pub(crate) fn say(&mut self, line: &str) -> io::Result<()> {
-        self.orders.write_all(format!("{line}\n").as_bytes())?;
-        self.orders.flush()
+        let Some(orders) = &mut self.orders else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        orders.write_all(format!("{line}\n").as_bytes())?;
+        orders.flush()
     }
 
     /// Stops all of its threads until [`Process::resume`]. Its sockets stay open.
@@ -92,6 +115,8 @@ impl Process {
         };
         self.child.kill()?;
         self.child.wait()?;
+        // Who ran under another program ends with its standard input.
+        self.orders = None;
         reader
             .join()
             .map_err(|_| io::Error::other("the reader of a child panicked"))

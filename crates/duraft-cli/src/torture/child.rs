@@ -32,6 +32,9 @@ pub(crate) struct TortureChildArgs {
     pub(super) seed: u64,
     #[arg(long, value_enum)]
     pub(super) plant: Option<Plant>,
+    /// Small slots, and a snapshot whenever so many bytes were applied. Without it the whole log stays.
+    #[arg(long)]
+    pub(super) snapshot_log_bytes: Option<u64>,
 }
 
 /// A way in which the service is broken on purpose.
@@ -65,8 +68,14 @@ fn options(args: &TortureChildArgs) -> Result<NodeOptions, BenchError> {
     options.core.seed = args.seed + args.place as u64;
     options.wal.slot_bytes = 4 << 20;
     options.wal.slots_ready_min = 1;
-    // The whole log stays, so that every acknowledged write can be looked up in it.
-    options.snapshot_log_bytes = None;
+    // Where it stays, every acknowledged write can be looked up in it.
+    options.snapshot_log_bytes = args.snapshot_log_bytes;
+    if let Some(bytes) = args.snapshot_log_bytes {
+        options.core.max_batch_bytes = 4096;
+        options.core.append_bytes_max = 4096;
+        options.core.trailing_bytes_max = bytes;
+        options.wal.slot_bytes = 64 << 10;
+    }
     options.propose_timeout = Some(PATIENCE);
     let peers = args.peers.iter().cloned().enumerate();
     let peers = peers.map(|(place, address)| (node_id(place), address));

@@ -83,6 +83,7 @@ impl Cluster {
             peers: self.links.seen_from(place),
             seed: self.seed,
             plant: self.plant,
+            snapshot_log_bytes: None,
         }
     }
 

@@ -11,9 +11,11 @@ mod links;
 mod logs;
 mod machine;
 mod report;
+mod sweep;
 mod words;
 
 pub(crate) use child::{TortureChildArgs, run as run_child};
+pub(crate) use sweep::{SweepArgs, run as run_sweep};
 
 use crate::bench::{BenchError, Facts, Folder};
 use child::Plant;

@@ -2,7 +2,7 @@
 
 use duraft::wire::{Accepted, Class, Frame, FrameBuffer, Hello, PROTOCOL_VERSION, Refusal, decode};
 use duraft::{NodeId, TcpOptions, TcpTransport, Transport};
-use duraft_core::Incarnation;
+use duraft_core::{Envelope, GroupId, Incarnation, Message, Term};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -87,6 +87,24 @@ fn frame(frame: &Frame) -> Vec<u8> {
     buffer.to_bytes()
 }
 
+/// A message, and after it what ends any connection.
+fn spoiled(envelope: Envelope) -> Vec<u8> {
+    let mut say = frame(&Frame::Message(envelope));
+    say.extend_from_slice(b"garbage garbage garbage");
+    say
+}
+
+fn message(from: NodeId, incarnation: Incarnation) -> Envelope {
+    Envelope {
+        group: GroupId(1),
+        from,
+        incarnation,
+        to: NodeId(1),
+        term: Term(1),
+        message: Message::TermQuery,
+    }
+}
+
 #[test]
 fn strangers_are_refused_with_the_reason() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("scratch");
@@ -167,6 +185,9 @@ fn nonsense_ends_the_connection_and_nothing_else() {
     for bad in [
         frame(&Frame::Hello(hello())),
         b"garbage garbage garbage".to_vec(),
+        // A sound message of a node that did not greet, and one of a life that did not.
+        spoiled(message(NodeId(3), hello().incarnation)),
+        spoiled(message(NodeId(2), Incarnation(99))),
     ] {
         let mut say = frame(&Frame::Hello(hello()));
         say.extend_from_slice(&bad);

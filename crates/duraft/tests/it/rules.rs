@@ -215,6 +215,13 @@ fn every_bound_is_compared_with_the_largest_batch_at_start() {
         slot.iter().any(|field| field == "wal.slot_bytes"),
         "{slot:?}"
     );
+    // Several batches go into one write: the slot must hold the largest append, too.
+    let append = with(&|settings, tcp| {
+        settings.wal.slot_bytes = 4 << 20;
+        settings.core.append_bytes_max = 8 << 20;
+        tcp.frame_bytes_max = 16 << 20;
+    });
+    assert_eq!(append, ["wal.slot_bytes"]);
     let frame = with(&|_, tcp| tcp.frame_bytes_max = 1 << 20);
     assert_eq!(
         frame, ["network.options.frame_bytes_max"; 1],
