@@ -1,5 +1,6 @@
 //! Integration tests.
 
+mod bug_bank;
 mod checks;
 mod common;
 mod crashes;

@@ -37,7 +37,7 @@ fn accept(matched: u64) -> Message {
 }
 
 #[test]
-fn seed_isserge_s1_one_voter_counts_once() {
+pub(crate) fn seed_isserge_s1_one_voter_counts_once() {
     // isSerge: no set of voters, so the same grant twice elected with 2 of 5.
     let mut c = alone(5);
     c.campaign(N1);
@@ -48,7 +48,7 @@ fn seed_isserge_s1_one_voter_counts_once() {
 }
 
 #[test]
-fn seed_isserge_s2_an_answer_is_credited_with_what_it_answers() {
+pub(crate) fn seed_isserge_s2_an_answer_is_credited_with_what_it_answers() {
     // isSerge: one pending batch per follower, so the answer to the first append was credited with
     // the second and an index committed that no follower had.
     let mut c = led(Options::new(3));
@@ -68,7 +68,7 @@ fn seed_isserge_s2_an_answer_is_credited_with_what_it_answers() {
 }
 
 #[test]
-fn seed_isserge_s3_an_up_to_date_follower_refuses_nothing() {
+pub(crate) fn seed_isserge_s3_an_up_to_date_follower_refuses_nothing() {
     // isSerge: the term before the sent entries was off by one, so each heartbeat was refused.
     let mut c = led(Options::new(3));
     for i in 0..5 {
@@ -82,7 +82,7 @@ fn seed_isserge_s3_an_up_to_date_follower_refuses_nothing() {
 }
 
 #[test]
-fn seed_isserge_s4_a_request_of_the_same_term_unseats_nobody() {
+pub(crate) fn seed_isserge_s4_a_request_of_the_same_term_unseats_nobody() {
     // isSerge: a same-term RequestVote deposed leaders and candidates; its own simulation lost all
     // commands that way.
     let last = LogId {
@@ -115,7 +115,7 @@ fn seed_isserge_s4_a_request_of_the_same_term_unseats_nobody() {
 }
 
 #[test]
-fn seed_isserge_s5_a_cluster_of_one_elects_and_commits() {
+pub(crate) fn seed_isserge_s5_a_cluster_of_one_elects_and_commits() {
     // isSerge: the default configuration never elected.
     let mut c = led(Options::new(1));
     let x = c.propose(N1, "x");
@@ -123,7 +123,7 @@ fn seed_isserge_s5_a_cluster_of_one_elects_and_commits() {
 }
 
 #[test]
-fn seed_isserge_s6_logs_of_mixed_terms_are_not_sent_again_from_the_start() {
+pub(crate) fn seed_isserge_s6_logs_of_mixed_terms_are_not_sent_again_from_the_start() {
     // isSerge: with the wrong previous term, mixed logs fell back to index 1 at every heartbeat.
     let mut c = Cluster::build(
         Options::new(3)
@@ -155,7 +155,7 @@ fn seed_isserge_s6_logs_of_mixed_terms_are_not_sent_again_from_the_start() {
 // Roles.
 
 #[test]
-fn seed_isserge_u01_a_candidate_votes_for_itself_in_the_next_term() {
+pub(crate) fn seed_isserge_u01_a_candidate_votes_for_itself_in_the_next_term() {
     let mut c = alone(3);
     c.campaign(N1);
     assert_eq!(
@@ -167,14 +167,14 @@ fn seed_isserge_u01_a_candidate_votes_for_itself_in_the_next_term() {
 }
 
 #[test]
-fn seed_isserge_u02_a_leader_never_becomes_a_candidate() {
+pub(crate) fn seed_isserge_u02_a_leader_never_becomes_a_candidate() {
     let mut c = leading(3);
     c.tick(N1, 10 * c.options().config.election_ticks);
     assert_eq!((c.role(N1), c.term(N1)), (RoleKind::Leader, 1));
 }
 
 #[test]
-fn seed_isserge_u03_a_later_term_clears_the_vote_and_the_same_term_keeps_it() {
+pub(crate) fn seed_isserge_u03_a_later_term_clears_the_vote_and_the_same_term_keeps_it() {
     let mut c = alone(3);
     let last = LogId::default();
     c.inject(says(
@@ -194,7 +194,7 @@ fn seed_isserge_u03_a_later_term_clears_the_vote_and_the_same_term_keeps_it() {
 }
 
 #[test]
-fn seed_isserge_u04_a_new_leader_knows_nothing_of_its_peers_and_asks_after_its_end() {
+pub(crate) fn seed_isserge_u04_a_new_leader_knows_nothing_of_its_peers_and_asks_after_its_end() {
     let mut c = alone(3);
     c.inject(says(N2, N1, 1, Chain::of_terms(&[1, 1]).append(0, 2, 0)));
     c.campaign(N1);
@@ -213,7 +213,7 @@ fn seed_isserge_u04_a_new_leader_knows_nothing_of_its_peers_and_asks_after_its_e
 }
 
 #[test]
-fn seed_isserge_u05_a_follower_does_not_become_leader_by_grants() {
+pub(crate) fn seed_isserge_u05_a_follower_does_not_become_leader_by_grants() {
     let mut c = alone(3);
     c.inject(says(N2, N1, 0, GRANT));
     c.inject(says(N3, N1, 0, GRANT));
@@ -223,7 +223,7 @@ fn seed_isserge_u05_a_follower_does_not_become_leader_by_grants() {
 // Votes.
 
 #[test]
-fn seed_isserge_u06_vote_requests_by_term_and_by_vote() {
+pub(crate) fn seed_isserge_u06_vote_requests_by_term_and_by_vote() {
     // (term of the request, who asks) one after another at one node in term 2, and the answers.
     let mut c = Cluster::build(Options::new(4).plain().puppets(&[N2, N3, N4]).term(N1, 2));
     let last = LogId::default();
@@ -256,7 +256,7 @@ fn seed_isserge_u06_vote_requests_by_term_and_by_vote() {
 }
 
 #[test]
-fn seed_isserge_u07_vote_answers_by_role_and_term() {
+pub(crate) fn seed_isserge_u07_vote_answers_by_role_and_term() {
     // Refused, of an old term, of a later term, to a node that is no candidate.
     let mut c = alone(5);
     c.campaign(N1);
@@ -280,7 +280,7 @@ fn seed_isserge_u07_vote_answers_by_role_and_term() {
 }
 
 #[test]
-fn seed_isserge_u08_a_win_is_announced_to_everybody_in_the_same_step() {
+pub(crate) fn seed_isserge_u08_a_win_is_announced_to_everybody_in_the_same_step() {
     let mut c = alone(3);
     c.campaign(N1);
     c.lose(any());
@@ -292,7 +292,7 @@ fn seed_isserge_u08_a_win_is_announced_to_everybody_in_the_same_step() {
 }
 
 #[test]
-fn seed_isserge_u09_requests_go_to_all_peers_and_only_from_a_candidate() {
+pub(crate) fn seed_isserge_u09_requests_go_to_all_peers_and_only_from_a_candidate() {
     let mut c = alone(5);
     c.campaign(N1);
     let asked: Vec<_> = c
@@ -310,7 +310,7 @@ fn seed_isserge_u09_requests_go_to_all_peers_and_only_from_a_candidate() {
 // Log.
 
 #[test]
-fn seed_isserge_u10_what_an_append_does_to_a_log() {
+pub(crate) fn seed_isserge_u10_what_an_append_does_to_a_log() {
     // (own log, sent after, what is sent, own log then, matched or refused)
     type Case = (
         &'static [u64],
@@ -347,7 +347,7 @@ fn seed_isserge_u10_what_an_append_does_to_a_log() {
 }
 
 #[test]
-fn seed_isserge_u11_appends_by_term() {
+pub(crate) fn seed_isserge_u11_appends_by_term() {
     // Of an older term refused, of the same and of a later term taken; the leader is learned.
     let mut c = Cluster::build(Options::new(3).plain().puppets(&[N2, N3]).term(N1, 2));
     let log = Chain::of_terms(&[1, 1, 1]);
@@ -361,7 +361,7 @@ fn seed_isserge_u11_appends_by_term() {
 }
 
 #[test]
-fn seed_isserge_u12_a_follower_commits_no_further_than_the_message_proved() {
+pub(crate) fn seed_isserge_u12_a_follower_commits_no_further_than_the_message_proved() {
     // isSerge used the log's length, or nothing. (commit said, prev, sent up to, own log, commit then)
     type Case = (u64, u64, u64, &'static [u64], u64);
     let table: [Case; 6] = [
@@ -388,7 +388,7 @@ fn seed_isserge_u12_a_follower_commits_no_further_than_the_message_proved() {
 // Commit.
 
 #[test]
-fn seed_isserge_u13_commit_needs_a_majority_for_every_size() {
+pub(crate) fn seed_isserge_u13_commit_needs_a_majority_for_every_size() {
     for voters in 1..=5 {
         let mut c = leading(voters);
         c.propose(N1, "x");
@@ -402,7 +402,7 @@ fn seed_isserge_u13_commit_needs_a_majority_for_every_size() {
 }
 
 #[test]
-fn seed_isserge_u14_commit_advances_to_the_majoritys_index_with_three() {
+pub(crate) fn seed_isserge_u14_commit_advances_to_the_majoritys_index_with_three() {
     // One of the two tests isSerge left unimplemented.
     let mut c = leading(3);
     for i in 0..3 {
@@ -418,7 +418,7 @@ fn seed_isserge_u14_commit_advances_to_the_majoritys_index_with_three() {
 }
 
 #[test]
-fn seed_isserge_u15_earlier_terms_commit_only_through_the_present_one() {
+pub(crate) fn seed_isserge_u15_earlier_terms_commit_only_through_the_present_one() {
     // isSerge's test named so used one term throughout and tested nothing.
     let mut c = alone(3);
     c.inject(says(N2, N1, 1, Chain::of_terms(&[1, 1]).append(0, 2, 0)));
@@ -433,7 +433,7 @@ fn seed_isserge_u15_earlier_terms_commit_only_through_the_present_one() {
 // Answers to appends.
 
 #[test]
-fn seed_isserge_u16_answers_to_appends_by_role_term_and_age() {
+pub(crate) fn seed_isserge_u16_answers_to_appends_by_role_term_and_age() {
     let mut c = leading(3);
     for i in 0..4 {
         c.propose(N1, &format!("{i}"));
@@ -455,7 +455,7 @@ fn seed_isserge_u16_answers_to_appends_by_role_term_and_age() {
 }
 
 #[test]
-fn seed_isserge_u17_a_refusal_moves_the_question_back_and_never_before_the_start() {
+pub(crate) fn seed_isserge_u17_a_refusal_moves_the_question_back_and_never_before_the_start() {
     // The other test isSerge left unimplemented. Repeated refusals, later ones and ones from beyond.
     let mut c = alone(3);
     c.inject(says(
@@ -503,7 +503,7 @@ fn seed_isserge_u17_a_refusal_moves_the_question_back_and_never_before_the_start
 // Timers.
 
 #[test]
-fn seed_isserge_u18_timeouts_are_drawn_between_the_bounds_for_every_node_and_seed() {
+pub(crate) fn seed_isserge_u18_timeouts_are_drawn_between_the_bounds_for_every_node_and_seed() {
     let mut seen = std::collections::BTreeSet::new();
     for seed in 0..40 {
         let mut c = Cluster::build(Options::new(3).plain().seed(seed));
@@ -522,7 +522,7 @@ fn seed_isserge_u18_timeouts_are_drawn_between_the_bounds_for_every_node_and_see
 }
 
 #[test]
-fn seed_isserge_u19_a_grant_and_a_valid_append_reset_the_timer() {
+pub(crate) fn seed_isserge_u19_a_grant_and_a_valid_append_reset_the_timer() {
     let mut c = alone(3);
     let least = c.options().config.election_ticks;
     let last = LogId::default();
@@ -560,7 +560,7 @@ fn seed_isserge_u19_a_grant_and_a_valid_append_reset_the_timer() {
 }
 
 #[test]
-fn seed_isserge_u20_heartbeats_come_at_their_interval_and_only_from_a_leader() {
+pub(crate) fn seed_isserge_u20_heartbeats_come_at_their_interval_and_only_from_a_leader() {
     let mut c = leading(3);
     c.lose(any());
     let every = c.options().config.heartbeat_ticks;
@@ -576,7 +576,7 @@ fn seed_isserge_u20_heartbeats_come_at_their_interval_and_only_from_a_leader() {
 // Commands.
 
 #[test]
-fn seed_isserge_u21_a_leader_appends_and_sends_a_command_at_once() {
+pub(crate) fn seed_isserge_u21_a_leader_appends_and_sends_a_command_at_once() {
     // isSerge replicated on heartbeats only.
     let mut c = led(Options::new(3));
     let before = appends(&c, N1, N2);
@@ -587,7 +587,7 @@ fn seed_isserge_u21_a_leader_appends_and_sends_a_command_at_once() {
 }
 
 #[test]
-fn seed_isserge_a05_commands_never_vanish() {
+pub(crate) fn seed_isserge_a05_commands_never_vanish() {
     // isSerge answered Ok to commands it dropped. Submitted equals resolved.
     let mut c = led(Options::new(3));
     let mut all = Vec::new();
@@ -617,7 +617,7 @@ fn seed_isserge_a05_commands_never_vanish() {
 }
 
 #[test]
-fn seed_isserge_a07_a_dead_peer_stops_nobody() {
+pub(crate) fn seed_isserge_a07_a_dead_peer_stops_nobody() {
     // isSerge: one failed send ended the leader's task.
     let mut c = led(Options::new(3));
     c.crash(N3);

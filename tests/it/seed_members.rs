@@ -11,7 +11,7 @@ use duraft_tests::{
 const SEEDS: u64 = 1_000;
 
 #[test]
-fn seed_raftbare_t19_members_come_and_go_under_heavy_loss() {
+pub(crate) fn seed_raftbare_t19_members_come_and_go_under_heavy_loss() {
     // RB-T19: ten rounds that add a voter or learner or remove a node, 30 % loss, long delays, ten
     // commands each. raftbare asked for four of ten to commit in a round; here every round goes on until
     // its change and four commands are done.
@@ -102,7 +102,7 @@ fn one_round(sim: &mut Sim, seed: u64, round: u64) -> (u64, u64) {
 }
 
 #[test]
-fn seed_raftbare_a05_shrinking_growing_and_exchanging_every_size() {
+pub(crate) fn seed_raftbare_a05_shrinking_growing_and_exchanging_every_size() {
     // 1, 2, 3, 5 and back, the leader among the leaving, several at once.
     let mut c = led(Options::new(1));
     for id in [N2, N3, N4, N5] {
@@ -132,7 +132,7 @@ fn seed_raftbare_a05_shrinking_growing_and_exchanging_every_size() {
 }
 
 #[test]
-fn seed_raftbare_a05_a_replacement_is_one_operation() {
+pub(crate) fn seed_raftbare_a05_a_replacement_is_one_operation() {
     let mut c = led(Options::new(3));
     c.join(N4);
     c.crash(N3);
@@ -148,7 +148,7 @@ fn seed_raftbare_a05_a_replacement_is_one_operation() {
 }
 
 #[test]
-fn seed_isserge_a04_the_log_stays_bounded_over_many_commands() {
+pub(crate) fn seed_isserge_a04_the_log_stays_bounded_over_many_commands() {
     // IS-A4: the log in memory and on disk keeps its trailing budget and what came since the last
     // snapshot, however many commands there were.
     let options = Options::new(3).fast().snapshot_every(100);

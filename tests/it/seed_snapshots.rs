@@ -7,7 +7,7 @@ use duraft_tests::puppet::says;
 use duraft_tests::{Chain, Kind, N1, N2, N3, N4, add, any, remove};
 
 #[test]
-fn seed_noraft_n3_an_install_keeps_the_suffix_that_is_still_being_written() {
+pub(crate) fn seed_noraft_n3_an_install_keeps_the_suffix_that_is_still_being_written() {
     // noraft: entries after the snapshot that had not reached the disk were dropped, their
     // acknowledgement was not.
     let log = Chain::of_terms(&[1, 1, 1, 1, 1]);
@@ -34,7 +34,7 @@ fn seed_noraft_n3_an_install_keeps_the_suffix_that_is_still_being_written() {
 }
 
 #[test]
-fn seed_noraft_n5_an_install_leaves_answers_and_commit_in_their_places() {
+pub(crate) fn seed_noraft_n5_an_install_leaves_answers_and_commit_in_their_places() {
     // noraft: a vote reply that waited was rewritten to another term, and the commit index stayed
     // below the snapshot.
     let log = Chain::of_terms(&[1, 1, 2, 4, 4]);
@@ -68,7 +68,7 @@ fn seed_noraft_n5_an_install_leaves_answers_and_commit_in_their_places() {
 }
 
 #[test]
-fn seed_little_raft_l6_an_old_snapshot_rolls_nothing_back() {
+pub(crate) fn seed_little_raft_l6_an_old_snapshot_rolls_nothing_back() {
     // little_raft: a late or repeated snapshot put the state machine back. It is acknowledged with
     // what is committed here, for its sender waits for an answer.
     let log = Chain::of_terms(&[1, 1, 1, 1]);
@@ -95,7 +95,7 @@ fn seed_little_raft_l6_an_old_snapshot_rolls_nothing_back() {
 }
 
 #[test]
-fn seed_little_raft_l6b_an_install_never_lowers_the_term() {
+pub(crate) fn seed_little_raft_l6b_an_install_never_lowers_the_term() {
     // little_raft: the term fell to the snapshot's, and the node voted twice in one term.
     let log = Chain::of_terms(&[1, 1, 2]);
     let mut c = puppet_led(&log);
@@ -131,7 +131,7 @@ fn seed_little_raft_l6b_an_install_never_lowers_the_term() {
 }
 
 #[test]
-fn seed_raftbare_t12_snapshots_everywhere_then_a_joint_change_to_a_new_node() {
+pub(crate) fn seed_raftbare_t12_snapshots_everywhere_then_a_joint_change_to_a_new_node() {
     // RB-T12: all three snapshot at their last position; {1,2,3} becomes {1,4}; n4 is refused, gets a
     // snapshot, follows, and the final membership is proposed by itself.
     let mut c = led(tight(3));
@@ -161,7 +161,7 @@ fn seed_raftbare_t12_snapshots_everywhere_then_a_joint_change_to_a_new_node() {
 }
 
 #[test]
-fn seed_raftbare_a08_a_crash_at_every_write_of_an_install_leaves_a_consistent_node() {
+pub(crate) fn seed_raftbare_a08_a_crash_at_every_write_of_an_install_leaves_a_consistent_node() {
     // RB-A8: whatever prefix of the writes under way survives, the node comes back on one side or the
     // other, with commit at its snapshot, and catches up.
     for kept in 0..4 {

@@ -388,6 +388,40 @@ fn tidy_every_test_named_in_the_maps_exists() {
     }
 }
 
+/// The items of one part of a rule's section: what follows its heading up to the next.
+fn items_of(section: &str, heading: &str) -> Vec<String> {
+    let Some((_, rest)) = section.split_once(heading) else {
+        return Vec::new();
+    };
+    let part = rest.split("**").next().unwrap_or_default();
+    let items = part.split("\n- ").skip(1);
+    items.map(|item| item.trim().to_string()).collect()
+}
+
+#[test]
+fn tidy_every_rule_has_tests_and_was_seen_to_fail() {
+    let text = read("docs/rules.md");
+    let exist = tests_in_sources();
+    let sections: Vec<&str> = text.split("\n## ").skip(1).collect();
+    assert_eq!(sections.len(), 26, "a section for each rule");
+    for (number, section) in (1..).zip(sections) {
+        assert!(section.starts_with(&format!("{number}. ")), "{section}");
+        let tests = items_of(section, "**Tests:**");
+        let seen = items_of(section, "**Seen to fail:**");
+        let waits = |items: &[String]| items.iter().any(|item| item.contains("to be filled"));
+        assert!(
+            !waits(&tests) && !waits(&seen),
+            "rule {number} is not filled"
+        );
+        let words = tests
+            .iter()
+            .flat_map(|item| item.split('`').skip(1).step_by(2));
+        let named = words.filter(|word| exist.contains(*word)).count();
+        assert!(named > 0, "rule {number} has no test");
+        assert!(!seen.is_empty(), "rule {number} was never seen to fail");
+    }
+}
+
 #[test]
 fn tidy_every_test_named_in_the_documents_exists() {
     let exist = tests_in_sources();

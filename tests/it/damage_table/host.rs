@@ -7,9 +7,11 @@ use duraft_core::{
 };
 use duraft_disk::{Disk, FaultDisk};
 use duraft_storage::{
-    ClusterId, Entropy, OnDamage, OpenError, ReadError, StoreIdentity, Submission, Wal, WalOptions,
+    Ablation, ClusterId, Entropy, OnDamage, OpenError, ReadError, StoreIdentity, Submission, Wal,
+    WalOptions,
 };
 use duraft_tests::planted;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -27,6 +29,18 @@ fn identity(id: NodeId) -> StoreIdentity {
     }
 }
 
+thread_local! {
+    static ABLATED: Cell<Option<Ablation>> = const { Cell::new(None) };
+}
+
+/// Does this with stores that are weakened so.
+pub(super) fn ablated<R>(ablation: Ablation, act: impl FnOnce() -> R) -> R {
+    ABLATED.set(Some(ablation));
+    let result = act();
+    ABLATED.set(None);
+    result
+}
+
 fn options(policy: OnDamage) -> WalOptions {
     WalOptions {
         slot_bytes: 64 << 10,
@@ -35,6 +49,7 @@ fn options(policy: OnDamage) -> WalOptions {
         // Everything is read back from the disk.
         cache_bytes_max: 0,
         policy,
+        ablation: ABLATED.get(),
         ..WalOptions::default()
     }
 }

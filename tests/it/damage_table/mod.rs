@@ -23,6 +23,8 @@
 
 mod flips;
 mod host;
+mod storage_rules;
+
 mod tally;
 mod world;
 

@@ -210,11 +210,43 @@ const BANK: &[(&str, Wrong, Finder)] = &[
     ),
 ];
 
+/// How many faults there are.
+pub(crate) fn faults() -> usize {
+    BANK.len()
+}
+
+/// What a fault is, and who looks for it.
+pub(crate) fn name(fault: usize) -> (&'static str, &'static str) {
+    let (name, _, finder) = &BANK[fault];
+    let who = match finder {
+        Finder::Crash => "4.E; searched: power cuts",
+        Finder::Kill => "4.E; searched: kills",
+        Finder::Failure => "4.E; searched: failing operations",
+        Finder::Damage => "4.E; searched: bad sectors",
+        Finder::Promise => "4.E; searched: reports",
+    };
+    (name, who)
+}
+
+/// What one plan says of a fault, or of the same plan without it.
+pub(crate) fn tries(fault: usize, seed: u64, planted: bool) -> Option<String> {
+    let (_, wrong, finder) = &BANK[fault];
+    let (sector, slot) = SIZES[usize::try_from(seed).ok()? % SIZES.len()];
+    let mut plan = plan(seed, sector, slot);
+    if planted {
+        wrong.spoil(&mut plan.setup);
+    }
+    let (_, stories) = finder.search(&plan);
+    stories.into_iter().next().map(|story| story.0)
+}
+
+/// Sector bytes and KiB of a slot of the plans in turn.
+const SIZES: [(usize, u64); 4] = [(4096, 32), (1024, 16), (2048, 24), (512, 32)];
+
 /// Searches until something is found: how many states that took, and in how many plans.
 fn find(wrong: Wrong, finder: Finder, plans: u64) -> Option<(u64, u64, Story)> {
     let mut states = 0;
-    let sizes = [(4096, 32), (1024, 16), (2048, 24), (512, 32)];
-    for (seed, (sector, slot)) in (0..plans).zip(sizes.into_iter().cycle()) {
+    for (seed, (sector, slot)) in (0..plans).zip(SIZES.into_iter().cycle()) {
         let mut plan = plan(seed, sector, slot);
         wrong.spoil(&mut plan.setup);
         let (more, mut stories) = finder.search(&plan);

@@ -34,7 +34,7 @@
 // The long run tells what it does.
 #![allow(clippy::print_stdout)]
 
-mod bank;
+pub(crate) mod bank;
 mod damage;
 mod drive;
 mod engine;

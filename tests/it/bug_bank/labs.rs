@@ -1,0 +1,201 @@
+//! Where faults are looked for. A lab tries one seed at a time; without a fault it finds nothing.
+
+use super::Wrong;
+use super::situations::SITUATIONS;
+use crate::wal_crash::bank;
+use duraft_core::NodeId;
+use duraft_sim::explore::{self, Explorer};
+use duraft_sim::{Sim as Nodes, SimConfig};
+use duraft_tests::sim::{Sim, World};
+use duraft_tests::swarm::{Rot, Swarm};
+use duraft_tests::{N1, N2, Options, planted, quietly, with_plant};
+use std::sync::Arc;
+
+/// A searcher of planted faults.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Lab {
+    /// Three cores on slow disks, many crashes, much loss.
+    Rough,
+    /// The same with one voter and a learner.
+    RoughAlone,
+    /// Whole lives of cores: members, snapshots, reads, handovers.
+    Lives,
+    /// The same with rotting and lost disks.
+    Rot,
+    /// Whole nodes on simulated disks.
+    Nodes,
+    /// The same, and members change all the time.
+    NodesChange,
+    /// The same with many reads, handovers and partitions.
+    NodesRead,
+    /// The same with many snapshots and short logs.
+    NodesSnapshot,
+    /// Situations told step by step, a few of them per seed.
+    Situations,
+    /// The searches of the log's own bank: crash states, damages, failures, reports, enumerated.
+    Storage,
+    /// Every state of small clusters of cores, each step held against the specification.
+    Model,
+}
+
+impl Lab {
+    /// In words.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Lab::Rough => "rig: rough world",
+            Lab::RoughAlone => "rig: one voter and a learner",
+            Lab::Lives => "rig: whole lives",
+            Lab::Rot => "rig: rotting disks",
+            Lab::Nodes => "simulator",
+            Lab::NodesChange => "simulator: members change",
+            Lab::NodesRead => "simulator: reads",
+            Lab::NodesSnapshot => "simulator: snapshots",
+            Lab::Situations => "rig: situations",
+            Lab::Storage => "enumeration",
+            Lab::Model => "model",
+        }
+    }
+
+    /// Says what this seed finds.
+    pub(super) fn tries(self, seed: u64, wrong: Wrong) -> Option<String> {
+        let act = || match self {
+            Lab::Rough => rough(options(seed), wrong),
+            Lab::RoughAlone => rough(options(seed).voters(&[N1]).learners(&[N2]), wrong),
+            Lab::Lives => lives(seed, Rot::Never),
+            Lab::Rot => lives(seed, Rot::Any),
+            Lab::Nodes => nodes(seed, wrong, |_| {}),
+            Lab::NodesChange => nodes(seed, wrong, |config| {
+                config.pool = config.nodes.max(6);
+                config.core.pre_vote = true;
+                config.clients.change = 2_000;
+            }),
+            Lab::NodesRead => nodes(seed, wrong, |config| {
+                config.clients.read = 9_000;
+                config.clients.handover = 300;
+                config.network.repartition = 300;
+            }),
+            Lab::NodesSnapshot => nodes(seed, wrong, |config| {
+                config.snapshot_bytes = Some(1_000);
+                config.core.trailing_bytes_max = 0;
+            }),
+            Lab::Situations => situations(seed),
+            Lab::Storage => match wrong {
+                Wrong::Store(fault) => bank::tries(fault, seed, true),
+                Wrong::Sound(fault) => bank::tries(fault, seed, false),
+                Wrong::Core(_)
+                | Wrong::Files(_)
+                | Wrong::Disk(_)
+                | Wrong::Lies
+                | Wrong::Nothing => None,
+            },
+            Lab::Model => model(seed),
+        };
+        // A part that is broken on purpose may stop at an assertion: that is a find too.
+        let result = match wrong {
+            Wrong::Core(plant) => quietly(|| with_plant(plant, act)),
+            Wrong::Files(_)
+            | Wrong::Disk(_)
+            | Wrong::Lies
+            | Wrong::Store(_)
+            | Wrong::Sound(_)
+            | Wrong::Nothing => quietly(act),
+        };
+        result.unwrap_or_else(|why| Some(format!("stops: {why}")))
+    }
+}
+
+fn options(seed: u64) -> Options {
+    // Half of the seeds with pre-vote and check-quorum, half without.
+    let options = Options::new(3).seed(seed).fast().tolerant();
+    let options = if seed.is_multiple_of(2) {
+        options.plain()
+    } else {
+        options
+    };
+    options.configure(|config| {
+        config.election_ticks = 6;
+        config.heartbeat_ticks = 1;
+        config.append_bytes_max = 100;
+    })
+}
+
+/// A world in which promises matter: slow disks, crashes, loss.
+fn rough(options: Options, wrong: Wrong) -> Option<String> {
+    let mut mortal: Vec<NodeId> = options.voters.clone();
+    mortal.extend(&options.learners);
+    let world = World {
+        loss: 50,
+        duplicates: 50,
+        latency: (1, 40),
+        sync: (20, 200),
+        mortal,
+        lives: ((150, 800), (20, 100)),
+        ..World::quiet()
+    };
+    let mut sim = Sim::new(options, world);
+    if let Wrong::Disk(sabotage) = wrong {
+        sim.c.sabotage(N1, sabotage);
+    }
+    for i in 0..60 {
+        for id in sim.c.leaders() {
+            sim.propose_to(id, &format!("{i}"));
+        }
+        sim.pass(40);
+        if let Some(broken) = sim.c.broken().first() {
+            return Some(broken.rule.to_string());
+        }
+    }
+    None
+}
+
+fn lives(seed: u64, rot: Rot) -> Option<String> {
+    let make = |voters, seed| Options::new(voters).seed(seed).fast().tolerant();
+    Swarm::new(seed, rot, make).first_broken(200)
+}
+
+fn nodes(seed: u64, wrong: Wrong, shape: impl FnOnce(&mut SimConfig)) -> Option<String> {
+    let mut config = SimConfig::from_seed(seed);
+    shape(&mut config);
+    config.prepare = Some(|raft| {
+        if let Some(plant) = planted() {
+            raft.plant(plant);
+        }
+    });
+    match wrong {
+        Wrong::Files(ablation) => config.snapshot.ablation = Some(ablation),
+        Wrong::Lies => config.disk.lies = true,
+        Wrong::Core(_) | Wrong::Disk(_) | Wrong::Store(_) | Wrong::Sound(_) | Wrong::Nothing => {}
+    }
+    let found = Nodes::new(config).run(700).err();
+    found.map(|violation| violation.what)
+}
+
+/// Walks through the worlds of a scope; there are a few scopes.
+fn model(seed: u64) -> Option<String> {
+    let scopes = [(3, 2, 0, 1), (2, 2, 1, 1)];
+    let scope = usize::try_from(seed).ok()?;
+    let (nodes, terms, commands, crashes) = *scopes.get(scope)?;
+    let mut options = explore::Options::new(nodes, terms, commands, crashes);
+    options.own_checks = false;
+    options.worlds_max = 400_000;
+    options.prepare = Arc::new(|raft| {
+        if let Some(plant) = planted() {
+            raft.plant(plant);
+        }
+    });
+    let mut explorer = Explorer::new(options).ok()?;
+    let stop = explorer.run().err()?;
+    stop.to_string().lines().next().map(String::from)
+}
+
+/// Situations of a seed.
+const AT_ONCE: usize = 8;
+
+fn situations(seed: u64) -> Option<String> {
+    let chosen = usize::try_from(seed).ok()?;
+    let some = SITUATIONS.chunks(AT_ONCE).nth(chosen)?;
+    some.iter().find_map(|(name, act)| {
+        let said = quietly(act).err()?;
+        Some(format!("{name}: {said}"))
+    })
+}
