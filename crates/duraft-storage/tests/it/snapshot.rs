@@ -348,7 +348,6 @@ fn snapshots_of_another_cluster_or_group_are_refused() {
         ),
         "{error}"
     );
-
     // A file that was moved into another group's folder.
     let other = SnapshotStore::open(door, CLUSTER, GroupId(6)).expect("opened");
     assert!(matches!(
