@@ -532,7 +532,7 @@ impl Raft {
         );
         if later {
             // Another term, another leader: nothing of its log is known.
-            self.verified = self.log.held();
+            self.verified = self.log.begin();
         }
         self.hard = hard;
         self.staged.hard_state = true;

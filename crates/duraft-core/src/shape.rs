@@ -36,9 +36,18 @@ impl Raft {
         }
         let reading = self.paging.reading.map(|(_, begin)| begin);
         let page = (self.config.append_bytes_max, reading);
-        (self.log).evict(self.config.shape_bytes_max, self.applied, page);
-        // What was applied is in the log of whoever leads.
-        self.verified = self.verified.max(self.log.held());
+        // A follower's log is known from where it was compared with its leader's, if it was. On a leader
+        // that means nothing.
+        let compared = self.verified > self.log.begin() && self.role.leader().is_none();
+        let keep_from = if compared {
+            self.applied.min(self.verified)
+        } else {
+            self.applied
+        };
+        (self.log).evict(self.config.shape_bytes_max, keep_from, page);
+        if self.verified < self.log.held() {
+            self.verified = self.log.begin();
+        }
     }
 
     /// Somebody needs to know this boundary. Says whether the page must be read first.

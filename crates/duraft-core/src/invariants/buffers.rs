@@ -49,7 +49,13 @@ fn check_bodies(raft: &Raft) -> Verdict {
         "I8 bodies that are not durable stay in memory",
         || format!("cached from {cached:?}"),
     )?;
-    let needed = log.held() >= raft.applied.min(cached) || raft.install.is_some();
+    let compared = raft.verified > log.begin() && raft.role.leader().is_none();
+    let keep_from = if compared {
+        raft.applied.min(raft.verified)
+    } else {
+        raft.applied
+    };
+    let needed = log.held() >= keep_from.min(cached) || raft.install.is_some();
     ensure(
         log.shape_bytes() <= raft.config.shape_bytes_max || needed || raft.halted.is_some(),
         "I8 the shape of the log is within its limit",

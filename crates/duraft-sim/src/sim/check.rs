@@ -182,7 +182,8 @@ impl Sim {
         let header = raft
             .header_ending_at(end.index())
             .map(BatchHeader::position);
-        let start = raft.start();
+        // What has left the core's memory was applied, and compared then.
+        let start = raft.shape_start();
         if end.index() <= start.index() {
             self.history.begins(raft.id(), &start)
         } else if header == Some(end) {
