@@ -35,7 +35,9 @@ CONSTANTS
   CommitOldTerm, \* an entry of an older term is committed by counting its copies
   Reorder,       \* the second write's completion counts while the first is under way
   CommitUnverified, \* a heartbeat's commit index is believed for entries that were not compared with the leader's
-  CutAnyway      \* an append cuts whatever follows its entries, also where nothing contradicts them (rule 2)
+  CutAnyway,     \* an append, or a snapshot, cuts whatever follows it, also where nothing contradicts it (rules 2 and 21)
+  LostVote,      \* a disk loses its vote in a crash, and the node takes part as if it had not (the hole behind rule 14)
+  LostSuffix     \* a disk loses the end of its log, and the node votes and counts as if it had not (behind rule 15)
 
 VARIABLES
   n,         \* the volatile part of each node: term, vote, log, role, ver (compared with this term's leader), ci (commit)
@@ -48,6 +50,8 @@ VARIABLES
 vars == <<n, d, q, msgs, committed, crashes>>
 
 Quorums == {Q \in SUBSET S : 2 * Cardinality(Q) > Cardinality(S)}
+\* Do these nodes decide, as log l has it?  (DurableRaftJoint puts memberships into logs.)
+IsQuorum(X, l) == X \in Quorums
 T(e) == e \div 10
 LastTerm(l) == IF l = <<>> THEN 0 ELSE T(l[Len(l)])
 Prefix(l, k) == SubSeq(l, 1, k)
@@ -140,7 +144,7 @@ Grant(i) == \E m \in msgs :
 \* leaders that find no room for it; they commit nothing.)
 Lead(i) ==
     /\ n[i].role = "C"
-    /\ {m.f : m \in {x \in msgs : x.y = "v" /\ x.t = n[i].t /\ x.d = i}} \in Quorums
+    /\ IsQuorum({m.f : m \in {x \in msgs : x.y = "v" /\ x.t = n[i].t /\ x.d = i}}, n[i].l)
     /\ Becomes(i, [n[i] EXCEPT !.role = "L", !.l = IF Len(@) < MaxLen THEN Append(@, 10 * n[i].t) ELSE @], {})
     /\ UNCHANGED <<d, crashes>>
 
@@ -172,8 +176,8 @@ RecvAE(i) == \E m \in msgs : /\ m.y = "ae" /\ m.f # i /\ m.t >= n[i].t /\ (m.t =
 Counted(i, v, dur, w, said) ==
     {k \in (v.ci + 1)..Len(v.l) :
         /\ CommitOldTerm \/ T(v.l[k]) = v.t
-        /\ ({m.f : m \in {x \in said : x.y = "a" /\ x.t = v.t /\ x.n >= k}}
-            \cup (IF LeaderEarly \/ Durable(v.l, dur, w) >= k THEN {i} ELSE {})) \in Quorums}
+        /\ IsQuorum({m.f : m \in {x \in said : x.y = "a" /\ x.t = v.t /\ x.n >= k}}
+                    \cup (IF LeaderEarly \/ Durable(v.l, dur, w) >= k THEN {i} ELSE {}), v.l)}
 Least(K) == IF Coarse THEN K ELSE {k \in K : \A x \in K : k <= x}
 Commit(i) ==
     /\ n[i].role = "L"
@@ -205,7 +209,9 @@ DoneOut(i) ==
 Crash(i) == \E k \in 0..(IF Coarse THEN Len(q[i]) ELSE 0) :
   LET kept == IF k = 0 THEN d[i].l ELSE q[i][k].l IN
   \E c \in 0..(IF Coarse THEN Min(n[i].ci, Common(n[i].l, kept)) ELSE 0) :
-    LET dur == IF k = 0 THEN d[i] ELSE q[i][k]
+    LET disk == IF k = 0 THEN d[i] ELSE q[i][k]
+        dur == [t |-> disk.t, v |-> IF LostVote THEN Nil ELSE disk.v,
+                l |-> IF LostSuffix /\ disk.l # <<>> THEN Prefix(disk.l, Len(disk.l) - 1) ELSE disk.l]
         again == LeaderRestore /\ n[i].role = "L" /\ dur.t = n[i].t /\ dur.v = i
         v == [t |-> dur.t, v |-> dur.v, l |-> dur.l, role |-> IF again THEN "L" ELSE "F", ver |-> 0, ci |-> c]
     IN /\ crashes < MaxCrash
@@ -230,7 +236,7 @@ StateMachineSafety == \A a, b \in committed : Common(a.l, b.l) = Min(Len(a.l), L
 LeaderCompleteness == \A c \in committed : \A i \in S :
     (n[i].role = "L" /\ n[i].t > c.t) => Common(n[i].l, c.l) = Len(c.l)
 \* What is committed is durable on a quorum, always.
-CommittedDurable == \A c \in committed : {i \in S : Common(d[i].l, c.l) = Len(c.l)} \in Quorums
+CommittedDurable == \A c \in committed : IsQuorum({i \in S : Common(d[i].l, c.l) = Len(c.l)}, c.l)
 \* Entries of one term at one place are the same, and so is everything before them.
 LogMatching == \A i, j \in S : \A k \in 1..Min(Len(n[i].l), Len(n[j].l)) :
     T(n[i].l[k]) = T(n[j].l[k]) => Prefix(n[i].l, k) = Prefix(n[j].l, k)
