@@ -133,10 +133,12 @@ pub struct SimConfig {
     pub clock_jump_max: u64,
     /// Chance that a completion of the disk is repeated, late, or of another life.
     pub stale_completion: u64,
-    /// Check the core's invariants after every step.
+    /// Check the core's invariants.
     pub check_invariants: bool,
     /// Check that every step of a core is an action of the specification.
     pub check_spec: bool,
+    /// After one of so many steps; 1: after every step.
+    pub invariants_every: u64,
     /// Check every promise against recovery of the synced bytes.
     pub check_promises: bool,
     /// Check that a read shows what was known before it was asked. (The workload judges in any case.)
@@ -236,6 +238,7 @@ impl SimConfig {
             stale_completion: 0,
             check_invariants: true,
             check_spec: true,
+            invariants_every: 1,
             check_promises: true,
             check_reads: true,
             core,

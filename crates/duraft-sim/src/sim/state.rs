@@ -191,6 +191,10 @@ impl Sim {
 
     /// Time passes for a node's transfers.
     pub(super) fn transfers_tick(&mut self, host: usize) {
+        let life = self.hosts[host].life.as_ref();
+        if life.is_none_or(|life| life.transfers.is_idle() && life.moving.is_empty()) {
+            return;
+        }
         self.give_transfer(host, TransferInput::Tick);
     }
 
