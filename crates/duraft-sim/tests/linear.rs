@@ -135,6 +135,7 @@ fn stale_reads_are_rejected_by_both_judges() {
         config.clients.handover = 300;
         config.network.repartition = 300;
         config.check_invariants = false;
+        config.check_spec = false;
         config.check_reads = false;
         config.prepare = Some(|raft| raft.plant(Plant::ReadBeforeTerm));
     };

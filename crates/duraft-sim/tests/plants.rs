@@ -90,6 +90,7 @@ fn lying_disk_is_found() {
 fn planted_in(prepare: fn(&mut Raft), change: fn(&mut SimConfig)) -> String {
     let change = |config: &mut SimConfig| {
         config.check_invariants = false;
+        config.check_spec = false;
         config.prepare = Some(prepare);
         change(config);
     };
