@@ -153,7 +153,7 @@ const BANK: &[(&str, Wrong, Finder)] = &[
         Damage,
     ),
     (
-        "what was durable is written nowhere",
+        "watermarks are not read",
         Store(Ablation::NoWatermark),
         Crash,
     ),

@@ -550,7 +550,6 @@ fn a_damaged_file_is_not_the_one_before() {
         store.retire(&all[2]).expect("the disk works");
         assert_eq!(names(&store), good);
         store.verify(&all[0]).expect("still there");
-        // One later, 3 is the one before.
         take_at(&store, 4, b"state").expect("taken");
         let latest = take_at(&store, 5, b"state").expect("taken");
         store.retire(&latest).expect("the disk works");
