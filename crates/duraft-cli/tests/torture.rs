@@ -57,3 +57,49 @@ fn acknowledged_writes_that_are_in_no_log_are_found() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("are not in a quorum of logs"), "{said}");
 }
+
+/// Exit code and text of a sweep; `None` where there is no strace.
+fn sweep(arguments: &[&str]) -> Option<(Option<i32>, String)> {
+    Command::new("strace").arg("-V").output().ok()?;
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a scratch folder");
+    let output = Command::new(env!("CARGO_BIN_EXE_duraft"))
+        .arg("kill-sweep")
+        .args(arguments)
+        .arg("--dir")
+        .arg(folder.path().join("store"))
+        .output()
+        .expect("the program runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let said = text(&output.stdout) + &text(&output.stderr);
+    Some((output.status.code(), said))
+}
+
+#[test]
+fn a_node_killed_at_any_sync_holds_what_it_acknowledged() {
+    for more in [&[][..], &["--error", "EIO"]] {
+        let range = ["--call", "fdatasync", "--first", "3", "--last", "6"];
+        let Some((code, said)) = sweep(&[&range[..], more].concat()) else {
+            return;
+        };
+        assert_eq!(code, Some(0), "{said}");
+        let ended = if more.is_empty() {
+            "4 while serving"
+        } else {
+            "4 stopped"
+        };
+        assert!(said.contains(ended), "{said}");
+    }
+}
+
+#[test]
+fn a_sweep_notices_an_acknowledged_write_that_is_gone() {
+    // The hundredth write is the last of the life, acknowledged and never proposed.
+    let forgets = ["--plant", "forgotten-writes", "--writes", "100"];
+    let Some((code, said)) =
+        sweep(&[&forgets[..], &["--first", "9999", "--last", "9999"]].concat())
+    else {
+        return;
+    };
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("was acknowledged"), "{said}");
+}

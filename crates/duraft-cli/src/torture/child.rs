@@ -46,6 +46,16 @@ pub(crate) enum Plant {
     ForgottenWrites,
 }
 
+impl Plant {
+    /// The argument that plants it in a child.
+    pub(super) fn flag(self) -> String {
+        match self {
+            Plant::StaleReads => "--plant=stale-reads".into(),
+            Plant::ForgottenWrites => "--plant=forgotten-writes".into(),
+        }
+    }
+}
+
 /// Time in which an operation must end, one way or another.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A forgotten write is one whose number this divides.

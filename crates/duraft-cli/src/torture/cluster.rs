@@ -189,11 +189,7 @@ impl Running {
             format!("--peers={}", args.peers.join(",")),
             format!("--seed={}", args.seed),
         ];
-        match args.plant {
-            None => {}
-            Some(Plant::StaleReads) => arguments.push("--plant=stale-reads".into()),
-            Some(Plant::ForgottenWrites) => arguments.push("--plant=forgotten-writes".into()),
-        }
+        arguments.extend(args.plant.map(Plant::flag));
         let waiting: Arc<Mutex<Waiting>> = Arc::default();
         let hears = Arc::clone(&waiting);
         let (ready_to, ready) = channel();

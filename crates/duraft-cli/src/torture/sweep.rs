@@ -1,7 +1,7 @@
 //! `duraft kill-sweep`: a node that is killed at its n-th system call of a kind, or whose n-th call
 //! fails, for each n in turn, with strace. All lives are of one store.
 
-use super::child::{TortureChildArgs, bootstrap, folder};
+use super::child::{Plant, TortureChildArgs, bootstrap, folder};
 use super::faults::rest;
 use super::words::{Answer, Op, OpId, Order, Report, Request, Seen, State};
 use crate::bench::{BenchError, Facts, Folder};
@@ -36,6 +36,10 @@ pub(crate) struct SweepArgs {
     /// Writes in one life; a life that has seen them all did not reach the count.
     #[arg(long, default_value_t = 400)]
     writes: u64,
+
+    /// Break the service on purpose, to see that it is noticed.
+    #[arg(long, value_enum)]
+    plant: Option<Plant>,
 
     /// Folder for the store, new or empty; see `torture`.
     #[arg(long)]
@@ -237,7 +241,9 @@ impl Sweep<'_> {
             format!("--trace={call},prctl"),
             format!("--inject={call}:{what}:when={count}"),
         ];
-        let mut life = Life::start(&runner, &self.arguments())?;
+        let mut arguments = self.arguments();
+        arguments.extend(self.args.plant.map(Plant::flag));
+        let mut life = Life::start(&runner, &arguments)?;
         if !matches!(life.hear(), Some(Report::Ready)) {
             return Ok(End::Opening);
         }

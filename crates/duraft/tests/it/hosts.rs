@@ -21,6 +21,9 @@ pub(crate) const APPEND_BYTES: u64 = 8 << 10;
 pub(crate) const INFLIGHT_BYTES: u64 = 32 << 10;
 pub(crate) const UNCOMMITTED_BYTES: u64 = 64 << 10;
 pub(crate) const UNAPPLIED_BYTES: u64 = 48 << 10;
+/// More than is handed over, so that some waits for the state machine.
+pub(crate) const BACKLOG_BYTES: u64 = 96 << 10;
+pub(crate) const UNPERSISTED_BYTES: u64 = 80 << 10;
 pub(crate) const COMMANDS_MAX: usize = 400;
 pub(crate) const TICK: Duration = Duration::from_millis(25);
 /// How long a round vouches for reads: shorter than the least election timeout.
@@ -59,6 +62,8 @@ pub(crate) fn config(id: u64) -> Config {
     config.inflight_bytes_max = INFLIGHT_BYTES;
     config.uncommitted_bytes_max = UNCOMMITTED_BYTES;
     config.unapplied_bytes_max = UNAPPLIED_BYTES;
+    config.backlog_bytes_max = BACKLOG_BYTES;
+    config.unpersisted_bytes_max = UNPERSISTED_BYTES;
     config.lease = Some(Lease { drift_ppm: 1000 });
     config
 }

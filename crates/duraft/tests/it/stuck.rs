@@ -2,8 +2,8 @@
 //! part stays within the limits, and each refusal says which limit it was.
 
 use crate::hosts::{
-    APPEND_BYTES, COMMANDS_MAX, Cluster, INFLIGHT_BYTES, ONE_BATCH, UNAPPLIED_BYTES,
-    UNCOMMITTED_BYTES,
+    APPEND_BYTES, BACKLOG_BYTES, COMMAND_BYTES, COMMANDS_MAX, Cluster, INFLIGHT_BYTES, ONE_BATCH,
+    UNAPPLIED_BYTES, UNCOMMITTED_BYTES, UNPERSISTED_BYTES,
 };
 
 #[test]
@@ -63,10 +63,39 @@ fn stuck_state_machine_is_given_one_window() {
         if on_leader {
             let host = &cluster.hosts[leader];
             assert_eq!(host.answered("done"), 0);
-            let refused = host.answered("unapplied") + host.answered("requests");
-            assert!(refused > 0, "{:?}", host.answers);
+            assert!(host.answered("unapplied") > 0, "{:?}", host.answers);
+        } else {
+            assert_eq!(cluster.hosts[leader].answered("done"), 1000, "two go on");
         }
+        // What is committed and not applied, on the disk as in memory.
+        let raft = cluster.hosts[stuck].driver.raft();
+        let behind = raft.last().index().0 - raft.applied().0;
+        let most = (BACKLOG_BYTES + UNCOMMITTED_BYTES + ONE_BATCH) / COMMAND_BYTES as u64;
+        assert!(behind <= most, "{behind} commands of {most}");
         cluster.hosts[stuck].machine_sticks = false;
         cluster.settle_in(200);
+    }
+}
+
+#[test]
+fn stuck_disk_is_given_so_much_and_the_leader_says_that_it_is_behind() {
+    for on_leader in [true, false] {
+        let (mut cluster, leader) = Cluster::elected();
+        let stuck = (leader + usize::from(!on_leader)) % 3;
+        cluster.hosts[stuck].disk_sticks = true;
+        cluster.load(leader);
+        let written = cluster.hosts[stuck].most_written;
+        assert!(written > 0, "it was given work");
+        assert!(written <= UNPERSISTED_BYTES + ONE_BATCH, "{written}");
+        let host = &cluster.hosts[leader];
+        if on_leader {
+            // Others have it, but what is not durable here is not applied here.
+            assert_eq!(host.answered("done"), 0);
+            assert!(host.answered("storage") > 0, "{:?}", host.answers);
+        } else {
+            assert_eq!(host.answered("done"), 1000, "two go on");
+        }
+        cluster.hosts[stuck].disk_sticks = false;
+        cluster.settle_in(300);
     }
 }
