@@ -107,7 +107,8 @@ impl Names {
     /// The core's state now, with what is durable and under way as the disk has it. `None` if its log
     /// begins where no log is known.
     pub fn observe(&mut self, raft: &Raft, durable: Record, writes: Vec<Record>) -> Option<Node> {
-        let log = self.name(&raft.start(), raft.headers())?;
+        // What has left the core's memory keeps its name: its digest is that of where the rest begins.
+        let log = self.name(&raft.shape_start(), raft.headers())?;
         let part = match raft.role() {
             RoleKind::Follower | RoleKind::PreCandidate => Part::Follower,
             RoleKind::Candidate => Part::Candidate,
