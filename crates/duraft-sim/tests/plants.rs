@@ -1,7 +1,7 @@
 //! Tests of the simulator: planted faults are found, and by the check that is made for them.
 
 use duraft_core::{Plant, Raft};
-use duraft_sim::{Sim, SimConfig};
+use duraft_sim::{KeyValue, Sim, SimConfig};
 use duraft_storage::SnapshotAblation;
 
 /// Runs seeds with a fault until it is found. Returns what was found and after how many seeds.
@@ -94,7 +94,7 @@ fn planted_in(prepare: fn(&mut Raft), change: fn(&mut SimConfig)) -> String {
         config.prepare = Some(prepare);
         change(config);
     };
-    find(change, 100).0
+    find(change, 600).0
 }
 
 fn many_changes(config: &mut SimConfig) {
@@ -106,7 +106,9 @@ fn many_changes(config: &mut SimConfig) {
 fn many_reads(config: &mut SimConfig) {
     config.nodes = 3;
     config.pool = 3;
+    // Few clients per key, or judging them would take longer than finding the fault.
     config.clients.plain = 30;
+    config.workload = std::sync::Arc::new(KeyValue { keys: 15 });
     config.clients.read = 9_000;
     config.clients.handover = 300;
     config.network.repartition = 300;
