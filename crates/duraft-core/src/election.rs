@@ -92,7 +92,7 @@ impl Raft {
     /// its own disk is slow. An election takes writes, one after the other; a timeout below a few of them
     /// would end it before it is decided (RULES.md 11). Bounded, and so is the memory of slow writes: a disk
     /// that was slow is one that may lead again soon.
-    fn election_span(&self) -> u32 {
+    pub(crate) fn election_span(&self) -> u32 {
         let ticks = self.config.election_ticks;
         let most = u64::from(ticks) * SPAN_TIMEOUTS_MAX;
         let slow = 4 * self.pace.p99(self.now, most);

@@ -227,6 +227,12 @@ impl Raft {
         self.memberships.at(index)
     }
 
+    /// The least ticks without a leader after which this node campaigns: the configured timeout, or more
+    /// where its own disk has been slow (RULES.md 11). Each wait is drawn from here to twice as much.
+    pub fn election_timeout_ticks(&self) -> u32 {
+        self.election_span()
+    }
+
     /// Index of the batch that set the membership in use, or where the log starts.
     pub fn membership_since(&self) -> Index {
         self.memberships.since()
