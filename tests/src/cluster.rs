@@ -131,8 +131,8 @@ impl Cluster {
         if !self.options.puppets.is_empty() || self.options.start != Position::START {
             judge.retire();
         }
-        let cores = self.nodes.values().filter_map(|node| node.raft.as_ref());
-        let begun: Result<(), String> = cores.map(|raft| judge.boots(raft)).collect();
+        let mut cores = self.nodes.values().filter_map(|node| node.raft.as_ref());
+        let begun: Result<(), String> = cores.try_for_each(|raft| judge.boots(raft));
         self.judge = Some(judge);
         self.claim(begun.map_err(Broken::no_action));
     }
