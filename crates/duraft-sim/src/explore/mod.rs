@@ -26,7 +26,7 @@
 //! - **Pre-votes and check-quorum are off** unless the options say otherwise: both only hold back what a
 //!   node may do without them.
 //!
-//! Each step of a core is run once and remembered ([`local`]): a world names the states of its cores,
+//! Each step of a core is run once and remembered (`local`): a world names the states of its cores,
 //! and a move of one of them leads to the same state in every world. So what is walked are millions of
 //! worlds, and what is run are some thousands of steps.
 //!

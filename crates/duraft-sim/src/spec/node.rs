@@ -140,7 +140,7 @@ impl Node {
     }
 
     /// What `act` would make of this node in its own right; `None` where the node's own state forbids it.
-    /// Whether others have said what the action needs is [`Said::permits`]'s question.
+    /// Whether others have said what the action needs is `Said::permits`'s question.
     pub fn act(&self, me: u64, action: Action, logs: &Logs) -> Option<Node> {
         let mut new = self.clone();
         let old = self.record;
