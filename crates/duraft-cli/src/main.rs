@@ -5,6 +5,7 @@ mod bench;
 mod force;
 mod loss;
 mod offline;
+mod output;
 mod process;
 mod sim;
 mod torture;

@@ -5,6 +5,7 @@ use super::error::BenchError;
 use super::facts::Facts;
 use super::raw::RawSlice;
 use super::summary::{Percentiles, Spread};
+use crate::output::write_json;
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -145,12 +146,7 @@ impl Report {
     }
 
     fn write_json(&self, path: &Path) -> Result<(), BenchError> {
-        let write = || -> std::io::Result<()> {
-            let mut text = serde_json::to_string_pretty(self)?;
-            text.push('\n');
-            std::fs::write(path, text)
-        };
-        write().map_err(|source| BenchError::Json {
+        write_json(path, self).map_err(|source| BenchError::Json {
             path: path.to_path_buf(),
             source,
         })

@@ -170,12 +170,7 @@ pub(crate) fn say(text: &dyn fmt::Display) {
 }
 
 fn write_json<R: Serialize>(path: &Path, report: &R) -> Result<(), Trouble> {
-    let write = || -> std::io::Result<()> {
-        let mut text = serde_json::to_string_pretty(report)?;
-        text.push('\n');
-        std::fs::write(path, text)
-    };
-    write().map_err(|source| Trouble::Json {
+    crate::output::write_json(path, report).map_err(|source| Trouble::Json {
         path: path.to_path_buf(),
         source,
     })

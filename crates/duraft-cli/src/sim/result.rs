@@ -174,12 +174,7 @@ pub(crate) fn facts() -> Result<Facts, SimError> {
 }
 
 pub(crate) fn write_json(path: &Path, result: &impl Serialize) -> Result<(), SimError> {
-    let write = || -> std::io::Result<()> {
-        let mut text = serde_json::to_string_pretty(result)?;
-        text.push('\n');
-        std::fs::write(path, text)
-    };
-    write().map_err(|source| SimError::Write {
+    crate::output::write_json(path, result).map_err(|source| SimError::Write {
         path: path.to_path_buf(),
         source,
     })

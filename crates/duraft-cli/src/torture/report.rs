@@ -6,6 +6,7 @@ use super::history::{Event, Verdict};
 use super::logs::Found;
 use super::words::Op;
 use crate::bench::{BenchError, Facts};
+use crate::output::{say, write_json};
 use serde::Serialize;
 
 const SCHEMA: u32 = 1;
@@ -152,22 +153,11 @@ impl Report {
         let Some(path) = &args.json else {
             return Ok(());
         };
-        let write = || -> std::io::Result<()> {
-            let mut text = serde_json::to_string_pretty(self)?;
-            text.push('\n');
-            std::fs::write(path, text)
-        };
-        write().map_err(|source| BenchError::Json {
+        write_json(path, self).map_err(|source| BenchError::Json {
             path: path.clone(),
             source,
         })
     }
-}
-
-/// Results go to standard output.
-#[allow(clippy::print_stdout)]
-fn say(text: &str) {
-    println!("{text}");
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use super::child::{Plant, TortureChildArgs, bootstrap, folder};
 use super::faults::rest;
 use super::words::{Answer, Op, OpId, Order, Report, Request, Seen, State};
 use crate::bench::{BenchError, Facts, Folder};
+use crate::output::say;
 use crate::process::{Process, Said};
 use clap::Args;
 use std::collections::BTreeSet;
@@ -114,12 +115,6 @@ pub(crate) fn run(args: &SweepArgs) -> Result<ExitCode, BenchError> {
     }
     folder.keep();
     Ok(ExitCode::from(1))
-}
-
-/// Results go to standard output.
-#[allow(clippy::print_stdout)]
-fn say(text: &str) {
-    println!("{text}");
 }
 
 struct Sweep<'a> {

@@ -15,6 +15,7 @@ use super::error::BenchError;
 use super::facts::Facts;
 use super::folder::Folder;
 use super::memory::{Memory, mib, mib_of};
+use crate::output::write_json;
 use child::{FOLLOWER, LEADER};
 use duraft::NodeId;
 use serde::Serialize;
@@ -235,12 +236,7 @@ impl Report {
         let Some(path) = &load.json else {
             return Ok(());
         };
-        let write = || -> io::Result<()> {
-            let mut text = serde_json::to_string_pretty(self)?;
-            text.push('\n');
-            std::fs::write(path, text)
-        };
-        write().map_err(|source| BenchError::Json {
+        write_json(path, self).map_err(|source| BenchError::Json {
             path: path.clone(),
             source,
         })

@@ -5,6 +5,7 @@ use crate::bench::args::{LoadArgs, SoakArgs};
 use crate::bench::error::BenchError;
 use crate::bench::facts::Facts;
 use crate::bench::memory::mib;
+use crate::output::{say, write_json};
 use serde::Serialize;
 
 const SCHEMA: u32 = 1;
@@ -143,20 +144,9 @@ impl Report {
         let Some(path) = &load.json else {
             return Ok(());
         };
-        let write = || -> std::io::Result<()> {
-            let mut text = serde_json::to_string_pretty(self)?;
-            text.push('\n');
-            std::fs::write(path, text)
-        };
-        write().map_err(|source| BenchError::Json {
+        write_json(path, self).map_err(|source| BenchError::Json {
             path: path.clone(),
             source,
         })
     }
-}
-
-/// Results go to standard output, line by line.
-#[allow(clippy::print_stdout)]
-fn say(text: &str) {
-    println!("{text}");
 }

@@ -5,6 +5,7 @@ use crate::bench::args::{LoadArgs, StuckArgs, Whose};
 use crate::bench::error::BenchError;
 use crate::bench::facts::Facts;
 use crate::bench::memory::mib;
+use crate::output::{say, write_json};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -153,20 +154,9 @@ impl Report {
         let Some(path) = &load.json else {
             return Ok(());
         };
-        let write = || -> std::io::Result<()> {
-            let mut text = serde_json::to_string_pretty(self)?;
-            text.push('\n');
-            std::fs::write(path, text)
-        };
-        write().map_err(|source| BenchError::Json {
+        write_json(path, self).map_err(|source| BenchError::Json {
             path: path.clone(),
             source,
         })
     }
-}
-
-/// Results go to standard output.
-#[allow(clippy::print_stdout)]
-fn say(text: &str) {
-    println!("{text}");
 }
