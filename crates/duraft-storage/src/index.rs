@@ -162,7 +162,7 @@ impl GroupIndex {
         let SnapshotWrite { snapshot, reset } = write;
         let at = &snapshot.position;
         let fits = *reset && at.index() >= self.log.start().index() || self.log.agrees_with(at);
-        check_snapshot(at, fits, self.snapshot.as_ref())?;
+        check_snapshot(write, fits, self.snapshot.as_ref())?;
         self.snapshot = Some(snapshot.clone());
         if !reset {
             return Ok(Dropped::new());
@@ -222,16 +222,21 @@ pub(crate) fn snapshot_index(snapshot: Option<&Snapshot>) -> Index {
 }
 
 /// May a snapshot follow on that one, and does it fit the log?
+///
+/// One that leaves the log as it is may be older than the one before: a node whose latest snapshot
+/// cannot be read starts from what lies before it, and its next one is of there. Nothing is lost with
+/// the later one, as the log holds all that follows. One that replaces the log may not.
 pub(crate) fn check_snapshot(
-    at: &Position,
+    write: &SnapshotWrite,
     fits: bool,
     before: Option<&Snapshot>,
 ) -> Result<(), WriteProblem> {
-    let older = before.is_some_and(|before| {
-        before.position.index() > at.index()
+    let at = &write.snapshot.position;
+    let contradicts = before.is_some_and(|before| {
+        before.position.index() > at.index() && write.reset
             || before.position.index() == at.index() && before.position != *at
     });
-    if fits && !older {
+    if fits && !contradicts {
         Ok(())
     } else {
         Err(WriteProblem::Snapshot { at: *at })

@@ -206,7 +206,7 @@ impl<'a> Layer<'a> {
                 None => self.has_boundary(at),
             }
         };
-        check_snapshot(at, fits, self.snapshot.as_ref())?;
+        check_snapshot(write, fits, self.snapshot.as_ref())?;
         if std::mem::replace(&mut self.names_snapshot, true) {
             return Err(WriteProblem::SnapshotTwice { at: *at });
         }

@@ -417,8 +417,8 @@ impl Driver {
                         | Completion::SnapshotReceived { .. }
                         | Completion::SnapshotSending { .. } => None,
                     };
-                    self.step(Input::Completed(completion), effects);
                     self.retire(durable, effects);
+                    self.step(Input::Completed(completion), effects);
                 }
             }
             DriverInput::Stop(reason) => self.stop(reason, effects),

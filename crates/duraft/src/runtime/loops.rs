@@ -7,6 +7,7 @@ use crate::clock::boottime;
 use crate::driver::{Driver, Effect, Now};
 use crate::events::NodeEvent;
 use crate::queue::Taken;
+use crate::status::SnapshotStatus;
 use crate::transfer::TransferInput;
 use crate::transport::Transport;
 use duraft_core::{Batch, Completion, Event, GroupId, Load, LoadError, LogId};
@@ -98,7 +99,17 @@ impl RaftLoop {
             }
             Effect::InstallSnapshot(snapshot) => self.give_work(ApplyWork::Install(snapshot)),
             Effect::TakeSnapshot => self.give_work(ApplyWork::Snapshot(None)),
-            Effect::Retire(snapshot) => self.give_work(ApplyWork::Retire(snapshot)),
+            Effect::Retire(snapshot) => {
+                // Said before anything is applied on top of it.
+                let status = SnapshotStatus::of(&snapshot);
+                self.shared
+                    .publish(|published| published.snapshot = Some(status));
+                let upto = status.upto;
+                self.shared
+                    .events
+                    .publish(NodeEvent::SnapshotDurable { upto });
+                self.give_work(ApplyWork::Retire(snapshot));
+            }
             Effect::Fail(responder, error) => responder.answer(Err(error)),
             Effect::FailRead(job, error) => job.fail(error),
             Effect::Answer(responder, result) => responder.answer(result),

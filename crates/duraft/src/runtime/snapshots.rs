@@ -112,12 +112,6 @@ impl TakeLoop {
     }
 
     fn retire(&self, latest: &Snapshot) {
-        let upto = latest.position.id;
-        self.shared
-            .publish(|status| status.snapshot = Some(SnapshotStatus::of(latest)));
-        self.shared
-            .events
-            .publish(NodeEvent::SnapshotDurable { upto });
         if let Err(error) = self.store.retire(latest) {
             // It is removed at the next start.
             tracing::warn!(node = self.shared.id.0, "an old snapshot stays: {error}");
