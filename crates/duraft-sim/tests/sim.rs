@@ -107,3 +107,12 @@ fn late_leader_of_an_old_term_is_no_violation() {
     // it when term 20 was committing. Leader completeness speaks of earlier terms only.
     run(SimConfig::from_seed(1016), 700);
 }
+
+#[test]
+fn snapshot_that_cannot_be_read_does_not_stand_in_the_way_of_an_older_one() {
+    // Found by the swarm: a node recorded a snapshot at 15, lost its file to a damaged disk, started
+    // from its whole log and took the next one at 9; the log refused that as a step back.
+    for seed in [300_978, 301_407] {
+        run(SimConfig::from_seed(seed), TICKS);
+    }
+}

@@ -317,7 +317,8 @@ pub enum WriteProblem {
         /// The boundary named.
         upto: Position,
     },
-    /// A snapshot is at no boundary of the log, or older than the one before.
+    /// A snapshot is at no boundary of the log, contradicts the one before, or is older and replaces the
+    /// log.
     #[error("a snapshot at {at} fits neither the log nor the snapshot before")]
     Snapshot {
         /// Its position.

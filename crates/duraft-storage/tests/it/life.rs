@@ -1,7 +1,7 @@
 //! One life of a log: what it does to the disk, what it refuses, how it ends.
 
 use crate::support::*;
-use duraft_core::{Batch, GroupId, Index, Position, Term, WriteSeq};
+use duraft_core::{Batch, GroupId, Index, Position, SnapshotWrite, Term, WriteSeq};
 use duraft_disk::{CacheAfter, DiskOp, Effect, Fault, FaultDisk, FaultOptions, Survival};
 use duraft_storage::{
     Durable, OpenError, Pipeline, PipelineEvent, ReadError, Submission, Wal, WalError, WalOptions,
@@ -321,6 +321,46 @@ fn no_space_for_new_slots_is_no_failure_while_ready_ones_last() {
     while !queue.is_empty() {
         pipeline.turn(turns, &mut queue, &mut events);
     }
+}
+
+#[test]
+fn a_snapshot_may_be_older_than_the_one_before_while_the_log_stays() {
+    // The latest one could not be read, so the node started from the log and takes the next one early.
+    let (disk, mut wal) = fresh(&roomy());
+    let mut writer = voted(&mut wal);
+    let first = batch(GROUP, &Position::START, 1, 3, 10, 1);
+    let second = batch(GROUP, &first.header.position(), 1, 3, 10, 2);
+    let (early, late) = (first.header.position(), second.header.position());
+    let take = |wal: &mut Wal, writer: &mut Writer, snapshot: SnapshotWrite| {
+        let mut submission = writer.append(Vec::new());
+        submission.write.snapshot = Some(snapshot);
+        wal.commit(&[submission])
+    };
+    let added = writer.append(vec![first, second]);
+    wal.commit(&[added]).expect("a working disk");
+    take(&mut wal, &mut writer, taken(late)).expect("of the end");
+    let replaced = SnapshotWrite {
+        reset: true,
+        ..taken(early)
+    };
+    let refused = take(&mut wal, &mut writer.clone(), replaced);
+    let at = early;
+    let problem = WriteProblem::Snapshot { at };
+    assert_eq!(
+        refused,
+        Err(WalError::Invalid {
+            group: GROUP,
+            problem
+        })
+    );
+    take(&mut wal, &mut writer, taken(early)).expect("of what the log still follows on");
+    drop(wal);
+    let disk = disk.power_loss(Survival::Nothing);
+    let (_, recovered) = reopen(&disk, &roomy(), 1).expect("healthy");
+    let found = &recovered.groups[&GROUP];
+    assert_eq!(recovered.damage, None);
+    assert_eq!(found.snapshot, Some(taken(early).snapshot));
+    assert_eq!(found.batches.len(), 2);
 }
 
 #[test]

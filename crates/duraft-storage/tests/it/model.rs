@@ -149,10 +149,12 @@ pub(crate) fn draw(rng: &mut SplitMix64, writer: &mut Writer, state: &ModelGroup
 fn draw_taken(rng: &mut SplitMix64, state: &ModelGroup, write: &mut Write) {
     // Of what this write leaves of the log.
     let kept = write.truncate.map_or(state.end(), |keep| keep).index();
-    let oldest = state
+    let before = state
         .snapshot
         .as_ref()
         .map_or(Index(0), |s| s.position.index());
+    // At times one before the latest, as a node takes that cannot read the latest.
+    let oldest = if rng.below(6) == 0 { Index(0) } else { before };
     let places: Vec<Position> = std::iter::once(state.start)
         .chain(state.batches.iter().map(|batch| batch.header.position()))
         .filter(|at| at.index() <= kept)
