@@ -45,6 +45,7 @@ pub use pipeline::{Durable, Pipeline, PipelineEvent};
 pub use pool::PoolStats;
 pub use preparer::Preparer;
 pub use reader::WalReader;
+pub use recovery::inspect;
 pub use recovery::{Recovered, RecoveredGroup, RecoveryReport, open};
 pub use repair::{Repair, RepairKind};
 #[doc(hidden)]

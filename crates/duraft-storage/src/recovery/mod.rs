@@ -9,12 +9,15 @@
 //! | accept | [`accept`] | gives up what was lost, where somebody says so |
 //! | fence | [`fence`] | the new segment, with the records that must move into it |
 //!
+//! [`inspect`] goes the same way for tools that only look, and stops before the fence.
+//!
 //! Nothing on the disk changes before the fence, and the fence overwrites only a slot that nothing
 //! depends on. So a crash at any point leaves what the next open needs, and repeats it.
 
 mod accept;
 pub(crate) mod decide;
 mod fence;
+pub mod inspect;
 pub(crate) mod replay;
 pub(crate) mod scan;
 pub(crate) mod survey;

@@ -94,7 +94,7 @@ impl Lens {
         block::check_content(header, self.seed, &bytes[at..], payloads).is_ok()
     }
 
-    fn belongs(&self, header: &BlockHeader, segment: &SegmentHeader) -> bool {
+    pub(super) fn belongs(&self, header: &BlockHeader, segment: &SegmentHeader) -> bool {
         self.without(Ablation::NoLifeNonce)
             || header.segment == segment.seq && header.nonce == segment.nonce
     }

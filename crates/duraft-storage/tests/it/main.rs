@@ -8,6 +8,7 @@ mod crashes;
 mod damage;
 mod errors;
 mod group_log;
+mod inspect;
 mod life;
 mod model;
 mod one_sector;
