@@ -1,8 +1,7 @@
 //! A durable Raft node to embed: one trait to implement, one struct to start.
 //!
 //! ```no_run
-//! use bytes::Bytes;
-//! use duraft::{ApplyContext, ClusterId, Membership, Node, NodeId, NodeOptions};
+//! use duraft::{ApplyContext, Bytes, ClusterId, Membership, Node, NodeId, NodeOptions};
 //! use duraft::{SnapshotWork, StateMachine};
 //! use std::io::{self, Read};
 //!
@@ -62,6 +61,8 @@ pub mod transfer;
 mod transport;
 #[doc(hidden)]
 pub mod wire;
+
+pub use bytes::Bytes;
 
 pub use apply::{
     Answer, Applier, ApplyBatch, ApplyContext, SnapshotView, SnapshotWork, StateMachine,

@@ -6,9 +6,10 @@ use crate::sessions::TAGGED_CODEC;
 use crate::transfer::TransferOptions;
 use crate::transport::{TcpOptions, Transport};
 use crate::wire::{APPEND_OVERHEAD_BYTES, PIECE_OVERHEAD_BYTES};
-use duraft_core::{Config, DESCRIPTOR_BYTES, GroupId, NodeId};
+use duraft_core::{Config, DESCRIPTOR_BYTES, GroupId, Membership, MembershipProblem, NodeId};
 use duraft_disk::{Disk, DiskError, RealDisk};
 use duraft_storage::{ClusterId, SnapshotOptions, StoreIdentity, WalOptions};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -135,6 +136,31 @@ impl NodeOptions {
         Ok(NodeOptions::new(id, cluster, Arc::new(disk)))
     }
 
+    /// With these peers, this node among them, over TCP: it listens at its own address, and the others
+    /// reach it there. What else can be set is in [`NodeOptions::network`] afterwards.
+    pub fn with_peers<A: Into<String>>(
+        mut self,
+        peers: impl IntoIterator<Item = (NodeId, A)>,
+    ) -> NodeOptions {
+        let peers: BTreeMap<NodeId, String> =
+            peers.into_iter().map(|(id, at)| (id, at.into())).collect();
+        self.network = Network::Tcp {
+            // Where it is missing, validation says so.
+            listen: peers.get(&self.core.id).cloned().unwrap_or_default(),
+            options: TcpOptions::new(peers),
+        };
+        self
+    }
+
+    /// The membership in which this node and all its TCP peers vote: the first one of a new cluster.
+    pub fn all_voters(&self) -> Result<Membership, MembershipProblem> {
+        let mut voters = BTreeSet::from([self.core.id]);
+        if let Network::Tcp { options, .. } = &self.network {
+            voters.extend(options.peers.keys());
+        }
+        Membership::new(voters, [])
+    }
+
     /// Every problem at once, none if a node can be started with these options.
     pub fn validate(&self) -> Vec<OptionProblem> {
         let mut problems: Vec<OptionProblem> = Vec::new();
@@ -181,7 +207,17 @@ impl NodeOptions {
             "wal.slot_bytes",
             "large enough for one write of core.append_bytes_max",
         );
-        if let Network::Tcp { options, .. } = &self.network {
+        if let Network::Tcp { listen, options } = &self.network {
+            check(
+                is_host_and_port(listen),
+                "network.listen",
+                "host:port; where peers are named, this node's own entry must be among them",
+            );
+            check(
+                options.peers.values().all(|peer| is_host_and_port(peer)),
+                "network.options.peers",
+                "host:port each",
+            );
             check_tcp(options, append, &mut check);
             let piece = PIECE_OVERHEAD_BYTES + u64::from(self.transfer.piece_bytes);
             check(
@@ -261,6 +297,13 @@ fn problem_of(field: &str, rule: &str) -> OptionProblem {
         field: field.to_string(),
         rule: rule.to_string(),
     }
+}
+
+/// Looks like an address; whether its host has one is known when it is used.
+fn is_host_and_port(address: &str) -> bool {
+    address
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
 }
 
 /// The rules of the TCP transport, given the bytes of the largest append.

@@ -30,7 +30,7 @@ pub enum RequestError {
         why: BusyReason,
     },
     /// The request has no effect and never will.
-    #[error("rejected: {reason}")]
+    #[error("rejected: {reason}{}", hint(.leader))]
     Rejected {
         /// Why.
         reason: RejectReason,
@@ -63,6 +63,11 @@ impl RequestError {
             RequestError::Rejected { reason, .. } => reason.is_passing(),
             RequestError::OutcomeUnknown { .. } => false,
         }
+    }
+
+    /// The node to try next, where this error names one: the leader.
+    pub fn leader_hint(&self) -> Option<NodeId> {
+        self.leader()
     }
 
     /// The node that leads, where this error names one.
@@ -98,6 +103,10 @@ impl RequestError {
             }
         }
     }
+}
+
+fn hint(leader: &Option<NodeId>) -> String {
+    leader.map_or_else(String::new, |id| format!("; node {id} leads"))
 }
 
 /// What a caller can conclude from a [`RequestError`].

@@ -4,6 +4,7 @@ mod change;
 mod cluster;
 mod common;
 mod driver;
+mod examples;
 mod handshake;
 mod hosts;
 mod node;

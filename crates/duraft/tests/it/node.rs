@@ -364,7 +364,7 @@ fn all_option_problems_are_told_at_once() {
     tcp.frame_bytes_max = 1000;
     tcp.bulk_queue_bytes_max = 10;
     settings.network = Network::Tcp {
-        listen: String::new(),
+        listen: "127.0.0.1:0".into(),
         options: tcp,
     };
     let fields: Vec<String> = settings.validate().into_iter().map(|p| p.field).collect();
@@ -391,7 +391,7 @@ fn default_options_are_sound() {
     let mut settings = duraft::NodeOptions::in_dir(NodeId(1), CLUSTER, dir.path()).expect("open");
     assert_eq!(settings.validate(), []);
     settings.network = Network::Tcp {
-        listen: String::new(),
+        listen: "127.0.0.1:0".into(),
         options: TcpOptions::new(BTreeMap::new()),
     };
     assert_eq!(settings.validate(), []);

@@ -192,7 +192,7 @@ fn every_bound_is_compared_with_the_largest_batch_at_start() {
     let peers = BTreeMap::from([(NodeId(2), String::from("127.0.0.1:1"))]);
     let tcp = TcpOptions::new(peers);
     settings.network = Network::Tcp {
-        listen: String::new(),
+        listen: "127.0.0.1:0".into(),
         options: tcp.clone(),
     };
     settings.wal.slot_bytes = 16 << 20;
@@ -205,7 +205,7 @@ fn every_bound_is_compared_with_the_largest_batch_at_start() {
         let (mut settings, mut tcp) = (settings.clone(), tcp.clone());
         change(&mut settings, &mut tcp);
         settings.network = Network::Tcp {
-            listen: String::new(),
+            listen: "127.0.0.1:0".into(),
             options: tcp,
         };
         fields(&settings)
