@@ -39,6 +39,7 @@
 //! what the disk has not confirmed, and this crate performs what the core emits. [`Driver`] is the
 //! deterministic part of that; [`Node`] puts threads, sockets and a clock around it.
 #![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod apply;
 mod clock;
@@ -59,6 +60,8 @@ mod status;
 #[doc(hidden)]
 pub mod transfer;
 mod transport;
+#[cfg(feature = "serde")]
+mod typed;
 #[doc(hidden)]
 pub mod wire;
 
@@ -90,6 +93,10 @@ pub use sessions::{
     TAGGED_CODEC,
 };
 pub use status::{Counters, SnapshotStatus, Status};
+#[cfg(feature = "serde")]
+#[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
+pub use typed::{Typed, TypedApplied, TypedError, TypedFuture, TypedMachine, TypedNode};
+
 pub use transport::{
     Inbox, InboxClosed, Local, Parcel, TcpOptions, TcpStats, TcpTransport, Transport,
 };

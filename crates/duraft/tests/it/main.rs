@@ -16,4 +16,5 @@ mod transfer;
 mod transfer_cluster;
 mod transfer_frames;
 mod transfer_world;
+mod typed;
 mod wire;
