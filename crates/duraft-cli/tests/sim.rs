@@ -96,6 +96,54 @@ fn swarm_writes_its_result() {
 }
 
 #[test]
+fn parts_of_a_swarm_add_up_to_the_whole() {
+    let folder = scratch();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (first, second, whole, sum) = (path("1"), path("2"), path("whole"), path("sum"));
+    let swarm = |shard: &str, json: &str| {
+        sim(&[
+            "swarm",
+            "--seeds",
+            "6",
+            "--ticks",
+            "60",
+            "--recover-every",
+            "2",
+            "--shard",
+            shard,
+            "--json",
+            json,
+        ])
+    };
+    for (shard, json) in [("1/2", &first), ("2/2", &second), ("1/1", &whole)] {
+        assert_eq!(swarm(shard, json).status.code(), Some(0), "{shard}");
+    }
+    let added = sim(&["tally", &second, &first, "--json", &sum]);
+    assert_eq!(added.status.code(), Some(0), "{}", text(&added.stdout));
+    let read = |path: &str| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(path).expect("a result")).expect("JSON")
+    };
+    let (whole, sum) = (read(&whole), read(&sum));
+    for key in [
+        "counts",
+        "seeds_run",
+        "seeds_recovering",
+        "shard",
+        "violations",
+    ] {
+        assert_eq!(whole[key], sum[key], "{key}");
+    }
+    let recovering = whole["seeds_recovering"].as_u64();
+    assert!(
+        recovering > Some(0) && recovering < Some(6),
+        "{recovering:?}"
+    );
+    for parts in [vec!["tally", &first], vec!["tally", &first, &first]] {
+        assert_eq!(sim(&parts).status.code(), Some(2), "{parts:?}");
+    }
+}
+
+#[test]
 fn pictures_are_written_in_all_formats() {
     let folder = scratch();
     for (format, mark) in [

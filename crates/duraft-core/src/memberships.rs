@@ -14,22 +14,23 @@
 
 use crate::membership::Membership;
 use crate::types::Index;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 /// See the module documentation.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Memberships {
     /// The one at the start of the log.
-    base: (Index, Membership),
-    /// Those of the membership batches in the log, by index.
-    later: Vec<(Index, Membership)>,
+    base: (Index, Arc<Membership>),
+    /// Those of the membership batches in the log, by index. Copies of a core share them.
+    later: Vec<(Index, Arc<Membership>)>,
 }
 
 impl Memberships {
     /// The memberships of a log that starts at `start` with `base` in use.
     pub(crate) fn new(start: Index, base: Membership, later: Vec<(Index, Membership)>) -> Self {
         let mut memberships = Memberships {
-            base: (start, base),
+            base: (start, Arc::new(base)),
             later: Vec::with_capacity(later.len()),
         };
         for (at, membership) in later {
@@ -48,12 +49,16 @@ impl Memberships {
         self.last().0
     }
 
-    fn last(&self) -> &(Index, Membership) {
+    fn last(&self) -> &(Index, Arc<Membership>) {
         self.later.last().unwrap_or(&self.base)
     }
 
     /// The one that is in use at an index of the log.
     pub(crate) fn at(&self, index: Index) -> &Membership {
+        self.shared_at(index)
+    }
+
+    fn shared_at(&self, index: Index) -> &Arc<Membership> {
         let before = self.later.partition_point(|(at, _)| *at <= index);
         match before.checked_sub(1) {
             Some(last) => &self.later[last].1,
@@ -62,14 +67,14 @@ impl Memberships {
     }
 
     /// Those of the log's batches, in order.
-    pub(crate) fn later(&self) -> &[(Index, Membership)] {
+    pub(crate) fn later(&self) -> &[(Index, Arc<Membership>)] {
         &self.later
     }
 
     /// A membership batch was appended at `at`.
     pub(crate) fn adopt(&mut self, at: Index, membership: Membership) {
         assert!(at > self.since(), "a membership follows the one before it");
-        self.later.push((at, membership));
+        self.later.push((at, Arc::new(membership)));
     }
 
     /// The log was cut and ends at `last` now.
@@ -80,7 +85,7 @@ impl Memberships {
 
     /// The log starts at `start` now; what was in use there is the base.
     pub(crate) fn compact(&mut self, start: Index) {
-        let base = self.at(start).clone();
+        let base = Arc::clone(self.shared_at(start));
         self.later.retain(|(at, _)| *at > start);
         self.base = (start, base);
     }

@@ -82,6 +82,17 @@ pub struct Limits {
     pub batches_in_flight_max: usize,
 }
 
+/// When promises are held against what recovery makes of the synced bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Recover {
+    /// At every message, every answer to a client, every commit and every crash.
+    AtPromises,
+    /// At every crash, every hundred ticks and at the end: everything committed is on a quorum's disks.
+    AtCrashes,
+    /// Only where a node starts.
+    Never,
+}
+
 /// A whole run but for its length.
 #[derive(Clone, Debug)]
 pub struct SimConfig {
@@ -139,8 +150,8 @@ pub struct SimConfig {
     pub check_spec: bool,
     /// After one of so many steps; 1: after every step.
     pub invariants_every: u64,
-    /// Check every promise against recovery of the synced bytes.
-    pub check_promises: bool,
+    /// When the real recovery code runs on a copy of the synced bytes, beside every start of a node.
+    pub recover: Recover,
     /// Check that a read shows what was known before it was asked. (The workload judges in any case.)
     pub check_reads: bool,
     /// The core's configuration but for id and seed.
@@ -239,7 +250,7 @@ impl SimConfig {
             check_invariants: true,
             check_spec: true,
             invariants_every: 1,
-            check_promises: true,
+            recover: Recover::AtPromises,
             check_reads: true,
             core,
             wal: WalOptions {

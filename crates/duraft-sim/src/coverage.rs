@@ -1,11 +1,13 @@
 //! Did a swarm meet what it is for? A run that never crashed in a commit says nothing about crashes in
 //! commits, so a swarm that met some hazard too rarely is void.
 
-use crate::sim::Report;
 use std::fmt;
 
 /// Hazards, and how often each is to be met in a thousand seeds of [`TICKS`](crate::TICKS) ticks.
 const LEAST_IN_THOUSAND: &[(&str, u64)] = &[
+    ("votes_split", 500),
+    ("cuts_of_durable", 200),
+    ("crashes_in_rotations", 200),
     ("elections", 2_000),
     ("acknowledged", 50_000),
     ("crashes", 5_000),
@@ -67,22 +69,50 @@ impl fmt::Display for Shortfall {
     }
 }
 
-/// What these seeds met too rarely to say anything about it. Fewer than 100 seeds are no swarm.
-pub fn shortfalls(sum: &Report, seeds: u64) -> Vec<Shortfall> {
+/// Hazards that only runs with [`Recover::AtPromises`](crate::Recover) meet in these numbers.
+const OF_RECOVERY: &[&str] = &["promises", "recoveries"];
+
+/// What `seeds` seeds met too rarely to say anything about it, where `recovering` of them ran recovery
+/// at every promise and `count` tells how often something happened in all. Fewer than 100 seeds are no
+/// swarm.
+pub fn shortfalls(
+    seeds: u64,
+    recovering: u64,
+    count: impl Fn(&str) -> Option<u64>,
+) -> Vec<Shortfall> {
     if seeds < 100 {
         return Vec::new();
     }
-    let counts = sum.counts();
-    let met = |name: &str| {
-        let count = counts.iter().find(|(known, _)| *known == name);
-        count.expect("hazards are counters").1
-    };
-    let all = LEAST_IN_THOUSAND
-        .iter()
-        .map(|(hazard, in_thousand)| Shortfall {
+    let all = LEAST_IN_THOUSAND.iter().map(|(hazard, in_thousand)| {
+        let of = if OF_RECOVERY.contains(hazard) {
+            recovering
+        } else {
+            seeds
+        };
+        Shortfall {
             hazard,
-            met: met(hazard),
-            least: (in_thousand * seeds).div_ceil(1_000),
-        });
+            met: count(hazard).unwrap_or(0),
+            least: (in_thousand * of).div_ceil(1_000),
+        }
+    });
     all.filter(|found| found.met < found.least).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::Report;
+
+    #[test]
+    fn hazards_are_counters_and_must_be_met() {
+        let none = Report::default();
+        for (hazard, _) in LEAST_IN_THOUSAND {
+            assert!(none.count(hazard).is_some(), "{hazard}");
+        }
+        let rare = shortfalls(1_000, 125, |name| none.count(name));
+        assert_eq!(rare.len(), LEAST_IN_THOUSAND.len());
+        let promises = rare.iter().find(|found| found.hazard == "promises");
+        assert_eq!(promises.map(|found| found.least), Some(62_500));
+        assert_eq!(shortfalls(99, 99, |name| none.count(name)), []);
+    }
 }

@@ -154,6 +154,20 @@ impl History {
         }
     }
 
+    /// Terms in which two candidates or more got a vote, their own at least, and nobody led.
+    pub(crate) fn votes_split(&self) -> u64 {
+        let mut candidates: BTreeMap<Term, BTreeSet<NodeId>> = BTreeMap::new();
+        for ((_, term), candidate) in &self.votes {
+            candidates.entry(*term).or_default().insert(*candidate);
+        }
+        let split =
+            |term: &Term, of: &BTreeSet<NodeId>| of.len() > 1 && !self.leaders.contains_key(term);
+        candidates
+            .iter()
+            .filter(|(term, of)| split(term, of))
+            .count() as u64
+    }
+
     /// A5, A6: a node in `term` considers a batch committed. True if it is news.
     pub(crate) fn committed(&mut self, header: &BatchHeader, term: Term) -> Result<bool, String> {
         let end = self.committed_end();

@@ -75,6 +75,8 @@ pub(crate) struct Life {
     pub(crate) commit_seen: Index,
     /// The driver has stopped; whatever it emitted before came from before.
     pub(crate) stopped: bool,
+    /// The end of what the core knew to be durable before its last turn.
+    pub(crate) durable_seen: Index,
     /// The disk's mutations when the log failed.
     pub(crate) failed_at: Option<u64>,
     /// The last entry that was given to the state machine.
@@ -202,6 +204,7 @@ impl Life {
             applied_seen: 0,
             commit_seen,
             stopped: false,
+            durable_seen: Index(0),
             failed_at: None,
             handed,
             last_turn: None,

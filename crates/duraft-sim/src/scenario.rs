@@ -1,6 +1,6 @@
 //! A run as a command line names it: a seed, how long, and what is left out of it.
 
-use crate::config::SimConfig;
+use crate::config::{Recover, SimConfig};
 use crate::fault::FaultKind;
 use crate::sim::{Report, Sim, Violation};
 use std::collections::BTreeSet;
@@ -26,6 +26,8 @@ pub struct Scenario {
     pub calm: bool,
     /// Disks lie: their syncs do nothing. A negative run, which must be found.
     pub lies: bool,
+    /// Recovery at crashes only, not at every promise: [`Recover::AtCrashes`].
+    pub sparse: bool,
     /// Without recovery at every promise and without the specification, and with the core's invariants
     /// after one of 16 steps only.
     pub cheap: bool,
@@ -42,6 +44,7 @@ impl Scenario {
             only: None,
             calm: false,
             lies: false,
+            sparse: false,
             cheap: false,
         }
     }
@@ -63,8 +66,11 @@ impl Scenario {
         }
         config.only.clone_from(&self.only);
         config.disk.lies = self.lies;
+        if self.sparse {
+            config.recover = Recover::AtCrashes;
+        }
         if self.cheap {
-            config.check_promises = false;
+            config.recover = Recover::Never;
             config.check_spec = false;
             config.invariants_every = 16;
         }
@@ -97,6 +103,7 @@ impl fmt::Display for Scenario {
         for (set, flag) in [
             (self.calm, "--calm"),
             (self.lies, "--lies"),
+            (self.sparse, "--sparse"),
             (self.cheap, "--cheap"),
         ] {
             if set {

@@ -11,7 +11,7 @@ mod report;
 mod rest;
 mod state;
 
-use crate::config::{CERTAIN, SimConfig};
+use crate::config::{CERTAIN, Recover, SimConfig};
 use crate::fault::{Dice, FaultKind, between};
 use crate::history::History;
 use crate::host::{Host, Shared};
@@ -363,11 +363,7 @@ impl Sim {
             Thread::Transfer => self.transfer(host),
         };
         if self.hosts[host].disk.crashed() {
-            match thread {
-                Thread::Snapshot => self.report.crashes_in_snapshots += 1,
-                Thread::Transfer => self.report.crashes_in_transfers += 1,
-                Thread::Raft | Thread::Wal | Thread::Apply => self.report.crashes_in_commits += 1,
-            }
+            self.count_crash_in(host, thread);
             return self.crash_with_others(host);
         }
         done
@@ -419,7 +415,11 @@ impl Sim {
         self.clients_tick();
         self.look_for_healed()?;
         self.cluster_ticks += 1;
-        if self.cluster_ticks.is_multiple_of(10) {
+        let often = match self.config.recover {
+            Recover::AtPromises => 10,
+            Recover::AtCrashes | Recover::Never => 100,
+        };
+        if self.cluster_ticks.is_multiple_of(often) {
             self.check_committed_durable("some time later")?;
         }
         if self.strikes(FaultKind::Blackout, self.config.blackout) {

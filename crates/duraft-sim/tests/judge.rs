@@ -2,7 +2,7 @@
 //! with a planted fault are none.
 
 use duraft_core::{Plant, Raft};
-use duraft_sim::{Sim, SimConfig};
+use duraft_sim::{Recover, Sim, SimConfig};
 
 type Prepare = fn(&mut Raft);
 
@@ -11,7 +11,7 @@ fn found(prepare: Prepare) -> String {
     for seed in 0..30 {
         let mut config = SimConfig::from_seed(seed);
         config.check_invariants = false;
-        config.check_promises = false;
+        config.recover = Recover::Never;
         config.damage = 0;
         config.prepare = Some(prepare);
         // Where a core's own assertion is quicker, another seed must show that the specification

@@ -1,7 +1,7 @@
 //! Tests of the simulator: planted faults are found, and by the check that is made for them.
 
 use duraft_core::{Plant, Raft};
-use duraft_sim::{KeyValue, Sim, SimConfig};
+use duraft_sim::{KeyValue, Recover, Sim, SimConfig};
 use duraft_storage::SnapshotAblation;
 
 /// Runs seeds with a fault until it is found. Returns what was found and after how many seeds.
@@ -70,7 +70,7 @@ fn commit_of_an_older_term_by_counting_is_found() {
 #[test]
 fn core_invariants_find_the_faults_as_well() {
     let change = |config: &mut SimConfig| {
-        config.check_promises = false;
+        config.recover = Recover::Never;
         config.prepare = Some(|raft| raft.plant(Plant::EarlyAck));
     };
     assert!(find(change, 30).0.contains("I4"));

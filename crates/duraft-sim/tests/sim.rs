@@ -20,7 +20,7 @@ fn swarm(seeds: std::ops::Range<u64>) {
     for seed in seeds {
         sum.add(&run(SimConfig::from_seed(seed), TICKS));
     }
-    let rare = shortfalls(&sum, count);
+    let rare = shortfalls(count, count, |name| sum.count(name));
     assert!(rare.is_empty(), "{rare:?}");
 }
 

@@ -21,6 +21,8 @@ pub(crate) enum What {
     Replay(ReplayArgs),
     /// From a seed that fails to a shorter run that fails in the same way.
     Shrink(ShrinkArgs),
+    /// The results of a swarm's parts as the result of the whole.
+    Tally(TallyArgs),
     /// One seed as a picture: nodes, messages, writes, crashes, terms and commits over time.
     Show(ShowArgs),
 }
@@ -58,6 +60,10 @@ pub(crate) struct How {
     #[arg(long)]
     pub(crate) calm: bool,
 
+    /// Recovery of the synced bytes at crashes and at the end only, not at every promise.
+    #[arg(long)]
+    pub(crate) sparse: bool,
+
     /// Cheap checks only: no recovery of the synced bytes at every promise.
     #[arg(long)]
     pub(crate) cheap: bool,
@@ -70,7 +76,17 @@ pub(crate) struct How {
 impl How {
     /// Does the swarm draw everything?
     pub(crate) fn is_whole(&self) -> bool {
-        self.nodes.is_none() && self.without.is_empty() && !(self.calm || self.cheap || self.lies)
+        let all = self.nodes.is_none() && self.without.is_empty();
+        all && !(self.calm || self.cheap || self.sparse || self.lies)
+    }
+
+    /// What differs from a run of a seed with nothing said.
+    pub(crate) fn flags(&self) -> String {
+        let run = Scenario {
+            ticks: TICKS,
+            ..self.scenario(0)
+        };
+        run.to_string().trim_start_matches('0').to_string()
     }
 
     /// The run of a seed.
@@ -80,6 +96,7 @@ impl How {
             nodes: self.nodes,
             without: self.without.iter().copied().collect(),
             calm: self.calm,
+            sparse: self.sparse,
             cheap: self.cheap,
             lies: self.lies,
             ..Scenario::new(seed)
@@ -120,6 +137,11 @@ pub(crate) struct SwarmArgs {
     #[command(flatten)]
     pub(crate) how: How,
 
+    /// Recovery of the synced bytes at every promise in one of so many seeds, which are drawn; in the
+    /// others as with --sparse.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) recover_every: u64,
+
     /// Every how many seeds one is run twice, to see that it takes the same course. 0: none.
     #[arg(long, default_value_t = 25)]
     pub(crate) twice_every: u64,
@@ -133,6 +155,17 @@ pub(crate) struct SwarmArgs {
     pub(crate) violations_max: u64,
 
     /// Write the result as JSON to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct TallyArgs {
+    /// Results that 'duraft sim swarm --json' wrote.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) parts: Vec<PathBuf>,
+
+    /// Write the sum as JSON to this file.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 }

@@ -24,6 +24,7 @@ pub(crate) fn run(args: &SimArgs) -> Result<ExitCode, SimError> {
         What::Swarm(args) => swarm::run(args),
         What::Replay(args) => replay(args),
         What::Shrink(args) => shrink(args),
+        What::Tally(args) => swarm::tally(args),
         What::Show(args) => show(args),
     }
 }

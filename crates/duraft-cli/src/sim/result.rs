@@ -3,7 +3,7 @@
 use super::error::SimError;
 use crate::bench::Facts;
 use duraft_sim::{Report, Scenario, SimConfig, Violation};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
@@ -13,7 +13,7 @@ use std::time::Instant;
 const SCHEMA: u32 = 1;
 
 /// How fast virtual time went.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Rate {
     /// Seconds on the clock of this machine.
     pub(crate) seconds: f64,
@@ -25,42 +25,49 @@ pub(crate) struct Rate {
     pub(crate) times_real_time: f64,
     /// Events, each checked, per second of processor time.
     pub(crate) steps_per_second: f64,
-    /// Whether promises were checked against recovery of the synced bytes.
-    pub(crate) recover_on_promise: bool,
+    /// Which checks were made.
+    pub(crate) checks: String,
 }
 
 impl Rate {
-    pub(crate) fn new(sum: &Report, took: Took, cheap: bool) -> Rate {
+    pub(crate) fn new((ticks, events): (u64, u64), took: Took, checks: String) -> Rate {
         let cpu_seconds = took.cpu_seconds.max(1e-9);
         let count = |n: u64| n as f64;
-        let simulated = count(sum.ticks) * SimConfig::TICK_SECONDS;
+        let simulated = count(ticks) * SimConfig::TICK_SECONDS;
         Rate {
             seconds: took.seconds,
             cpu_seconds,
             simulated_seconds: simulated,
             times_real_time: simulated / cpu_seconds,
-            steps_per_second: count(sum.events) / cpu_seconds,
-            recover_on_promise: !cheap,
+            steps_per_second: count(events) / cpu_seconds,
+            checks,
         }
+    }
+
+    /// Another part of the same, done at the same time.
+    pub(crate) fn add(&mut self, other: &Rate) {
+        let steps = |rate: &Rate| rate.steps_per_second * rate.cpu_seconds;
+        let steps = steps(self) + steps(other);
+        self.seconds = self.seconds.max(other.seconds);
+        self.cpu_seconds += other.cpu_seconds;
+        self.simulated_seconds += other.simulated_seconds;
+        self.times_real_time = self.simulated_seconds / self.cpu_seconds;
+        self.steps_per_second = steps / self.cpu_seconds;
     }
 }
 
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let how = if self.recover_on_promise {
-            "recovery at every promise"
-        } else {
-            "cheap checks"
-        };
         write!(
             f,
             "{:.0} simulated seconds in {:.1} s, {:.1} s of one core: {:.0} times real time, \
-             {:.0} checked steps/s ({how})",
+             {:.0} checked steps/s ({})",
             self.simulated_seconds,
             self.seconds,
             self.cpu_seconds,
             self.times_real_time,
-            self.steps_per_second
+            self.steps_per_second,
+            self.checks
         )
     }
 }
@@ -100,7 +107,7 @@ fn thread_cpu_seconds() -> f64 {
 }
 
 /// A violation in a result.
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Found {
     pub(crate) seed: u64,
     pub(crate) tick: u64,
@@ -144,7 +151,14 @@ impl RunResult {
             title: "duraft sim run",
             facts: facts()?,
             scenario: scenario.to_string(),
-            rate: report.map(|report| Rate::new(report, took, scenario.cheap)),
+            rate: report.map(|report| {
+                let checks = match (scenario.cheap, scenario.sparse) {
+                    (true, _) => "cheap checks",
+                    (false, true) => "recovery at crashes",
+                    (false, false) => "recovery at every promise",
+                };
+                Rate::new((report.ticks, report.events), took, checks.into())
+            }),
             trace_hash: report.map(|report| format!("{:016x}", report.trace_hash)),
             violation: outcome.err().map(|v| Found::new(scenario, v)),
             counts: report.map_or_else(BTreeMap::new, |r| r.counts().into_iter().collect()),

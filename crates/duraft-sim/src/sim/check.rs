@@ -1,6 +1,7 @@
 //! The checks of a run. Names A1-A6 and B1-B12 are those of the verification programme.
 
 use super::{Sim, Step, host_of};
+use crate::config::Recover;
 use crate::history::History;
 use crate::recovered::RecoveredState;
 use duraft::{Applied, ApplyBatch};
@@ -18,7 +19,7 @@ impl Sim {
             envelope.message,
             Message::PreVote { .. } | Message::PreVoteReply { .. }
         );
-        if !promises || !self.config.check_promises {
+        if !promises || self.config.recover != Recover::AtPromises {
             return Ok(());
         }
         self.report.promises += 1;
@@ -159,7 +160,7 @@ impl Sim {
                     "A6: the leader of {term} committed up to an entry of {newest:?}"
                 ));
             }
-            self.check_committed_durable("at commit")?;
+            self.check_committed_promised("at commit")?;
         }
         Ok(())
     }
@@ -219,10 +220,18 @@ impl Sim {
     /// A6, B7: everything committed is on the disks of a quorum, running or not.
     pub(super) fn check_committed_durable(&mut self, when: &str) -> Step {
         let end = self.history.committed_end();
-        if self.config.check_promises && end != Position::START {
+        if self.config.recover != Recover::Never && end != Position::START {
             self.check_on_quorum(&end, when)?;
         }
         Ok(())
+    }
+
+    /// The same, where every promise is held against the disk.
+    fn check_committed_promised(&mut self, when: &str) -> Step {
+        match self.config.recover {
+            Recover::AtPromises => self.check_committed_durable(when),
+            Recover::AtCrashes | Recover::Never => Ok(()),
+        }
     }
 
     fn check_on_quorum(&mut self, end: &Position, when: &str) -> Step {
@@ -260,7 +269,7 @@ impl Sim {
         let Some(batch) = batch else {
             return Err(format!("B6: {} at {at} is not committed", what()));
         };
-        if self.config.check_promises {
+        if self.config.recover == Recover::AtPromises {
             self.check_on_quorum(&batch.position(), "B6: at an answer")?;
         }
         Ok(())

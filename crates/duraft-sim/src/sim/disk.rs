@@ -7,7 +7,8 @@ use crate::life::{Life, Thread};
 use crate::trace::{TraceEvent, TraceKind};
 use duraft::DriverInput;
 use duraft_core::{Completion, Load, Raft};
-use duraft_disk::{CacheAfter, DiskOp, Effect as DiskEffect, Fault, SplitMix64, Survival};
+use duraft_disk::{CacheAfter, DiskOp, Effect as DiskEffect, Fault, FaultDisk, SplitMix64};
+use duraft_disk::{Survival, TraceEntry};
 use duraft_storage::PipelineEvent;
 use std::collections::VecDeque;
 
@@ -219,6 +220,7 @@ impl Sim {
         let chance = times * self.config.crash;
         if self.strikes(FaultKind::Crash, chance) {
             let disk = &self.hosts[host].disk;
+            disk.start_trace();
             disk.crash_at(disk.mutations() + 1 + self.dice.shape().below(steps));
         }
     }
@@ -229,6 +231,7 @@ impl Sim {
         let node = &mut self.hosts[host];
         match shape.below(4) {
             0 => {
+                node.disk.start_trace();
                 node.disk
                     .crash_at(node.disk.mutations() + 1 + shape.below(12));
                 Ok(())
@@ -290,21 +293,29 @@ impl Sim {
                 let thread = writing[place(&mut shape, writing.len())];
                 let steps = if thread == Thread::Snapshot { 12 } else { 5 };
                 let at = node.disk.mutations() + 1 + shape.below(steps);
+                node.disk.start_trace();
                 node.disk.crash_at(at);
                 life.write_to_the_end(thread);
-                match thread {
-                    Thread::Snapshot => self.report.crashes_in_snapshots += 1,
-                    Thread::Transfer => self.report.crashes_in_transfers += 1,
-                    Thread::Raft | Thread::Wal | Thread::Apply => {
-                        self.report.crashes_in_commits += 1;
-                    }
-                }
+                self.count_crash_in(host, thread);
             }
         }
         self.end_disk_life(host, &mut shape);
         let delay = between(&mut shape, 1, self.config.down_max);
         self.plan(delay, Happening::Start(host));
         self.check_committed_durable("after a crash")
+    }
+
+    /// A disk died, or was about to, while this thread used it.
+    pub(super) fn count_crash_in(&mut self, host: usize, thread: Thread) {
+        match thread {
+            Thread::Snapshot => self.report.crashes_in_snapshots += 1,
+            Thread::Transfer => self.report.crashes_in_transfers += 1,
+            Thread::Raft | Thread::Wal | Thread::Apply => {
+                self.report.crashes_in_commits += 1;
+                let rotation = died_in_rotation(&self.hosts[host].disk);
+                self.report.crashes_in_rotations += u64::from(rotation);
+            }
+        }
     }
 
     fn end_disk_life(&mut self, host: usize, shape: &mut SplitMix64) {
@@ -450,5 +461,20 @@ impl Sim {
         );
         self.report.disks_full += 1;
         self.plan(delay, Happening::SpaceBack { host, life });
+    }
+}
+
+/// Did a disk die in the write that begins a segment (header, first mark and first block in one), or in
+/// the sync of that write?
+fn died_in_rotation(disk: &FaultDisk) -> bool {
+    let begins = |entry: &TraceEntry| {
+        let blocks = entry.len > 4096 && entry.offset == 0;
+        entry.op == DiskOp::Write && blocks && entry.name.starts_with("wal/")
+    };
+    match &disk.trace()[..] {
+        _ if !disk.crashed() => false,
+        [.., before, last] if last.op == DiskOp::SyncData => begins(before),
+        [.., last] => begins(last),
+        [] => false,
     }
 }

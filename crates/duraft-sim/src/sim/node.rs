@@ -7,7 +7,7 @@ use crate::life::{Thread, Work};
 use crate::trace::{TraceEvent, TraceKind};
 use duraft::transfer::TransferInput;
 use duraft::{DriverInput, Effect, Now, StopReason};
-use duraft_core::{Event, Fault as CoreFault, RoleKind};
+use duraft_core::{Event, Fault as CoreFault, Position, RoleKind};
 use std::time::Duration;
 
 impl Sim {
@@ -31,6 +31,7 @@ impl Sim {
             return Ok(());
         };
         life.last_turn = Some(now);
+        life.durable_seen = life.driver.raft().durable();
         life.driver.turn(now, &mut life.inputs, &mut effects);
         self.report.turns += 1;
         if let Some(broken) = life.broken() {
@@ -64,6 +65,9 @@ impl Sim {
                 }
                 let group = self.config.core.group;
                 if let Some(life) = &mut self.hosts[host].life {
+                    let cut = write.truncate.as_ref().map(Position::index);
+                    self.report.cuts_of_durable +=
+                        u64::from(cut.is_some_and(|cut| cut < life.durable_seen));
                     life.submissions
                         .push_back(duraft_storage::Submission { group, write });
                 }

@@ -37,6 +37,17 @@ macro_rules! counters {
                 counts
             }
 
+            /// Is this counter, where several runs are added up, the largest of theirs?
+            pub fn is_extreme(name: &str) -> bool {
+                matches!(name, "slowest_commit" | "slowest_convergence")
+            }
+
+            /// One of them by its name.
+            pub fn count(&self, name: &str) -> Option<u64> {
+                let counts = self.counts();
+                counts.iter().find(|(known, _)| *known == name).map(|(_, count)| *count)
+            }
+
             /// Adds another run's counters to these.
             pub fn add(&mut self, other: &Report) {
                 $(self.$name += other.$name;)+
@@ -69,6 +80,10 @@ counters! {
     recoveries,
     /// Times a node became leader.
     elections,
+    /// Terms in which two candidates or more got a vote and nobody led.
+    votes_split,
+    /// Cuts of a log below what was durable of it.
+    cuts_of_durable,
     /// Lives begun.
     starts,
     /// Lives ended by a crash.
@@ -79,6 +94,8 @@ counters! {
     crashes_at_messages,
     /// Crashes in the midst of a commit.
     crashes_in_commits,
+    /// Crashes in the midst of the first write of a new segment, or of its sync.
+    crashes_in_rotations,
     /// Crashes in the midst of recovery.
     crashes_in_recovery,
     /// Crashes that were power losses.
@@ -210,6 +227,7 @@ impl Sim {
         self.report.unknown = kinds(Some(RequestErrorKind::OutcomeUnknown));
         self.report.submitted = self.history.submitted;
         (self.report.spec_steps, self.report.spec_actions) = self.judge.lock().counts();
+        self.report.votes_split = self.history.votes_split();
         self.report.memberships = self.history.changes();
         self.report.applied = self.history.applied_len() as u64;
     }

@@ -1,6 +1,7 @@
 //! What must be true of a cluster at rest: everything healed, everybody has everything, nobody waits.
 
 use super::{Sim, Step, host_of};
+use crate::config::Recover;
 use crate::life::Life;
 use duraft_core::{Index, NodeId};
 use duraft_disk::Disk;
@@ -68,7 +69,7 @@ impl Sim {
 
     /// C6: every batch that a core has in its log is the one on its disk.
     fn check_memory_is_disk(&mut self, host: usize) -> Step {
-        if !self.config.check_promises {
+        if self.config.recover == Recover::Never {
             return Ok(());
         }
         let Some(life) = &self.hosts[host].life else {
