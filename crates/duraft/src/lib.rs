@@ -77,7 +77,7 @@ pub use duraft_core::{
 };
 pub use duraft_disk::{Disk, RealDisk};
 pub use duraft_storage::{ClusterId, JoinAs, OnDamage, OpenError, SnapshotOptions, WalOptions};
-pub use events::{Events, EventsError, NodeEvent, Positioned};
+pub use events::{Events, EventsError, NextEvent, NodeEvent, Positioned};
 pub use node::{Node, StartError};
 pub use options::{Network, NodeOptions, OptionProblem};
 pub use outcome::{

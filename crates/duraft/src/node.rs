@@ -16,21 +16,20 @@
 //! - Dropping the last handle is a crash without a power loss: nothing is flushed, nothing is lost
 //!   that was answered.
 
+mod admin;
+mod sessions;
+
 use crate::apply::StateMachine;
 use crate::driver::{Admin, DriverInput, Proposal};
 use crate::events::Events;
 use crate::options::{NodeOptions, OptionProblem};
-use crate::outcome::{BusyReason, Outcome, RejectReason, RequestError, StopReason, UnknownReason};
+use crate::outcome::{BusyReason, Outcome, RejectReason, RequestError, StopReason};
 use crate::reads::{ReadJob, ReadRequest};
 use crate::responder::{Pending, ProposeFuture, Responder};
 use crate::runtime::{End, Runtime, Shared};
-use crate::session::Session;
-use crate::sessions::{SessionCommand, SessionId, SessionLimits};
-use crate::status::{SnapshotStatus, Status};
+use crate::status::Status;
 use bytes::Bytes;
-use duraft_core::{
-    BootError, Index, Leave, MemberChange, Membership, NodeId, Promotion, ReadBasis, Snapshot,
-};
+use duraft_core::{BootError, Index, Membership, NodeId, ReadBasis, Snapshot};
 use duraft_storage::{Entropy, JoinAs, OpenError, ReadError, SnapshotError};
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -200,51 +199,6 @@ impl Node {
         });
     }
 
-    /// Opens a session, in which commands take effect exactly once. Open one per client that has one
-    /// command after another to send, not one per command.
-    pub fn open_session(
-        &self,
-        limits: SessionLimits,
-        timeout: Duration,
-    ) -> Result<Session, RequestError> {
-        let opened = self.wait(timeout, |deadline, responder| {
-            self.enter(0, responder, |responder| {
-                Proposal::open_session(limits, deadline, responder)
-            });
-        })?;
-        Ok(Session::new(SessionId(opened.log_id.index.0)))
-    }
-
-    /// Ends a session; blocks until the cluster has forgotten it.
-    pub fn close_session(&self, session: &Session, timeout: Duration) -> Outcome {
-        let session = session.id();
-        self.wait(timeout, |deadline, responder| {
-            self.enter(0, responder, |responder| {
-                Proposal::close_session(session, deadline, responder)
-            });
-        })
-    }
-
-    /// Submits a numbered command of a session, once. To be sent again after an unknown outcome,
-    /// here or at another node; [`Session::propose`] does all of that.
-    pub fn propose_numbered(&self, command: SessionCommand) -> ProposeFuture {
-        let (responder, future) = Responder::future();
-        let deadline = self.deadline();
-        self.enter(command.command.len(), responder, |responder| {
-            Proposal::numbered(command, deadline, responder)
-        });
-        future
-    }
-
-    /// As [`Node::propose_numbered`]; blocks as [`Node::propose_wait`].
-    pub fn propose_numbered_wait(&self, command: SessionCommand, timeout: Duration) -> Outcome {
-        self.wait(timeout, |deadline, responder| {
-            self.enter(command.command.len(), responder, |responder| {
-                Proposal::numbered(command, deadline, responder)
-            });
-        })
-    }
-
     /// Reads the state machine, of type `M`, with a closure that sees a state at least as new as
     /// everything that was answered to anybody before this call. It runs on the apply thread, so it
     /// should be quick, and it may run more than once. Answered by leader and followers; who does not
@@ -285,6 +239,8 @@ impl Node {
     }
 
     /// Reads whatever this node has applied, which may be old, also where no leader is known.
+    ///
+    /// Cancel safety: dropping the future changes nothing but that nobody hears the answer.
     pub fn read_stale<M, R>(&self, read: impl FnMut(&M) -> R + Send + 'static) -> Pending<R>
     where
         M: StateMachine,
@@ -306,108 +262,6 @@ impl Node {
         R: Send + 'static,
     {
         self.wait(timeout, |_, responder| self.look(read, responder))
-    }
-
-    /// Takes a snapshot of what this node has applied, besides those that the options ask for.
-    /// Answered when its file is durable; the log counts on it soon after.
-    pub fn snapshot(&self) -> Pending<SnapshotStatus> {
-        let (responder, future) = Responder::future();
-        if let Some(responder) = self.admit(responder) {
-            self.shared().take_snapshot(responder);
-        }
-        future
-    }
-
-    /// Changes the membership, all of `changes` at once, at the leader. Answered when the change is
-    /// committed: where voters change, the joint membership is in force then, and is left by itself
-    /// soon after. New members need [`Node::set_peer_address`] on every member, and a store made
-    /// by [`Node::bootstrap_joining`].
-    pub fn change_membership(&self, changes: Vec<MemberChange>) -> ProposeFuture {
-        self.change_membership_leaving(changes, Leave::Automatic)
-    }
-
-    /// As [`Node::change_membership`], with a choice of how a joint membership is left.
-    pub fn change_membership_leaving(
-        &self,
-        changes: Vec<MemberChange>,
-        leave: Leave,
-    ) -> ProposeFuture {
-        let (responder, future) = Responder::future();
-        let deadline = self.deadline();
-        self.administer(responder, |responder| Admin::Change {
-            changes,
-            leave,
-            deadline,
-            responder,
-        });
-        future
-    }
-
-    /// Leaves a joint membership whose change asked for [`Leave::Explicit`].
-    pub fn leave_joint(&self) -> ProposeFuture {
-        let (responder, future) = Responder::future();
-        let deadline = self.deadline();
-        self.administer(responder, |responder| Admin::LeaveJoint {
-            deadline,
-            responder,
-        });
-        future
-    }
-
-    /// Replaces a voter by another node, as one operation that survives changes of the leader: the
-    /// new node learns, and when it has caught up whoever leads makes it a voter in the place of the
-    /// old one. Answered when that plan is committed; [`Node::replace_wait`] waits for the end.
-    pub fn replace(&self, old: NodeId, new: NodeId) -> ProposeFuture {
-        self.change_membership(vec![MemberChange::AddLearner {
-            id: new,
-            promotion: Promotion::WhenCaughtUp {
-                replacing: Some(old),
-            },
-        }])
-    }
-
-    /// As [`Node::replace`]; blocks until the new node votes and the old one does not, as this node
-    /// knows it. An unknown outcome means that it goes on.
-    pub fn replace_wait(
-        &self,
-        old: NodeId,
-        new: NodeId,
-        timeout: Duration,
-    ) -> Result<(), RequestError> {
-        let until = Instant::now() + timeout;
-        self.replace(old, new).wait_until(until)?;
-        let left = until.saturating_duration_since(Instant::now());
-        let done = self.wait_for(left, |status| {
-            let membership = &status.membership;
-            membership.is_voter(new) && !membership.contains(old) && !membership.is_joint()
-        });
-        done.map(drop).ok_or(RequestError::OutcomeUnknown {
-            why: UnknownReason::Deadline,
-        })
-    }
-
-    /// Hands leadership to another voter: this node takes no commands until the other has caught up
-    /// and campaigns. Answered when this node does not lead any more.
-    pub fn transfer_leadership(&self, to: NodeId) -> Pending<()> {
-        let (responder, future) = Responder::future();
-        self.administer(responder, |responder| Admin::Transfer { to, responder });
-        future
-    }
-
-    /// Gives leadership up, whoever comes next.
-    pub fn step_down(&self) -> Pending<()> {
-        let (responder, future) = Responder::future();
-        self.administer(responder, |responder| Admin::StepDown { responder });
-        future
-    }
-
-    /// Tells the transport where a peer can be reached from now on; `None`: nowhere any more.
-    pub fn set_peer_address(
-        &self,
-        peer: NodeId,
-        address: Option<String>,
-    ) -> Result<(), RequestError> {
-        self.runtime.set_peer_address(peer, address)
     }
 
     /// The tick at which a request made now without a time of its own has waited long enough.
@@ -517,9 +371,15 @@ impl Node {
             .wait_for(Instant::now() + timeout, &mut condition)
     }
 
-    /// A stream of events from now on.
+    /// A stream of events from now on: leader, role, membership, commits, snapshots, damage, the end.
     pub fn subscribe(&self) -> Events {
         self.shared().events.subscribe()
+    }
+
+    /// A stream of events from this position on; 0 is where this life began. Events that are not kept
+    /// any more are reported as lost; see [`NodeOptions::events_max`].
+    pub fn subscribe_from(&self, position: u64) -> Events {
+        self.shared().events.subscribe_from(position)
     }
 
     /// Ends the node: commands that wait are answered, threads joined, files closed and unlocked.
@@ -528,6 +388,21 @@ impl Node {
     /// thread of the node itself (state machine, callback), it does not wait for that thread.
     pub fn shutdown(&self) -> StopReason {
         self.runtime.end(End::Quiet)
+    }
+
+    /// As [`Node::shutdown`], on a thread of its own: the future is there when the node has ended.
+    /// Where the system gives no thread, the node ends before this returns.
+    ///
+    /// Cancel safety: dropping the future changes nothing; the node ends.
+    pub fn shutdown_async(&self) -> Pending<StopReason> {
+        let (responder, future) = Responder::future();
+        let node = self.clone();
+        let end = move || responder.answer(Ok(node.shutdown()));
+        let spawned = std::thread::Builder::new().name("duraft-end".into());
+        if spawned.spawn(end).is_err() {
+            self.shutdown();
+        }
+        future
     }
 
     fn shared(&self) -> &Shared {

@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The way back to one client.
 pub struct Responder<T = Applied> {
@@ -99,6 +99,12 @@ pub struct Pending<T> {
 pub type ProposeFuture = Pending<Applied>;
 
 impl<T> Pending<T> {
+    /// Blocks the calling thread until the answer is there or `timeout` has passed, which is an
+    /// unknown outcome. Not to be called from the state machine or a callback.
+    pub fn wait(self, timeout: Duration) -> Result<T, RequestError> {
+        self.wait_until(Instant::now() + timeout)
+    }
+
     /// Blocks the calling thread until the answer is there or `until` has passed, which is an unknown
     /// outcome. Not to be called from the state machine or a callback.
     pub fn wait_until(self, until: Instant) -> Result<T, RequestError> {

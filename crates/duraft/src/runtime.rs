@@ -276,6 +276,9 @@ impl Runtime {
         };
         // From here on an early return drops `runtime`, which ends what was started.
         let log = runtime.start_log(wal, &options)?;
+        if damage.is_some() {
+            shared.events.publish(NodeEvent::Damaged);
+        }
         shared.publish(|status| {
             status.snapshot = latest;
             status.damage = damage.map(Arc::new);

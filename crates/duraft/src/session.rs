@@ -51,7 +51,7 @@ impl Session {
         timeout: Duration,
     ) -> Result<Session, RequestError> {
         let until = Instant::now() + timeout;
-        let open = |node: &Node, patience| node.open_session(limits, patience);
+        let open = |node: &Node, patience| node.open_session_wait(limits, patience);
         send(nodes, until, open)
     }
 

@@ -1,5 +1,6 @@
 //! Integration tests of the node crate, in one binary.
 
+mod api;
 mod change;
 mod cluster;
 mod common;

@@ -3,8 +3,8 @@
 use crate::common::{DEADLINE, Journal, scratch, single};
 use bytes::Bytes;
 use duraft::{
-    ApplyContext, Index, Node, NodeOptions, RejectReason, RequestError, SessionLimits,
-    SnapshotWork, StartError, StateMachine,
+    ApplyContext, Index, Node, NodeEvent, NodeOptions, OnDamage, RejectReason, RequestError,
+    SessionLimits, SnapshotWork, StartError, StateMachine,
 };
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -105,7 +105,7 @@ fn snapshot_on_demand_and_sessions_in_it() {
     node.wait_for(DEADLINE, |s| s.role == duraft::RoleKind::Leader)
         .expect("a leader");
     let session = node
-        .open_session(SessionLimits::default(), DEADLINE)
+        .open_session_wait(SessionLimits::default(), DEADLINE)
         .expect("opened");
     let command = session.number(Bytes::from("once"));
     let first = node
@@ -184,12 +184,20 @@ fn lost_state_is_an_error_and_not_an_empty_beginning() {
     for file in &files {
         damage(file);
     }
-    let refused = Node::start(settings, Box::new(Journal::default()));
+    let refused = Node::start(settings.clone(), Box::new(Journal::default()));
     let Err(StartError::StateLost { before, unreadable }) = refused else {
         panic!("{refused:?}");
     };
     assert!(before > Index(0));
     assert!(!unreadable.is_empty());
+    // Where peers may repair it, the life begins with the damage, and says so first of all.
+    let mut settings = settings;
+    settings.wal.policy = OnDamage::RepairFromPeers;
+    let (node, _) = start(&settings);
+    let first = node.subscribe_from(0).next_wait(DEADLINE).map(|p| p.event);
+    assert_eq!(first, Ok(NodeEvent::Damaged));
+    assert!(node.status().damage.is_some_and(|d| d.snapshot_lost));
+    node.shutdown();
 }
 
 #[test]
