@@ -30,4 +30,5 @@ mod seed_snapshots;
 mod snapshots;
 mod swarm;
 mod tidy;
+mod tidy_docs;
 mod wal_crash;

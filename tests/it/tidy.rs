@@ -8,7 +8,7 @@ use std::process::Command;
 /// Longest source file, in lines.
 const FILE_LINES_MAX: usize = 800;
 
-fn root() -> PathBuf {
+pub(super) fn root() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     package
         .parent()
@@ -17,7 +17,7 @@ fn root() -> PathBuf {
 }
 
 /// Tracked files that exist, by name relative to the root.
-fn tracked() -> Vec<String> {
+pub(super) fn tracked() -> Vec<String> {
     let output = Command::new("git")
         .args(["ls-files", "-z"])
         .current_dir(root())
@@ -32,7 +32,7 @@ fn tracked() -> Vec<String> {
         .collect()
 }
 
-fn read(name: &str) -> String {
+pub(super) fn read(name: &str) -> String {
     let bytes = std::fs::read(root().join(name)).expect("a tracked file can be read");
     String::from_utf8_lossy(&bytes).into_owned()
 }
@@ -278,7 +278,7 @@ fn tidy_unsafe_stands_in_one_module() {
 }
 
 /// Targets of the links of a Markdown text.
-fn links(text: &str) -> Vec<String> {
+pub(super) fn links(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut fenced = false;
     for line in text.lines() {
@@ -381,8 +381,9 @@ fn sentences_named_in(text: &str) -> BTreeSet<String> {
 #[test]
 fn tidy_every_test_named_in_the_maps_exists() {
     let exist = tests_in_sources();
-    for name in ["docs/seeds.md", "docs/rules.md", "docs/damage.md"] {
-        for test in sentences_named_in(&read(name)) {
+    let maps = ["seeds", "rules", "damage", "correctness"];
+    for name in maps.map(|page| format!("docs/{page}.md")) {
+        for test in sentences_named_in(&read(&name)) {
             assert!(exist.contains(&test), "{name} names {test}");
         }
     }

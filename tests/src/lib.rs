@@ -13,6 +13,8 @@
 //! [`sim`] draws schedules from a seed over the same rig; [`puppet`] plays peers that have no core, to send what a test wants to send.
 
 pub mod body;
+#[cfg(doctest)]
+pub mod book;
 pub mod broken;
 pub mod check;
 pub mod clients;
