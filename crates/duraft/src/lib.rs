@@ -56,6 +56,7 @@ mod session;
 mod sessions;
 #[doc(hidden)]
 pub mod start;
+mod stats;
 mod status;
 #[doc(hidden)]
 pub mod transfer;
@@ -92,11 +93,16 @@ pub use sessions::{
     ANSWERS_MAX, SESSIONS_MAX, SessionCommand, SessionId, SessionLimits, SessionsError,
     TAGGED_CODEC,
 };
+pub use stats::Stats;
 pub use status::{Counters, SnapshotStatus, Status};
 #[cfg(feature = "serde")]
 #[cfg_attr(docsrs, doc(cfg(feature = "serde")))]
 pub use typed::{Typed, TypedApplied, TypedError, TypedFuture, TypedMachine, TypedNode};
 
 pub use transport::{
-    Inbox, InboxClosed, Local, Parcel, TcpOptions, TcpStats, TcpTransport, Transport,
+    Inbox, InboxClosed, Local, Names, Parcel, Security, TcpOptions, TcpStats, TcpTransport,
+    TlsRefusal, TlsStats, Transport,
 };
+#[cfg(feature = "tls")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+pub use transport::{TlsOptions, TlsSetupError, tls_name};

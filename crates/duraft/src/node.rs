@@ -27,6 +27,7 @@ use crate::outcome::{BusyReason, Outcome, RejectReason, RequestError, StopReason
 use crate::reads::{ReadJob, ReadRequest};
 use crate::responder::{Pending, ProposeFuture, Responder};
 use crate::runtime::{End, Runtime, Shared};
+use crate::stats::Stats;
 use crate::status::Status;
 use bytes::Bytes;
 use duraft_core::{BootError, Index, Membership, NodeId, ReadBasis, Snapshot};
@@ -358,6 +359,11 @@ impl Node {
     /// The node as it was after its last turn.
     pub fn status(&self) -> Status {
         self.shared().status()
+    }
+
+    /// What the node has measured of itself so far.
+    pub fn stats(&self) -> Stats {
+        self.runtime.stats()
     }
 
     /// Waits until the status satisfies `condition`, at most `timeout`; `None` when it did not.

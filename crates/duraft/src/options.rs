@@ -4,7 +4,9 @@ use crate::clock::COUNTS_SUSPEND;
 use crate::driver::DriverOptions;
 use crate::sessions::TAGGED_CODEC;
 use crate::transfer::TransferOptions;
-use crate::transport::{TcpOptions, Transport};
+#[cfg(feature = "tls")]
+use crate::transport::Security;
+use crate::transport::{PLAINTEXT_RULE, TcpOptions, Transport};
 use crate::wire::{APPEND_OVERHEAD_BYTES, PIECE_OVERHEAD_BYTES};
 use duraft_core::{Config, DESCRIPTOR_BYTES, GroupId, Membership, MembershipProblem, NodeId};
 use duraft_disk::{Disk, DiskError, RealDisk};
@@ -218,6 +220,24 @@ impl NodeOptions {
                 "network.options.peers",
                 "host:port each",
             );
+            check(
+                options.security.allows_named(listen),
+                "network.listen",
+                PLAINTEXT_RULE,
+            );
+            let near = |peer: &String| options.security.allows_named(peer);
+            check(
+                options.peers.values().all(near),
+                "network.options.peers",
+                PLAINTEXT_RULE,
+            );
+            #[cfg(feature = "tls")]
+            if let Security::Tls(tls) = &options.security
+                && let Err(refusal) = tls.check_own(self.cluster, self.core.id)
+            {
+                let rule = format!("with a certificate for this node and cluster: {refusal}");
+                check(false, "network.options.security", &rule);
+            }
             check_tcp(options, append, &mut check);
             let piece = PIECE_OVERHEAD_BYTES + u64::from(self.transfer.piece_bytes);
             check(

@@ -20,6 +20,7 @@ use crate::queue::Queue;
 use crate::reads::{ReadJob, ReadRequest, ReadWork};
 use crate::responder::{Gate, Responder};
 use crate::start;
+use crate::stats::Stats;
 use crate::status::{Counters, SnapshotStatus, Status};
 use crate::transfer::{TransferInput, Transfers};
 use crate::transport::{Inbox, Local, TcpTransport, Transport};
@@ -325,6 +326,17 @@ impl Runtime {
 
     pub(crate) fn shared(&self) -> &Shared {
         &self.shared
+    }
+
+    /// See [`Node::stats`](crate::Node::stats).
+    pub(crate) fn stats(&self) -> Stats {
+        Stats {
+            transport: self
+                .transport
+                .as_ref()
+                .map(|t| t.stats())
+                .unwrap_or_default(),
+        }
     }
 
     /// See [`Node::set_peer_address`](crate::Node::set_peer_address).

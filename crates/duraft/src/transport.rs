@@ -4,9 +4,13 @@
 //! [`Transport::send`] must not block, because the raft thread calls it. What it delivers has passed
 //! its checksums.
 
+mod channel;
 mod inbound;
 mod outbound;
+mod security;
 mod tcp;
+#[cfg(feature = "tls")]
+mod tls;
 
 use crate::driver::DriverInput;
 use crate::queue::Queue;
@@ -18,7 +22,12 @@ use std::sync::Arc;
 
 pub use crate::wire::Parcel;
 
+pub(crate) use security::PLAINTEXT_RULE;
+pub use security::{Names, Security, TlsRefusal, TlsStats};
 pub use tcp::{TcpOptions, TcpStats, TcpTransport};
+#[cfg(feature = "tls")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+pub use tls::{TlsOptions, TlsSetupError, tls_name};
 
 /// See the module documentation.
 pub trait Transport: Send + Sync {
@@ -39,6 +48,10 @@ pub trait Transport: Send + Sync {
     /// that may be broken without anybody noticing are to be made anew.
     fn redial(&self, peer: NodeId) {
         let _ = peer;
+    }
+    /// What was done so far, as far as it is counted.
+    fn stats(&self) -> TcpStats {
+        TcpStats::default()
     }
     /// Ends all threads and connections. Nothing is delivered after it returned. Idempotent.
     fn stop(&self);

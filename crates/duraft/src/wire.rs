@@ -188,6 +188,9 @@ pub enum Refusal {
         /// The latest life that was seen.
         seen: Incarnation,
     },
+    /// The sender's certificate is not for the node of the cluster that its hello names.
+    #[error("this node's certificate is not for the node that it says it is")]
+    Certificate,
 }
 
 /// Why bytes are not a frame.

@@ -6,7 +6,8 @@
 //! connections cannot pile up. Until the hello is accepted a stranger can make us hold a few hundred
 //! bytes for a few seconds, on at most `inbound_max` connections.
 
-use super::outbound::give_up_after;
+use super::channel::{Channel, ChannelError};
+use super::security::TlsRefusal;
 use super::tcp::{Shared, spawn};
 use super::{Inbox, Local};
 use crate::wire::{
@@ -17,7 +18,7 @@ use bytes::BytesMut;
 use duraft_core::NodeId;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -47,6 +48,8 @@ enum Ended {
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
+    Tls(#[from] TlsRefusal),
+    #[error(transparent)]
     Wire(#[from] WireError),
     #[error("the first frame is not a hello")]
     NoHello,
@@ -54,6 +57,15 @@ enum Ended {
     Refused(Refusal),
     #[error("a frame of the wrong kind or with wrong addresses came in")]
     WrongFrame,
+}
+
+impl From<ChannelError> for Ended {
+    fn from(error: ChannelError) -> Ended {
+        match error {
+            ChannelError::Io(error) => Ended::Io(error),
+            ChannelError::Tls(refusal) => Ended::Tls(refusal),
+        }
+    }
 }
 
 impl Inbound {
@@ -108,18 +120,21 @@ impl Inbound {
     fn serve(&self, stream: TcpStream) {
         let registered = self.shared.streams.lock().add(&stream);
         if let Ok(Some(id)) = registered {
-            let ended = self.read(&stream, id);
+            let from = stream.peer_addr();
+            let ended = self.read(stream, id);
+            if let Err(Ended::Tls(refusal)) = &ended {
+                self.shared.counters.tls.count(refusal);
+            }
             self.shared.streams.lock().end(id);
             self.newest.lock().retain(|_, newest| *newest != id);
             if let Err(error) = ended
                 && !self.shared.stop.is_raised()
             {
-                let from = stream
-                    .peer_addr()
-                    .map_or_else(|e| e.to_string(), |a| a.to_string());
+                let from = from.map_or_else(|e| e.to_string(), |a| a.to_string());
                 match error {
                     Ended::Io(error) => tracing::debug!(from, "connection lost: {error}"),
-                    error @ (Ended::Wire(_)
+                    error @ (Ended::Tls(_)
+                    | Ended::Wire(_)
                     | Ended::NoHello
                     | Ended::Refused(_)
                     | Ended::WrongFrame) => tracing::warn!(from, "connection closed: {error}"),
@@ -130,39 +145,44 @@ impl Inbound {
     }
 
     /// Greets, then delivers messages until the connection ends.
-    fn read(&self, stream: &TcpStream, id: u64) -> Result<(), Ended> {
-        let patience = self.shared.options.patience;
-        stream.set_nodelay(true)?;
-        stream.set_write_timeout(Some(patience))?;
-        stream.set_read_timeout(Some(patience))?;
-        give_up_after(stream, patience);
-        let mut reader = FrameReader::new(stream);
+    fn read(&self, stream: TcpStream, id: u64) -> Result<(), Ended> {
+        let options = &self.shared.options;
+        let channel = Channel::accept(&options.security, stream, options.patience)?;
+        let mut reader = FrameReader::new(channel);
         let Some(Frame::Hello(hello)) = reader.next(HELLO_FRAME_BYTES_MAX)? else {
             return Err(Ended::NoHello);
         };
-        let answer = match self.judge(&hello) {
+        let named = reader
+            .source
+            .check_peer(self.local.cluster, hello.node)
+            .map_err(|refusal| (Refusal::Certificate, Ended::Tls(refusal)));
+        let judged = named.and_then(|()| {
+            let judged = self.judge(&hello);
+            judged.map_err(|refusal| (refusal, Ended::Refused(refusal)))
+        });
+        let answer = match &judged {
             Ok(()) => Frame::Accepted(Accepted {
                 node: self.local.node,
                 incarnation: self.local.incarnation,
             }),
-            Err(refusal) => Frame::Refused(refusal),
+            Err((refusal, _)) => Frame::Refused(*refusal),
         };
         let mut buffer = FrameBuffer::default();
         buffer.push(&answer, HELLO_FRAME_BYTES_MAX)?;
-        let mut out = stream;
-        buffer.write_to(&mut out)?;
-        if let Frame::Refused(refusal) = answer {
+        buffer.write_to(&mut reader.source)?;
+        reader.source.flush()?;
+        if let Err((_, ended)) = judged {
             self.shared
                 .counters
                 .refusals
                 .fetch_add(1, Ordering::Relaxed);
-            return Err(Ended::Refused(refusal));
+            return Err(ended);
         }
         if let Some(older) = self.newest.lock().insert((hello.node, hello.class), id) {
             self.shared.streams.lock().end(older);
         }
         self.shared.nudge(hello.node, hello.incarnation);
-        stream.set_read_timeout(None)?;
+        reader.source.settle()?;
         self.deliver(&mut reader, &hello)
     }
 
@@ -193,7 +213,7 @@ impl Inbound {
             .map_err(|seen| Refusal::RolledBack { seen })
     }
 
-    fn deliver(&self, reader: &mut FrameReader<'_>, hello: &Hello) -> Result<(), Ended> {
+    fn deliver(&self, reader: &mut FrameReader<Channel>, hello: &Hello) -> Result<(), Ended> {
         while let Some(frame) = reader.next(self.shared.options.frame_bytes_max)? {
             let addresses = match &frame {
                 Frame::Message(envelope) => (envelope.from, envelope.incarnation, envelope.to),
@@ -225,8 +245,8 @@ impl Inbound {
 
 /// Takes frames off a socket. A frame's bytes are read into a chunk that following frames share, so
 /// that small bodies that are kept for long do not each hold a chunk of their own.
-pub(super) struct FrameReader<'a> {
-    stream: &'a TcpStream,
+pub(super) struct FrameReader<S> {
+    source: S,
     buffer: BytesMut,
 }
 
@@ -248,10 +268,10 @@ impl From<ReadError> for Ended {
     }
 }
 
-impl<'a> FrameReader<'a> {
-    pub(super) fn new(stream: &'a TcpStream) -> FrameReader<'a> {
+impl<S: Read> FrameReader<S> {
+    pub(super) fn new(source: S) -> FrameReader<S> {
         FrameReader {
-            stream,
+            source,
             buffer: BytesMut::new(),
         }
     }
@@ -285,9 +305,8 @@ impl<'a> FrameReader<'a> {
         let start = self.buffer.len();
         let room = (self.buffer.capacity() - start).min(missing.max(READ_BYTES));
         self.buffer.resize(start + room, 0);
-        let mut source = self.stream;
         let read = loop {
-            match source.read(&mut self.buffer[start..]) {
+            match self.source.read(&mut self.buffer[start..]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => break other,
             }

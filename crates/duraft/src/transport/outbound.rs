@@ -6,14 +6,16 @@
 //! repeats what matters. Attempts are spaced by a backoff with jitter; a greeting from the peer ends
 //! the pause at once, and one from a new life of the peer also ends a connection to its old life.
 
+use super::channel::{Channel, ChannelError};
 use super::inbound::{FrameReader, HELLO_FRAME_BYTES_MAX, ReadError};
+use super::security::{PLAINTEXT_RULE, TlsRefusal};
 use super::tcp::{Shared, TcpOptions};
 use super::{Inbox, Local, cost_of};
 use crate::wire::{Class, Frame, FrameBuffer, Hello, PROTOCOL_VERSION, Parcel, Refusal, WireError};
 use duraft_core::{Envelope, Incarnation, NodeId, mix64};
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -52,8 +54,12 @@ struct State {
 enum ConnectError {
     #[error(transparent)]
     Io(#[from] io::Error),
+    #[error(transparent)]
+    Tls(#[from] TlsRefusal),
     #[error("the address has no place to connect to")]
     NoAddress,
+    #[error("plain text must be {PLAINTEXT_RULE}")]
+    Plaintext,
     #[error("the peer refused: {0}")]
     Refused(Refusal),
     #[error("the peer's life {seen} was seen before: its disk was rolled back")]
@@ -66,11 +72,33 @@ enum ConnectError {
     Stopping,
 }
 
+impl ConnectError {
+    /// A refusal of our certificate comes after the handshake, with whatever is done first.
+    fn with_refusal(self) -> ConnectError {
+        #[cfg(feature = "tls")]
+        if let ConnectError::Io(error) = &self
+            && let Some(refusal) = TlsRefusal::of(error)
+        {
+            return ConnectError::Tls(refusal);
+        }
+        self
+    }
+}
+
 impl From<ReadError> for ConnectError {
     fn from(error: ReadError) -> ConnectError {
         match error {
             ReadError::Io(error) => ConnectError::Io(error),
             ReadError::Wire(error) => ConnectError::Wire(error),
+        }
+    }
+}
+
+impl From<ChannelError> for ConnectError {
+    fn from(error: ChannelError) -> ConnectError {
+        match error {
+            ChannelError::Io(error) => ConnectError::Io(error),
+            ChannelError::Tls(refusal) => ConnectError::Tls(refusal),
         }
     }
 }
@@ -183,11 +211,11 @@ impl Outbound {
         while !shared.stop.is_raised() && !self.state.lock().closed {
             self.state.lock().nudged = None;
             let ended = match self.connect(shared, local) {
-                Ok((stream, id)) => {
+                Ok((channel, id)) => {
                     backoff.reset();
                     last_failure.clear();
                     tracing::debug!(peer = self.peer.0, class = ?self.class, "connected");
-                    let ended = self.write_frames(shared, stream);
+                    let ended = self.write_frames(shared, channel);
                     shared.streams.lock().end(id);
                     if self.class == Class::Bulk {
                         inbox.unreachable(self.peer);
@@ -197,6 +225,10 @@ impl Outbound {
                 Err(error) => Err(error),
             };
             if let Err(error) = ended {
+                let error = error.with_refusal();
+                if let ConnectError::Tls(refusal) = &error {
+                    shared.counters.tls.count(refusal);
+                }
                 self.report(shared, &error.to_string(), &mut last_failure, &error);
             }
             self.pause(shared, backoff.next());
@@ -213,7 +245,11 @@ impl Outbound {
         let (peer, address, class) = (self.peer.0, self.state.lock().address.clone(), self.class);
         let grave = matches!(
             error,
-            ConnectError::Refused(_) | ConnectError::Protocol | ConnectError::RolledBack { .. }
+            ConnectError::Refused(_)
+                | ConnectError::Protocol
+                | ConnectError::RolledBack { .. }
+                | ConnectError::Plaintext
+                | ConnectError::Tls(_)
         );
         if grave {
             tracing::warn!(peer, address, ?class, "cannot use the connection: {text}");
@@ -239,12 +275,16 @@ impl Outbound {
     }
 
     /// Opens a connection and exchanges greetings.
-    fn connect(&self, shared: &Shared, local: Local) -> Result<(TcpStream, u64), ConnectError> {
+    fn connect(&self, shared: &Shared, local: Local) -> Result<(Channel, u64), ConnectError> {
         let patience = shared.options.patience;
         let mut failure = ConnectError::NoAddress;
         let mut connected = None;
         let address = self.state.lock().address.clone();
         for address in address.to_socket_addrs()? {
+            if !shared.options.security.allows(address.ip()) {
+                failure = ConnectError::Plaintext;
+                continue;
+            }
             match TcpStream::connect_timeout(&address, patience) {
                 Ok(stream) => {
                     connected = Some(stream);
@@ -254,23 +294,23 @@ impl Outbound {
             }
         }
         let stream = connected.ok_or(failure)?;
-        stream.set_nodelay(true)?;
-        stream.set_write_timeout(Some(patience))?;
-        stream.set_read_timeout(Some(patience))?;
-        give_up_after(&stream, patience);
         let id = shared
             .streams
             .lock()
             .add(&stream)?
             .ok_or(ConnectError::Stopping)?;
-        match self.greet(shared, &stream, local) {
-            Ok(incarnation) => {
+        let greeted =
+            Channel::connect(&shared.options.security, stream, patience, local, self.peer)
+                .map_err(ConnectError::from)
+                .and_then(|mut channel| Ok((self.greet(shared, &mut channel, local)?, channel)));
+        match greeted {
+            Ok((incarnation, channel)) => {
                 shared.counters.connects.fetch_add(1, Ordering::Relaxed);
                 let mut state = self.state.lock();
                 state.connected_to = Some(incarnation);
                 // The life that greeted in the meantime is the one we have reached.
                 state.nudged = state.nudged.filter(|life| *life != incarnation);
-                Ok((stream, id))
+                Ok((channel, id))
             }
             Err(error) => {
                 shared.streams.lock().end(id);
@@ -283,7 +323,7 @@ impl Outbound {
     fn greet(
         &self,
         shared: &Shared,
-        stream: &TcpStream,
+        channel: &mut Channel,
         local: Local,
     ) -> Result<Incarnation, ConnectError> {
         let hello = Frame::Hello(Hello {
@@ -297,9 +337,9 @@ impl Outbound {
         });
         let mut buffer = FrameBuffer::default();
         buffer.push(&hello, HELLO_FRAME_BYTES_MAX)?;
-        let mut out = stream;
-        buffer.write_to(&mut out)?;
-        let mut reader = FrameReader::new(stream);
+        buffer.write_to(channel)?;
+        channel.flush()?;
+        let mut reader = FrameReader::new(channel);
         match reader.next(HELLO_FRAME_BYTES_MAX)? {
             Some(Frame::Accepted(accepted)) if accepted.node == self.peer => {
                 match shared.note_life(self.peer, accepted.incarnation) {
@@ -314,7 +354,7 @@ impl Outbound {
     }
 
     /// Writes what is queued until the connection fails, the peer begins a new life, or the end.
-    fn write_frames(&self, shared: &Shared, mut stream: TcpStream) -> io::Result<()> {
+    fn write_frames(&self, shared: &Shared, mut channel: Channel) -> io::Result<()> {
         let mut taken = VecDeque::new();
         let mut buffer = FrameBuffer::default();
         while self.take(&mut taken) {
@@ -333,7 +373,9 @@ impl Outbound {
                         }
                     }
                 }
-                buffer.write_to(&mut stream)?;
+                buffer.write_to(&mut channel)?;
+                // Under TLS a write tells of a failure only with the next one; this tells now.
+                channel.flush()?;
                 let counters = &shared.counters;
                 counters.frames_sent.fetch_add(frames, Ordering::Relaxed);
                 counters
@@ -367,20 +409,6 @@ impl Outbound {
             state.writer_sleeps = false;
         }
     }
-}
-
-/// A connection whose bytes nobody acknowledges for so long is as good as lost, though the system
-/// would go on trying for many minutes. Where it cannot be set, the write timeout alone remains.
-pub(super) fn give_up_after(stream: &TcpStream, patience: Duration) {
-    #[cfg(target_os = "linux")]
-    {
-        let millis = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
-        if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, millis) {
-            tracing::debug!("no timeout for unacknowledged bytes: {error}");
-        }
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = (stream, patience);
 }
 
 /// Pauses that double up to a maximum, each shortened by up to a half at random.

@@ -7,6 +7,7 @@
 
 use super::inbound::{self, Inbound};
 use super::outbound::Outbound;
+use super::security::{PLAINTEXT_RULE, Security, TlsCounters, TlsStats};
 use super::{Inbox, Local, Transport};
 use crate::wire::{APPEND_OVERHEAD_BYTES, Class, Parcel};
 use duraft_core::{Envelope, Incarnation, NodeId};
@@ -24,6 +25,8 @@ use std::time::Duration;
 pub struct TcpOptions {
     /// Addresses of the peers, as `host:port`. An entry for this node itself is ignored.
     pub peers: BTreeMap<NodeId, String>,
+    /// How connections are protected.
+    pub security: Security,
     /// Largest frame, header included, that is sent or accepted.
     pub frame_bytes_max: u64,
     /// Most bytes of appends that wait for one peer; the newest is dropped when full.
@@ -49,6 +52,7 @@ impl TcpOptions {
     pub fn new(peers: BTreeMap<NodeId, String>) -> TcpOptions {
         TcpOptions {
             peers,
+            security: Security::default(),
             frame_bytes_max: 4 << 20,
             bulk_queue_bytes_max: 32 << 20,
             transfer_queue_bytes_max: 6 << 20,
@@ -80,6 +84,8 @@ pub struct TcpStats {
     pub connects: u64,
     /// Hellos this node refused.
     pub refusals: u64,
+    /// Connections that were refused for a certificate.
+    pub tls: TlsStats,
 }
 
 /// See the module documentation.
@@ -95,6 +101,10 @@ impl TcpTransport {
     /// A transport that will accept connections on `listener`.
     pub fn new(listener: TcpListener, options: TcpOptions) -> io::Result<TcpTransport> {
         let local_address = listener.local_addr()?;
+        if !options.security.allows(local_address.ip()) {
+            let text = format!("plain text must be {PLAINTEXT_RULE}");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
         let outbound = options
             .peers
             .iter()
@@ -175,6 +185,11 @@ impl Transport for TcpTransport {
             let text = format!("frame_bytes_max must be at least {largest}");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
+        #[cfg(feature = "tls")]
+        if let Security::Tls(tls) = &self.shared.options.security {
+            let own = tls.check_own(duraft_storage::ClusterId(local.cluster), local.node);
+            own.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        }
         let Some(listener) = self.listener.lock().take() else {
             return Err(io::Error::other("the transport was started before"));
         };
@@ -251,6 +266,10 @@ impl Transport for TcpTransport {
             tracing::info!(peer = peer.0, "nothing moves on the bulk connection");
             outbound.redial();
         }
+    }
+
+    fn stats(&self) -> TcpStats {
+        self.shared.counters.read()
     }
 
     fn stop(&self) {
@@ -401,6 +420,7 @@ pub(super) struct Counters {
     pub(super) dropped: AtomicU64,
     pub(super) connects: AtomicU64,
     pub(super) refusals: AtomicU64,
+    pub(super) tls: TlsCounters,
 }
 
 impl Counters {
@@ -414,6 +434,7 @@ impl Counters {
             dropped: read(&self.dropped),
             connects: read(&self.connects),
             refusals: read(&self.refusals),
+            tls: self.tls.read(),
         }
     }
 }

@@ -182,6 +182,7 @@ impl<'a> Fields<'a> {
             6 => Refusal::RolledBack {
                 seen: Incarnation(value),
             },
+            7 if value == 0 => Refusal::Certificate,
             _ => return Err(WireError::Value("refusal")),
         })
     }

@@ -24,6 +24,7 @@ pub(super) fn encode_sealed(frame: &Frame, out: &mut Vec<u8>) -> usize {
                 Refusal::UnknownPeer => (4, 0),
                 Refusal::MaxBatch { ours } => (5, u64::from(ours)),
                 Refusal::RolledBack { seen } => (6, seen.0),
+                Refusal::Certificate => (7, 0),
             };
             put(out, &[code, value]);
         }

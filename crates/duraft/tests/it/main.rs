@@ -13,6 +13,7 @@ mod rules;
 mod sessions;
 mod snapshots;
 mod stuck;
+mod tls;
 mod transfer;
 mod transfer_cluster;
 mod transfer_frames;
