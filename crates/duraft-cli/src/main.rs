@@ -2,11 +2,13 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod cluster;
 mod force;
 mod loss;
 mod offline;
 mod output;
 mod process;
+mod serve;
 mod sim;
 mod torture;
 
@@ -23,6 +25,23 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Serve keys and values to Redis and HTTP clients, as one node of a cluster.
+    ///
+    /// Answers a client when its command is committed and applied; refuses what certainly has no
+    /// effect; closes the connection where nobody can tell. Reads are linearizable on every node
+    /// unless a connection asks for stale ones (READONLY). Followers pass writes on to the leader.
+    /// The store is made once, by `duraft cluster init`.
+    ///
+    /// Ends on SIGTERM or SIGINT. Exit codes: 0 asked to end; 1 the node has stopped by itself; 2 wrong
+    /// configuration, or could not start.
+    #[command(verbatim_doc_comment)]
+    Serve(serve::ServeArgs),
+    /// Make and administer a cluster of `duraft serve`.
+    ///
+    /// Exit codes: 0 done; 1 refused, without effect; 2 wrong usage, or the node cannot be asked; 3
+    /// nobody can tell whether it took effect.
+    #[command(verbatim_doc_comment)]
+    Cluster(cluster::ClusterArgs),
     /// Measure a cluster, the log alone or the disk below it, next to raw fdatasync figures.
     Bench(bench::BenchArgs),
     /// DANGEROUS: make one survivor of a lost quorum the beginning of a new cluster.
@@ -120,6 +139,18 @@ fn main() -> ExitCode {
             return sim::run(&args).unwrap_or_else(|error| {
                 complain(&error);
                 ExitCode::from(2)
+            });
+        }
+        Command::Serve(args) => {
+            return serve::run(&args).unwrap_or_else(|failure| {
+                complain(&failure);
+                failure.code()
+            });
+        }
+        Command::Cluster(args) => {
+            return cluster::run(&args).unwrap_or_else(|failure| {
+                complain(&failure);
+                failure.code()
             });
         }
         Command::ForceNewConfiguration(args) => {
