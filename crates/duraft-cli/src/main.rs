@@ -10,7 +10,9 @@ mod output;
 mod process;
 mod serve;
 mod sim;
+mod snapshot;
 mod torture;
+mod wal;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -77,6 +79,10 @@ enum Command {
     /// usage, or only a report.
     #[command(verbatim_doc_comment)]
     AcceptLoss(loss::LossArgs),
+    /// Look into a store's log: show it, check it, count it, copy what is left of it.
+    Wal(wal::WalArgs),
+    /// Look into snapshots: show, check, write out; and begin a new cluster with one.
+    Snapshot(snapshot::SnapshotArgs),
     /// Simulate whole clusters from seeds: the shipped code on simulated disks, networks and clocks.
     Sim(sim::SimArgs),
     /// Kill, stop and cut off node processes while clients use them, and check what they were told.
@@ -131,6 +137,18 @@ fn main() -> ExitCode {
         Command::BenchStuckNode(args) => bench::run_stuck_child(&args),
         Command::AcceptLoss(args) => {
             return loss::run(&args).unwrap_or_else(|problem| {
+                complain(&problem);
+                problem.code()
+            });
+        }
+        Command::Wal(args) => {
+            return wal::run(&args).unwrap_or_else(|problem| {
+                complain(&problem);
+                ExitCode::from(2)
+            });
+        }
+        Command::Snapshot(args) => {
+            return snapshot::run(&args).unwrap_or_else(|problem| {
                 complain(&problem);
                 problem.code()
             });

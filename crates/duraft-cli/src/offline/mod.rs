@@ -224,7 +224,8 @@ pub(crate) fn list(ids: &[u64]) -> String {
     }
 }
 
-fn cluster_id(text: &str) -> Result<ClusterId, String> {
+/// A cluster's identity as it is written on a command line.
+pub(crate) fn cluster_id(text: &str) -> Result<ClusterId, String> {
     if let Ok(bytes) = <[u8; 16]>::try_from(text.as_bytes()) {
         return Ok(ClusterId(bytes));
     }

@@ -46,6 +46,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod alone;
 mod error;
 mod format;
 mod name;
@@ -58,6 +59,7 @@ mod writer;
 #[doc(hidden)]
 pub use format::reseal_snapshot;
 
+pub use alone::{SnapshotFileFacts, inspect_snapshot_file, read_snapshot_file};
 pub use error::{SnapshotError, SnapshotPart};
 pub use format::{
     SNAPSHOT_CHUNK_BYTES_MAX, SNAPSHOT_CHUNK_BYTES_MIN, SNAPSHOT_CHUNK_HEAD_BYTES,

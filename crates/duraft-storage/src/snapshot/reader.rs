@@ -1,13 +1,11 @@
 //! Reading a snapshot: no byte is given out that has not passed its checks.
 
+use super::alone;
 use super::error::{SnapshotError, SnapshotPart};
-use super::format::{
-    Checker, FILE_BYTES_MIN, Footer, Geometry, Header, PartProblem, SNAPSHOT_CHUNK_HEAD_BYTES,
-    SNAPSHOT_FOOTER_BYTES, SNAPSHOT_HEADER_BYTES,
-};
+use super::format::{Checker, PartProblem, SNAPSHOT_CHUNK_HEAD_BYTES};
 use super::name::{SnapshotFileKind, SnapshotName};
 use super::store::{SnapshotStore, Sound};
-use duraft_core::{Snapshot, SnapshotFile};
+use duraft_core::Snapshot;
 use duraft_disk::DiskFile;
 use std::io;
 use std::sync::Arc;
@@ -76,58 +74,20 @@ impl SnapshotStore {
             .filter(|parsed| parsed.kind == SnapshotFileKind::Whole)
             .ok_or_else(|| SnapshotError::Name { name: name.into() })?;
         let path = self.path(parsed);
-        let opened = self.disk().open(&path);
-        let file = opened.map_err(|error| SnapshotError::opening(&path, error))?;
-        let bytes = file.len().map_err(SnapshotError::disk)?;
-        if bytes < FILE_BYTES_MIN {
-            return Err(torn(&path, FILE_BYTES_MIN, bytes));
-        }
-        let footer_at = bytes - SNAPSHOT_FOOTER_BYTES as u64;
-        let mut part = vec![0; SNAPSHOT_HEADER_BYTES];
-        read_exact(&*file, &path, &mut part, 0)?;
-        let header = Header::decode(&part).map_err(|problem| {
-            at_rest(&path, SnapshotPart::Header, PartProblem::of_header(problem))
-        })?;
-        if header.position.id.index != parsed.index
-            || header.position.id.term != parsed.term
-            || header.nonce != parsed.nonce
-        {
-            let field = "name";
-            return Err(SnapshotError::Foreign { name: path, field });
-        }
+        let (_, facts) = alone::inspect(self.disk(), &path)?;
+        let snapshot = &facts.info.snapshot;
+        let position = snapshot.position.id;
+        let named = (position.index, position.term, snapshot.file.nonce);
         for (differs, field) in [
-            (header.cluster != self.cluster(), "cluster"),
-            (header.group != self.group(), "group"),
+            (named != (parsed.index, parsed.term, parsed.nonce), "name"),
+            (facts.cluster != self.cluster(), "cluster"),
+            (facts.group != self.group(), "group"),
         ] {
             if differs {
                 return Err(SnapshotError::Foreign { name: path, field });
             }
         }
-        part.truncate(SNAPSHOT_FOOTER_BYTES);
-        read_exact(&*file, &path, &mut part, footer_at)?;
-        let footer = Footer::decode(&part).map_err(|problem| {
-            at_rest(&path, SnapshotPart::Footer, PartProblem::Damaged(problem))
-        })?;
-        let geometry = Geometry::of(bytes, header.chunk_bytes)
-            .filter(|g| (g.chunks, g.content_bytes) == (footer.chunks, footer.content_bytes));
-        if geometry.is_none() {
-            let expected = Geometry::file_bytes(footer.chunks, footer.content_bytes);
-            return Err(torn(&path, expected.unwrap_or(FILE_BYTES_MIN), bytes));
-        }
-        Ok(SnapshotInfo {
-            snapshot: Snapshot {
-                position: header.position,
-                membership: header.membership,
-                file: SnapshotFile {
-                    nonce: header.nonce,
-                    bytes,
-                    digest: footer.digest,
-                },
-            },
-            content_bytes: footer.content_bytes,
-            chunks: footer.chunks,
-            chunk_bytes: header.chunk_bytes,
-        })
+        Ok(facts.info)
     }
 
     /// The open file of a snapshot, of the length it should have.
@@ -147,7 +107,7 @@ impl SnapshotStore {
 }
 
 impl SnapshotReader {
-    fn over(
+    pub(super) fn over(
         file: Arc<dyn DiskFile>,
         name: String,
         noted: (Sound, SnapshotName),
@@ -279,7 +239,7 @@ pub(super) fn read_exact(
     Ok(())
 }
 
-fn torn(name: &str, expected: u64, found: u64) -> SnapshotError {
+pub(super) fn torn(name: &str, expected: u64, found: u64) -> SnapshotError {
     SnapshotError::Torn {
         name: name.into(),
         expected,
@@ -288,7 +248,7 @@ fn torn(name: &str, expected: u64, found: u64) -> SnapshotError {
 }
 
 /// What a bad part of a stored file means.
-fn at_rest(name: &str, part: SnapshotPart, problem: PartProblem) -> SnapshotError {
+pub(super) fn at_rest(name: &str, part: SnapshotPart, problem: PartProblem) -> SnapshotError {
     let name = name.into();
     match problem {
         PartProblem::Damaged(problem) | PartProblem::Content(problem) => SnapshotError::Corrupt {
