@@ -3,6 +3,8 @@
 
 mod bench;
 mod cluster;
+mod completions;
+mod doctor;
 mod force;
 mod loss;
 mod offline;
@@ -14,7 +16,7 @@ mod snapshot;
 mod torture;
 mod wal;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 
 /// A durable Raft: benchmarks and tools.
@@ -46,6 +48,12 @@ enum Command {
     Cluster(cluster::ClusterArgs),
     /// Measure a cluster, the log alone or the disk below it, next to raw fdatasync figures.
     Bench(bench::BenchArgs),
+    /// Is this folder a place for a log? File system, write cache, sync latency, clock, limits.
+    ///
+    /// Writes a file of 16 MiB there for some seconds and removes it. Exit codes: 0 fit, perhaps with
+    /// warnings; 1 not fit: acknowledged commands could be lost; 2 cannot tell, or wrong usage.
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::DoctorArgs),
     /// DANGEROUS: make one survivor of a lost quorum the beginning of a new cluster.
     ///
     /// For a cluster whose majority is gone and WILL NOT COME BACK, so that nobody can be elected any
@@ -110,6 +118,14 @@ enum Command {
     /// Exit codes: 0 nothing is lost; 1 something is; 2 could not run, strace is missing, for example.
     #[command(verbatim_doc_comment)]
     KillSweep(torture::SweepArgs),
+    /// Print the script that completes this program's commands and flags in a shell.
+    ///
+    /// Example: duraft completions bash > /etc/bash_completion.d/duraft
+    Completions(completions::CompletionsArgs),
+    /// Print the manual page, or write all pages into a folder.
+    ///
+    /// Example: duraft man --dir /usr/local/share/man/man1
+    Man(completions::ManArgs),
     /// One node of `torture`, spoken to over standard input and output.
     #[command(hide = true)]
     TortureNode(torture::TortureChildArgs),
@@ -153,6 +169,16 @@ fn main() -> ExitCode {
                 problem.code()
             });
         }
+        Command::Doctor(args) => {
+            return doctor::run(&args).unwrap_or_else(|problem| {
+                complain(&problem);
+                ExitCode::from(2)
+            });
+        }
+        Command::Completions(args) => {
+            return finish(completions::completions(&args, Cli::command()));
+        }
+        Command::Man(args) => return finish(completions::man(&args, Cli::command())),
         Command::Sim(args) => {
             return sim::run(&args).unwrap_or_else(|error| {
                 complain(&error);
@@ -182,6 +208,17 @@ fn main() -> ExitCode {
         complain(&error);
         ExitCode::from(2)
     })
+}
+
+/// Done, or 2 with the reason.
+fn finish(outcome: Result<(), completions::Problem>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            complain(&problem);
+            ExitCode::from(2)
+        }
+    }
 }
 
 /// The one place where the program speaks of failure; results go to standard output.

@@ -53,8 +53,8 @@ pub use snapshot::SnapshotAblation;
 pub use snapshot::{
     Reconciled, SNAPSHOT_CHUNK_BYTES_MAX, SNAPSHOT_CHUNK_BYTES_MIN, SNAPSHOT_CHUNK_HEAD_BYTES,
     SNAPSHOT_FOOTER_BYTES, SNAPSHOT_HEADER_BYTES, SNAPSHOT_PARTIALS_MAX, SnapshotError,
-    SnapshotFileFacts, SnapshotFileKind, SnapshotInfo, SnapshotName, SnapshotOptions, SnapshotPart, SnapshotReader,
-    SnapshotReceiver, SnapshotSource, SnapshotStore, SnapshotWriter,
+    SnapshotFileFacts, SnapshotFileKind, SnapshotInfo, SnapshotName, SnapshotOptions, SnapshotPart,
+    SnapshotReader, SnapshotReceiver, SnapshotSource, SnapshotStore, SnapshotWriter,
     inspect_snapshot_file, read_snapshot_file,
 };
 pub use thread::{PipelineThread, SubmitError};

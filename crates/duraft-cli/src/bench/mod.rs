@@ -24,6 +24,7 @@ pub(crate) use facts::Facts;
 pub(crate) use folder::Folder;
 pub(crate) use snapshot::{SnapshotChildArgs, run_child as run_snapshot_child};
 pub(crate) use stuck::{StuckChildArgs, run_child as run_stuck_child};
+pub(crate) use summary::{Latencies, Percentiles};
 
 use args::What;
 use std::path::Path;

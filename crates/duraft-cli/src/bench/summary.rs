@@ -36,6 +36,7 @@ impl Latencies {
             p90_us: us(self.0.value_at_quantile(0.90)),
             p99_us: us(self.0.value_at_quantile(0.99)),
             p999_us: us(self.0.value_at_quantile(0.999)),
+            p9999_us: us(self.0.value_at_quantile(0.9999)),
             max_us: us(self.0.max()),
         }
     }
@@ -48,6 +49,7 @@ pub(crate) struct Percentiles {
     pub(crate) p90_us: f64,
     pub(crate) p99_us: f64,
     pub(crate) p999_us: f64,
+    pub(crate) p9999_us: f64,
     pub(crate) max_us: f64,
 }
 
@@ -55,8 +57,8 @@ impl std::fmt::Display for Percentiles {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "p50 {:.0}  p90 {:.0}  p99 {:.0}  p99.9 {:.0}  max {:.0} us",
-            self.p50_us, self.p90_us, self.p99_us, self.p999_us, self.max_us
+            "p50 {:.0}  p90 {:.0}  p99 {:.0}  p99.9 {:.0}  p99.99 {:.0}  max {:.0} us",
+            self.p50_us, self.p90_us, self.p99_us, self.p999_us, self.p9999_us, self.max_us
         )
     }
 }

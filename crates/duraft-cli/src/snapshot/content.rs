@@ -2,6 +2,7 @@
 //! `sessions` of the crate `duraft`.
 
 use super::Problem;
+use duraft_storage::SnapshotError;
 use std::io::Read;
 
 /// Most sessions, and most answers of one: a table that says more is none.
@@ -45,8 +46,17 @@ fn skip_answer(source: &mut impl Read) -> Result<(), Problem> {
     match answer {
         Ok(read) if read == u64::from(len) => Ok(()),
         Ok(_) => Err(Problem::Sessions(String::from("it ends within an answer"))),
-        Err(error) => Err(Problem::Sessions(error.to_string())),
+        Err(error) => Err(reading(&error)),
     }
+}
+
+/// A damaged file is told from content that holds no sessions.
+fn reading(error: &std::io::Error) -> Problem {
+    let source = error.get_ref();
+    let cause = source.and_then(|source| source.downcast_ref::<SnapshotError>());
+    cause
+        .cloned()
+        .map_or_else(|| Problem::Sessions(error.to_string()), Problem::Snapshot)
 }
 
 fn bounded(what: &str, found: u32, most: u32) -> Result<(), Problem> {
@@ -58,7 +68,7 @@ fn bounded(what: &str, found: u32, most: u32) -> Result<(), Problem> {
 
 fn read(source: &mut impl Read, bytes: &mut [u8]) -> Result<(), Problem> {
     let read = source.read_exact(bytes);
-    read.map_err(|error| Problem::Sessions(error.to_string()))
+    read.map_err(|error| reading(&error))
 }
 
 #[cfg(test)]

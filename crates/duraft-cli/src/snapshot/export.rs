@@ -96,7 +96,9 @@ pub(super) fn run(args: &ExportArgs) -> Result<ExitCode, Problem> {
         exported.term,
         args.to.display(),
         facts_to.display(),
-        sessions.map_or(String::new(), |count| format!("; {count} client sessions left out"))
+        sessions.map_or(String::new(), |count| format!(
+            "; {count} client sessions left out"
+        ))
     ));
     Ok(ExitCode::SUCCESS)
 }
@@ -104,7 +106,10 @@ pub(super) fn run(args: &ExportArgs) -> Result<ExitCode, Problem> {
 fn the_one(args: &ExportArgs) -> Result<Place, Problem> {
     let folder = format!("snap/{:016x}/", args.group);
     let (found, missing) = places(&args.path)?;
-    if let Some(missing) = missing.iter().find(|path| path.to_string_lossy().contains(&folder)) {
+    if let Some(missing) = missing
+        .iter()
+        .find(|path| path.to_string_lossy().contains(&folder))
+    {
         let name = missing.display().to_string();
         return Err(duraft_storage::SnapshotError::Missing { name }.into());
     }
@@ -132,7 +137,10 @@ fn write_content(
     } else {
         Some(skip_sessions(reader)?)
     };
-    let file = OpenOptions::new().write(true).create_new(true).open(&args.to);
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&args.to);
     let mut out = BufWriter::with_capacity(1 << 20, file.map_err(failed)?);
     let (mut bytes, mut piece) = (0, vec![0; 256 << 10]);
     let mut crc = Crc::default();
@@ -146,7 +154,9 @@ fn write_content(
         out.write_all(&piece[..read]).map_err(failed)?;
         bytes += read as u64;
     }
-    let file: File = out.into_inner().map_err(|error| failed(error.into_error()))?;
+    let file: File = out
+        .into_inner()
+        .map_err(|error| failed(error.into_error()))?;
     file.sync_all().map_err(failed)?;
     Ok((sessions, bytes, crc.0.finalize()))
 }

@@ -122,10 +122,7 @@ pub(super) fn run(args: &ImportArgs) -> Result<ExitCode, Problem> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn failed<'a>(
-    op: &'static str,
-    path: &'a Path,
-) -> impl Fn(std::io::Error) -> Problem + use<'a> {
+fn failed<'a>(op: &'static str, path: &'a Path) -> impl Fn(std::io::Error) -> Problem + use<'a> {
     move |source| Problem::File {
         op,
         path: path.to_path_buf(),
@@ -141,7 +138,10 @@ fn read_facts(path: &Path) -> Result<Exported, Problem> {
     };
     let facts: Exported = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
     if facts.kind != KIND || facts.schema != super::SCHEMA {
-        return Err(wrong(format!("kind '{}', schema {}", facts.kind, facts.schema)));
+        return Err(wrong(format!(
+            "kind '{}', schema {}",
+            facts.kind, facts.schema
+        )));
     }
     Ok(facts)
 }
@@ -151,7 +151,9 @@ fn check_state(args: &ImportArgs, facts: &Exported) -> Result<u32, Problem> {
     let mut file = File::open(&args.state).map_err(failed("cannot read", &args.state))?;
     let (mut bytes, mut crc, mut piece) = (0u64, Crc::default(), vec![0; 256 << 10]);
     loop {
-        let read = file.read(&mut piece).map_err(failed("cannot read", &args.state))?;
+        let read = file
+            .read(&mut piece)
+            .map_err(failed("cannot read", &args.state))?;
         if read == 0 {
             break;
         }
@@ -191,7 +193,12 @@ fn position_of(facts: &Exported, path: &Path) -> Result<Position, Problem> {
 fn nonce(cluster: ClusterId, position: &Position, checksum: u32) -> u64 {
     let (words, _) = cluster.0.as_chunks::<8>();
     let words = words.iter().map(|word| u64::from_le_bytes(*word));
-    let more = [position.index().0, position.term().0, position.digest.0, checksum.into()];
+    let more = [
+        position.index().0,
+        position.term().0,
+        position.digest.0,
+        checksum.into(),
+    ];
     words.chain(more).fold(0, |state, word| mix64(state ^ word))
 }
 

@@ -103,7 +103,9 @@ pub(crate) enum Problem {
     Exists(PathBuf),
     #[error("'{}' holds no snapshot", .0.display())]
     NoSnapshot(PathBuf),
-    #[error("the content does not begin with sessions ({0}): it was not written by a duraft node. Use --whole")]
+    #[error(
+        "the content does not begin with sessions ({0}): it was not written by a duraft node. Use --whole"
+    )]
     Sessions(String),
     #[error("'{}' is no file of facts that `duraft snapshot export` writes: {problem}", path.display())]
     Facts { path: PathBuf, problem: String },
@@ -156,9 +158,15 @@ pub(crate) struct Place {
 
 impl Place {
     fn of_file(path: &Path) -> Result<Place, Problem> {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         Ok(Place {
             disk: open(folder)?,
             name,
@@ -190,17 +198,15 @@ pub(crate) fn places(path: &Path) -> Result<(Vec<Place>, Vec<PathBuf>), Problem>
         .groups
         .iter()
         .filter_map(|(group, facts)| Some((group, facts.snapshot.as_ref()?)))
-        .map(|(group, snapshot)| {
-            format!("snap/{:016x}/{}", group.0, SnapshotName::of(snapshot))
-        })
+        .map(|(group, snapshot)| format!("snap/{:016x}/{}", group.0, SnapshotName::of(snapshot)))
         .collect();
     let mut found = Vec::new();
     for group in view.groups.keys() {
         let folder = format!("snap/{:016x}", group.0);
         // A store whose node was never started has no such folder.
         for name in disk.list(&folder).unwrap_or_default() {
-            let whole = SnapshotName::parse(&name)
-                .is_some_and(|name| name.kind == SnapshotFileKind::Whole);
+            let whole =
+                SnapshotName::parse(&name).is_some_and(|name| name.kind == SnapshotFileKind::Whole);
             let name = format!("{folder}/{name}");
             if whole {
                 found.push(Place {
@@ -269,7 +275,11 @@ impl Facts {
 
 impl std::fmt::Display for Facts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "  of       group {} of cluster {}", self.group, self.cluster)?;
+        writeln!(
+            f,
+            "  of       group {} of cluster {}",
+            self.group, self.cluster
+        )?;
         writeln!(
             f,
             "  covers   everything up to entry {} of term {} (log digest {})",
@@ -300,7 +310,9 @@ fn look(args: &LookArgs, read: bool) -> Result<ExitCode, Problem> {
             verdict: "missing",
             counted_on: Some(true),
             facts: None,
-            problem: Some(String::from("the log counts on this file, and it is not there")),
+            problem: Some(String::from(
+                "the log counts on this file, and it is not there",
+            )),
         }));
     }
     let worst = findings.iter().map(|finding| rank(finding.verdict)).max();

@@ -64,7 +64,12 @@ pub(super) fn inspect(
     let header = Header::decode(&part)
         .map_err(|problem| at_rest(path, SnapshotPart::Header, PartProblem::of_header(problem)))?;
     part.truncate(SNAPSHOT_FOOTER_BYTES);
-    read_exact(&*file, path, &mut part, bytes - SNAPSHOT_FOOTER_BYTES as u64)?;
+    read_exact(
+        &*file,
+        path,
+        &mut part,
+        bytes - SNAPSHOT_FOOTER_BYTES as u64,
+    )?;
     let footer = Footer::decode(&part)
         .map_err(|problem| at_rest(path, SnapshotPart::Footer, PartProblem::Damaged(problem)))?;
     let geometry = Geometry::of(bytes, header.chunk_bytes)
