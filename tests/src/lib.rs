@@ -20,6 +20,7 @@ pub mod check;
 pub mod clients;
 pub mod cluster;
 pub mod disk;
+pub mod from_text;
 pub mod history;
 mod look;
 pub mod machine;

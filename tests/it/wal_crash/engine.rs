@@ -285,7 +285,7 @@ fn make_file(files: &SnapshotStore, drawn: &Snapshot) -> Result<Snapshot, String
 }
 
 /// What the workload's snapshots hold: up to two chunks.
-fn content_of(nonce: u64) -> Vec<u8> {
+pub(super) fn content_of(nonce: u64) -> Vec<u8> {
     let len = usize::try_from(nonce % 900).expect("below 900");
     nonce.to_le_bytes().into_iter().cycle().take(len).collect()
 }

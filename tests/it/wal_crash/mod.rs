@@ -39,6 +39,7 @@ mod damage;
 mod drive;
 mod engine;
 mod faults;
+mod from_text;
 mod model;
 mod promise;
 mod repair;
