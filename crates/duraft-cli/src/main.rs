@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod cert;
 mod cluster;
 mod completions;
 mod doctor;
@@ -118,6 +119,8 @@ enum Command {
     /// Exit codes: 0 nothing is lost; 1 something is; 2 could not run, strace is missing, for example.
     #[command(verbatim_doc_comment)]
     KillSweep(torture::SweepArgs),
+    /// Make certificates for trying out TLS between nodes.
+    Cert(cert::CertArgs),
     /// Print the script that completes this program's commands and flags in a shell.
     ///
     /// Example: duraft completions bash > /etc/bash_completion.d/duraft
@@ -155,6 +158,12 @@ fn main() -> ExitCode {
             return loss::run(&args).unwrap_or_else(|problem| {
                 complain(&problem);
                 problem.code()
+            });
+        }
+        Command::Cert(args) => {
+            return cert::run(&args).unwrap_or_else(|problem| {
+                complain(&problem);
+                ExitCode::from(2)
             });
         }
         Command::Wal(args) => {
