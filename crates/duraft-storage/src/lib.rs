@@ -58,4 +58,4 @@ pub use snapshot::{
     inspect_snapshot_file, read_snapshot_file,
 };
 pub use thread::{PipelineThread, SubmitError};
-pub use wal::{Submission, Wal, WalStats};
+pub use wal::{CommitTimes, Submission, Wal, WalStats};

@@ -39,6 +39,7 @@ use duraft_disk::{DiskError, DiskLock};
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(crate) use segments::checkpoint_of;
 
@@ -84,6 +85,23 @@ pub struct WalStats {
     pub fsyncs: u64,
     /// Slots that had to be made while a commit waited.
     pub slots_made_late: u64,
+}
+
+/// How long the parts of one group commit took.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CommitTimes {
+    /// Laying the block out in memory, checksums included.
+    pub encode: Duration,
+    /// Handing it to the system.
+    pub write: Duration,
+    /// Making it durable.
+    pub sync: Duration,
+}
+
+/// Who is told how long commits took, and by which clock: the log has none of its own.
+pub(crate) struct Watch {
+    pub(crate) clock: fn() -> Duration,
+    pub(crate) tell: Box<dyn FnMut(CommitTimes) + Send + Sync>,
 }
 
 /// Most records in one block.
@@ -148,6 +166,7 @@ pub struct Wal {
     pub(crate) places: Vec<Place>,
     pub(crate) poison: Option<Poison>,
     pub(crate) stats: WalStats,
+    pub(crate) watch: Option<Watch>,
     pub(crate) _lock: Box<dyn DiskLock>,
 }
 
@@ -203,6 +222,7 @@ impl Wal {
             places: Vec::new(),
             poison: None,
             stats: WalStats::default(),
+            watch: None,
             _lock: lock,
         }
     }
@@ -282,6 +302,37 @@ impl Wal {
     /// Ends this life in order: a receipt, marked as written by a close.
     pub fn close(mut self) -> Result<(), WalError> {
         self.write_receipt(Flags::RECEIPT.with(Flags::CLEAN))
+    }
+
+    /// Calls `tell` after every group commit with how long its parts took by `clock`, which counts
+    /// from any moment. It is called on the committing thread and must be quick.
+    pub fn watch_commits(
+        &mut self,
+        clock: fn() -> Duration,
+        tell: impl FnMut(CommitTimes) + Send + Sync + 'static,
+    ) {
+        let tell = Box::new(tell);
+        self.watch = Some(Watch { clock, tell });
+    }
+
+    /// The time, where somebody wants to know.
+    fn lap(&self) -> Option<Duration> {
+        self.watch.as_ref().map(|watch| (watch.clock)())
+    }
+
+    /// Tells how long a commit took that began, was encoded and was written at these times.
+    fn tell_times(&mut self, laps: [Option<Duration>; 3]) {
+        let [Some(begun), Some(encoded), Some(written)] = laps else {
+            return;
+        };
+        if let Some(watch) = &mut self.watch {
+            let synced = (watch.clock)();
+            (watch.tell)(CommitTimes {
+                encode: encoded.saturating_sub(begun),
+                write: written.saturating_sub(encoded),
+                sync: synced.saturating_sub(written),
+            });
+        }
     }
 
     /// A handle that reads what is durable.

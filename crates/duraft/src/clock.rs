@@ -17,9 +17,19 @@ impl Clock {
         }
     }
 
+    /// Time that has passed.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
     /// Whole ticks that have passed.
     pub(crate) fn now(&self) -> u64 {
-        let ticks = self.start.elapsed().as_nanos() / self.tick.as_nanos();
+        self.ticks_in(self.elapsed())
+    }
+
+    /// Whole ticks in this time.
+    pub(crate) fn ticks_in(&self, elapsed: Duration) -> u64 {
+        let ticks = elapsed.as_nanos() / self.tick.as_nanos();
         u64::try_from(ticks).unwrap_or(u64::MAX)
     }
 
@@ -46,6 +56,14 @@ impl Clock {
 /// They need a clock that goes on while the machine is suspended: a leader that slept must not
 /// believe that its lease has not run out.
 pub(crate) const COUNTS_SUSPEND: bool = cfg!(target_os = "linux");
+
+/// Time since some moment, on the monotonic clock.
+pub(crate) fn monotonic() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    let nanos = u32::try_from(now.tv_nsec).unwrap_or_default();
+    Duration::new(seconds, nanos)
+}
 
 /// Time on a clock that counts suspend, where the system has one.
 pub(crate) fn boottime() -> Duration {

@@ -28,6 +28,7 @@ use crate::outcome::{RejectReason, RequestError, StopReason, UnknownReason};
 use crate::reads::{ReadJob, ReadRequest, ReadWork};
 use crate::responder::Responder;
 use crate::sessions::{SessionCommand, SessionId, SessionLimits, Tag};
+use crate::stats::Stages;
 use bytes::Bytes;
 use commands::{Held, Waiter};
 use duraft_core::{
@@ -36,6 +37,7 @@ use duraft_core::{
 };
 use reads::SentRounds;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One thing that happened to the node.
@@ -70,6 +72,8 @@ pub struct Proposal {
     /// Tick at which the client stops waiting.
     deadline: Option<u64>,
     responder: Responder,
+    /// When the client asked, where that is measured.
+    asked: Option<Duration>,
 }
 
 impl Proposal {
@@ -80,6 +84,7 @@ impl Proposal {
             tag: Tag::Plain,
             deadline,
             responder,
+            asked: None,
         }
     }
 
@@ -98,6 +103,7 @@ impl Proposal {
             command: command.command,
             deadline,
             responder,
+            asked: None,
         }
     }
 
@@ -112,6 +118,7 @@ impl Proposal {
             tag: Tag::Open(limits),
             deadline,
             responder,
+            asked: None,
         }
     }
 
@@ -126,7 +133,14 @@ impl Proposal {
             tag: Tag::Close(session),
             deadline,
             responder,
+            asked: None,
         }
+    }
+
+    /// Remembers when the client asked, so that its time in the queue is measured.
+    pub(crate) fn asked_at(mut self, asked: Duration) -> Proposal {
+        self.asked = Some(asked);
+        self
     }
 
     /// Gives the client its one answer without proposing anything.
@@ -301,6 +315,8 @@ pub struct Driver {
     stopped: Option<StopReason>,
     outputs: Vec<Output>,
     observer: Option<Box<dyn StepObserver>>,
+    /// Where the commands' times in the queue go, and the time at which this turn began.
+    stages: Option<(Arc<Stages>, Duration)>,
 }
 
 /// What can be done with commands now.
@@ -343,6 +359,16 @@ impl Driver {
             stopped: None,
             outputs: Vec::new(),
             observer: None,
+            stages: None,
+        }
+    }
+
+    /// The next turn begins at `at`, on the clock of [`Proposal::asked_at`]: from then on the time
+    /// that commands spend in the queue is measured. It decides nothing.
+    pub(crate) fn measure(&mut self, stages: &Arc<Stages>, at: Duration) {
+        match &mut self.stages {
+            Some((_, now)) => *now = at,
+            None => self.stages = Some((Arc::clone(stages), at)),
         }
     }
 

@@ -93,7 +93,7 @@ pub use sessions::{
     ANSWERS_MAX, SESSIONS_MAX, SessionCommand, SessionId, SessionLimits, SessionsError,
     TAGGED_CODEC,
 };
-pub use stats::Stats;
+pub use stats::{Histogram, Stage, Stats};
 pub use status::{Counters, SnapshotStatus, Status};
 #[cfg(feature = "serde")]
 #[cfg_attr(docsrs, doc(cfg(feature = "serde")))]

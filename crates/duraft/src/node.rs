@@ -294,7 +294,8 @@ impl Node {
             responder.answer(Err(FULL));
             return;
         };
-        let input = DriverInput::Propose(proposal(responder.with_permit(permit)));
+        let proposal = proposal(responder.with_permit(permit));
+        let input = DriverInput::Propose(proposal.asked_at(self.shared().clock.elapsed()));
         if let Err(DriverInput::Propose(proposal)) = self.shared().inbox.push_exempt(input) {
             proposal.refuse(STOPPED);
         }

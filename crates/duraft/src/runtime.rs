@@ -7,10 +7,11 @@
 mod applying;
 mod loops;
 mod snapshots;
+mod stages;
 mod transfers;
 
 use crate::apply::StateMachine;
-use crate::clock::Clock;
+use crate::clock::{Clock, monotonic};
 use crate::driver::{Driver, DriverInput};
 use crate::events::{EventRing, NodeEvent};
 use crate::node::StartError;
@@ -20,7 +21,7 @@ use crate::queue::Queue;
 use crate::reads::{ReadJob, ReadRequest, ReadWork};
 use crate::responder::{Gate, Responder};
 use crate::start;
-use crate::stats::Stats;
+use crate::stats::{Stage, Stages, Stats};
 use crate::status::{Counters, SnapshotStatus, Status};
 use crate::transfer::{TransferInput, Transfers};
 use crate::transport::{Inbox, Local, TcpTransport, Transport};
@@ -76,6 +77,7 @@ pub(crate) struct Shared {
     pub(crate) inbox: Arc<Queue<DriverInput>>,
     pub(crate) events: Arc<EventRing>,
     pub(crate) propose_timeout: Option<Duration>,
+    pub(crate) stages: Arc<Stages>,
     work: Queue<ApplyWork>,
     loads: Queue<duraft_core::Load>,
     taking: Queue<TakeWork>,
@@ -331,6 +333,7 @@ impl Runtime {
     /// See [`Node::stats`](crate::Node::stats).
     pub(crate) fn stats(&self) -> Stats {
         Stats {
+            stages: self.shared.stages.read(),
             transport: self
                 .transport
                 .as_ref()
@@ -373,7 +376,13 @@ impl Runtime {
             }
             PipelineEvent::StorageLow => shared.events.publish(NodeEvent::StorageLow),
         };
-        let pipeline = Pipeline::new(wal, options.wal.clone());
+        let mut pipeline = Pipeline::new(wal, options.wal.clone());
+        let stages = Arc::clone(&self.shared.stages);
+        pipeline.wal().watch_commits(monotonic, move |times| {
+            stages.record(Stage::Encode, times.encode);
+            stages.record(Stage::Write, times.write);
+            stages.record(Stage::Sync, times.sync);
+        });
         let log = PipelineThread::spawn(pipeline, options.tick, Box::new(report))
             .map_err(|source| io_error("start the log thread", source))?;
         let log = Arc::new(log);
@@ -522,6 +531,7 @@ impl Shared {
             inbox: Arc::new(Queue::new(options.inbox_bytes_max)),
             events: EventRing::new(options.events_max),
             propose_timeout: options.propose_timeout,
+            stages: Arc::default(),
             // Bounded by core.unapplied_bytes_max and by the few loads that the core has under way.
             work: Queue::new(u64::MAX),
             loads: Queue::new(u64::MAX),

@@ -78,6 +78,7 @@ impl Wal {
             .expect("a block fits the tail only where there is one");
         let (block, nonce, digest) = (tail.next_block, tail.nonce, tail.digest);
         let segment = Arc::clone(&tail.segment);
+        let begun = self.lap();
         let mut header = self.header(segment.seq, nonce, block, digest, content.flags);
         let at = block_offset(block);
         let len = memory_index(block_offset(blocks32(measure)));
@@ -95,6 +96,8 @@ impl Wal {
         let receipt = content.flags.has(Flags::RECEIPT);
         self.since_mark += 1;
         let marks = receipt || self.since_mark >= self.options.mark_every_commits;
+        let encoded = self.lap();
+        let mut written = None;
         let done = segment
             .file
             .write_at(self.buffer.bytes(len), at)
@@ -102,9 +105,13 @@ impl Wal {
                 if marks {
                     self.write_mark(&segment, nonce, block)?;
                 }
+                written = self.lap();
                 self.sync_block(&segment, content.need, block + header.blocks())
             });
         done.map_err(|error| self.poisoned_by(&error))?;
+        if !receipt {
+            self.tell_times([begun, encoded, written]);
+        }
         self.stats.fsyncs += 1;
         self.stats.bytes_written += len as u64;
         let tail = self.tail.as_mut().expect("the tail is still there");

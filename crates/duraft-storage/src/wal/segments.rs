@@ -161,6 +161,7 @@ impl Wal {
             previous_digest: 0,
             ..header
         };
+        let begun = self.lap();
         let bytes = self.buffer.reserve(len);
         segment_header.encode(&self.store.id, self.store.seed, bytes);
         let (front, body) = bytes.split_at_mut(2 * BLOCK_BYTES);
@@ -179,11 +180,17 @@ impl Wal {
         (content.each)(&mut |frame, payload| places.push(builder.push(frame, payload)));
         builder.finish(&mut header, self.store.seed);
 
-        let written = slot
+        let encoded = self.lap();
+        let mut written = None;
+        let done = slot
             .file
             .write_at(self.buffer.bytes(len), 0)
-            .and_then(|()| slot.file.sync_data());
-        written.map_err(|error| self.poisoned_by(&error))?;
+            .and_then(|()| {
+                written = self.lap();
+                slot.file.sync_data()
+            });
+        done.map_err(|error| self.poisoned_by(&error))?;
+        self.tell_times([begun, encoded, written]);
         self.stats.fsyncs += 1;
         self.stats.bytes_written += len as u64;
         self.enter_segment(

@@ -5,10 +5,12 @@ use crate::apply::ApplyBatch;
 use crate::outcome::{BusyReason, RejectReason, RequestError, UnknownReason};
 use crate::responder::Responder;
 use crate::sessions::{TAGGED_CODEC, Tag};
+use crate::stats::Stage;
 use bytes::Bytes;
 use duraft_core::{Batch, Body, Index, Input, LogId, ProposalId, Term};
 use duraft_storage::commands_body;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// A command that the core does not have yet.
 #[derive(Debug)]
@@ -16,6 +18,7 @@ pub(super) struct Held {
     command: Bytes,
     tag: Tag,
     since: u64,
+    asked: Option<Duration>,
     pub(super) waiter: Waiter,
 }
 
@@ -101,6 +104,7 @@ impl Driver {
             command: proposal.command,
             tag: proposal.tag,
             since: self.now.tick,
+            asked: proposal.asked,
             waiter: Waiter {
                 responder: Some(proposal.responder),
                 deadline: proposal.deadline,
@@ -221,6 +225,10 @@ impl Driver {
             .is_some_and(|held| packing.fits(held, max))
         {
             if let Some(held) = self.held.pop_front() {
+                if let (Some(asked), Some((stages, now))) = (held.asked, &self.stages) {
+                    // Asked in the course of this turn is asked at its beginning.
+                    stages.record(Stage::Queue, now.saturating_sub(asked));
+                }
                 packing.add(held.tag, held.command);
                 waiters.push(held.waiter);
             }

@@ -11,17 +11,24 @@ use crate::queue::Taken;
 use crate::reads::{ReadDone, ReadWork};
 use crate::responder::Responder;
 use crate::start;
+use crate::stats::Stage;
 use crate::status::SnapshotStatus;
 use duraft_core::{BatchKind, Completion, Snapshot};
 use duraft_storage::SnapshotStore;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// What the apply thread is given to do.
 pub(super) enum ApplyWork {
     /// Committed batches.
-    Batches(Vec<ApplyBatch>),
+    Batches {
+        /// In order.
+        batches: Vec<ApplyBatch>,
+        /// When they were handed over.
+        since: Duration,
+    },
     /// A read.
     Read(ReadWork),
     /// Another state, which a leader sent.
@@ -92,10 +99,12 @@ impl ApplyLoop {
     /// Does one piece of work. An error ends the thread; without a reason, the node is ending.
     fn perform(&mut self, work: ApplyWork) -> Result<(), Option<StopReason>> {
         match work {
-            ApplyWork::Batches(batches) => {
+            ApplyWork::Batches { batches, since } => {
                 for batch in batches {
                     self.check_ending()?;
                     self.apply(batch)?;
+                    let took = self.shared.clock.elapsed().saturating_sub(since);
+                    self.shared.stages.record(Stage::Apply, took);
                 }
             }
             ApplyWork::Read(work) => {

@@ -2,6 +2,7 @@
 
 use super::Shared;
 use super::applying::ApplyWork;
+use super::stages::Beginnings;
 use crate::apply::ApplyBatch;
 use crate::clock::boottime;
 use crate::driver::{Driver, Effect, Now};
@@ -10,11 +11,12 @@ use crate::queue::Taken;
 use crate::status::SnapshotStatus;
 use crate::transfer::TransferInput;
 use crate::transport::Transport;
-use duraft_core::{Batch, Completion, Event, GroupId, Load, LoadError, LogId};
+use duraft_core::{Batch, Completion, Event, GroupId, Load, LoadError, LogId, RoleKind};
 use duraft_storage::{PipelineThread, ReadError, Submission, SubmitError, WalReader};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// The raft thread: turns of the driver, and the effects of each.
 pub(super) struct RaftLoop {
@@ -25,6 +27,9 @@ pub(super) struct RaftLoop {
     /// Writes that the log's queue had no room for, in order.
     overflow: VecDeque<Submission>,
     group: GroupId,
+    open: Beginnings,
+    /// When this turn began.
+    now: Duration,
 }
 
 impl RaftLoop {
@@ -41,6 +46,8 @@ impl RaftLoop {
             log,
             transport,
             overflow: VecDeque::new(),
+            open: Beginnings::default(),
+            now: Duration::ZERO,
         }
     }
 
@@ -55,7 +62,12 @@ impl RaftLoop {
             if taken == Taken::Closed {
                 return;
             }
-            tick = self.shared.clock.now();
+            self.now = self.shared.clock.elapsed();
+            tick = self.shared.clock.ticks_in(self.now);
+            for input in &inputs {
+                self.open.received(input, self.now, &self.shared.stages);
+            }
+            self.driver.measure(&self.shared.stages, self.now);
             let now = Now {
                 tick,
                 boottime: boottime(),
@@ -71,11 +83,17 @@ impl RaftLoop {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Persist(write) => self.overflow.push_back(Submission {
-                group: self.group,
-                write,
-            }),
+            Effect::Persist(write) => {
+                if self.driver.raft().role() == RoleKind::Leader {
+                    self.open.placed(&write.append, self.now);
+                }
+                self.overflow.push_back(Submission {
+                    group: self.group,
+                    write,
+                });
+            }
             Effect::Send(envelope) => {
+                self.open.sent(&envelope, self.now);
                 // A write that is not even queued must not wait behind many messages.
                 self.submit_overflow();
                 if let Some(transport) = &self.transport {
@@ -115,6 +133,9 @@ impl RaftLoop {
             Effect::Answer(responder, result) => responder.answer(result),
             Effect::Event(event) => match event {
                 Event::Role { role, term, leader } => {
+                    if role != RoleKind::Leader {
+                        self.open.forget();
+                    }
                     tracing::debug!(
                         node = self.shared.id.0,
                         ?role,
@@ -141,12 +162,15 @@ impl RaftLoop {
         }
     }
 
-    fn hand_over(&self, batches: Vec<ApplyBatch>) {
+    fn hand_over(&mut self, batches: Vec<ApplyBatch>) {
         if let Some(last) = batches.last() {
             let upto: LogId = last.batch.header.last_id();
+            self.open
+                .committed(upto.index, self.now, &self.shared.stages);
             self.shared.events.publish(NodeEvent::Committed { upto });
         }
-        self.give_work(ApplyWork::Batches(batches));
+        let since = self.now;
+        self.give_work(ApplyWork::Batches { batches, since });
     }
 
     /// Queues work for the apply thread. Dropped work answers its clients by itself.

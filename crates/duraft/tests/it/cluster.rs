@@ -2,7 +2,7 @@
 
 use crate::common::{Cluster, DEADLINE, submit};
 use bytes::Bytes;
-use duraft::{NodeEvent, NodeId, RejectReason, RequestError, RoleKind};
+use duraft::{NodeEvent, NodeId, RejectReason, RequestError, RoleKind, Stage};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -155,4 +155,37 @@ fn events_tell_of_elections_and_commits_in_order() {
         }
     }
     assert_ne!(cluster.nodes[&NodeId(1)].status().role, RoleKind::Candidate);
+}
+
+#[test]
+fn every_stage_of_a_command_is_timed() {
+    let cluster = Cluster::start(3);
+    let before = cluster.leader();
+    for i in 0..50 {
+        cluster.apply(&i.to_string());
+    }
+    // Another leader is possible on a loaded machine: then the one that has led is among them.
+    let all: Vec<_> = cluster.nodes.values().map(duraft::Node::stats).collect();
+    for stage in Stage::ALL {
+        let timed = all
+            .iter()
+            .map(|stats| stats.stage(stage).count())
+            .sum::<u64>();
+        assert!(timed >= 50, "{stage:?} was timed {timed} times");
+        for stats in &all {
+            let histogram = stats.stage(stage);
+            assert!(histogram.quantile(0.5) <= histogram.max(), "{stage:?}");
+            assert!(histogram.sum() >= histogram.max(), "{stage:?}");
+        }
+    }
+    // A follower places nothing and sends no append; every node writes and applies.
+    let (follower, _) = cluster
+        .nodes
+        .iter()
+        .find(|(id, _)| **id != before)
+        .expect("two others");
+    let stats = cluster.nodes[follower].stats();
+    assert!(stats.stage(Stage::Sync).count() >= 1);
+    assert!(stats.stage(Stage::Apply).count() >= 1);
+    assert!(cluster.nodes[&before].stats().transport.frames_sent > 0);
 }

@@ -133,6 +133,8 @@ fn commands_that_wait_for_the_disk_share_its_next_sync() {
     // comes gathers, and the next sync makes it durable at once.
     let dir = scratch();
     let mut settings = options(1, &dir);
+    // The sync that waits at the gate must be that of the first command, not of a receipt.
+    settings.wal.receipt_idle_ticks = 1 << 40;
     Node::bootstrap(&settings, &membership(1)).expect("bootstrapped");
     let gate = Gate::default();
     settings.disk = Arc::new(StallDisk::new(Arc::clone(&settings.disk), gate.clone()));
