@@ -3,8 +3,12 @@ import re
 import shutil
 import subprocess
 
-# Scopes: nodes, terms, entries, crashes, coarse.
-SCOPES = [(2, 2, 1, 1, True), (2, 2, 2, 1, False)]
+# Scopes: module, nodes, terms, entries, crashes, and what the example of the Rust form calls it.
+SCOPES = [
+    ("DurableRaft", 2, 2, 1, 1, "coarse"),
+    ("DurableRaft", 2, 2, 2, 1, ""),
+    ("DurableRaftSnapshots", 2, 2, 1, 1, "snapshots"),
+]
 PINS = "crates/duraft-sim/tests/spec.rs"
 
 TOKEN = re.compile(r'\s*(<<|>>|\|->|:>|@@|/\\|[\[\]{}(),=]|"[^"]*"|\w+)')
@@ -80,6 +84,10 @@ def words(state):
         node, durable, writes = state["n"][i], state["d"][i], state["q"][i]
         text += f"{i}:{record(node)},{node['role']},{node['ver']},{node['ci']};{record(durable)};"
         text += "/".join(map(record, writes)) + "|"
+    files = ""
+    for i in sorted(state.get("file", {})):
+        starts = "/".join(map(str, state["qs"][i]))
+        files += f"#{state['ds'][i]};{starts};{log(state['file'][i])};{log(state['fw'][i])}"
     said = []
     for m in state["msgs"]:
         if m["y"] == "v":
@@ -91,7 +99,7 @@ def words(state):
         else:
             said.append(f"a {m['t']} {m['f']} {m['n']}")
     committed = [f"{c['t']} {log(c['l'])}" for c in state["committed"]]
-    return text + ",".join(sorted(said)) + "|" + ",".join(sorted(committed)) + f"|{state['crashes']}"
+    return text + ",".join(sorted(said)) + "|" + ",".join(sorted(committed)) + f"|{state['crashes']}" + files
 
 
 def graph(dot):
@@ -126,10 +134,11 @@ def check(run, config, scope, jar, scratch, args, root):
     """True if both forms have the same states and edges, and the numbers that the Rust test pins."""
     well = True
     pins = (root / PINS).read_text().replace("_", "")
-    for nodes, terms, entries, crashes, coarse in SCOPES:
-        where = scope(nodes, MaxTerm=terms, MaxLen=entries, MaxCrash=crashes, Coarse=str(coarse).upper())
-        text = config("DurableRaft", where).replace("SYMMETRY Sy\n", "")
-        work, out, seconds = run(jar, scratch, "DurableRaft", text, args, ["-dump", "dot,actionlabels", "graph.dot"])
+    for module, nodes, terms, entries, crashes, kind in SCOPES:
+        coarse = str(kind == "coarse").upper()
+        where = scope(nodes, MaxTerm=terms, MaxLen=entries, MaxCrash=crashes, Coarse=coarse)
+        text = config(module, where).replace("SYMMETRY Sy\n", "")
+        work, out, seconds = run(jar, scratch, module, text, args, ["-dump", "dot,actionlabels", "graph.dot"])
         dots = list(work.glob("graph*.dot"))
         if not dots:
             print(out[-2000:])
@@ -137,7 +146,7 @@ def check(run, config, scope, jar, scratch, args, root):
         theirs = graph(dots[0].read_text())
         shutil.rmtree(work, ignore_errors=True)
         command = ["cargo", "run", "--release", "--quiet", "-p", "duraft-sim", "--example", "spec", "--", "graph"]
-        command += [str(x) for x in (nodes, terms, entries, crashes)] + (["coarse"] if coarse else [])
+        command += [str(x) for x in (nodes, terms, entries, crashes)] + ([kind] if kind else [])
         lines = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.splitlines()
         ours = ({l[2:] for l in lines if l[0] == "S"}, {l[2:] for l in lines if l[0] == "E"})
         for what, mine, tlc in zip(("states", "edges"), ours, theirs):
@@ -145,7 +154,7 @@ def check(run, config, scope, jar, scratch, args, root):
             number = f"0x{sum_of(tlc):016x}"
             pinned = number in pins and f"({len(tlc)}, {number})" in pins
             well &= same and pinned
-            print(f"compare {nodes} nodes, {terms} terms, {entries} entries, {crashes} crash{', coarse' if coarse else ''}: "
+            print(f"compare {nodes} nodes, {terms} terms, {entries} entries, {crashes} crash{', ' + kind if kind else ''}: "
                   f"{len(tlc)} {what} {number}, {'equal' if same else 'NOT EQUAL'}, "
                   f"{'pinned' if pinned else 'NOT PINNED'} ({seconds:.0f} s)")
             for line in sorted(mine - tlc)[:3]:

@@ -220,6 +220,26 @@ pub(crate) fn rule_08_a_leader_told_so_by_a_quorum_steps_down() {
 }
 
 #[test]
+pub(crate) fn rule_08_a_leader_whose_own_copy_cannot_be_read_steps_down() {
+    // Could go wrong: a leader that is contradicted believes its memory, whatever its disk says.
+    let mut c = Cluster::build(Options::new(3).plain().puppets(&[N2, N3]));
+    c.hold_loads(N1);
+    c.campaign(N1);
+    c.inject(says(N2, N1, 1, Message::VoteReply { granted: true }));
+    assert_eq!(c.role(N1), RoleKind::Leader);
+    let theirs = c.issued(N1).last();
+    let mut ours = theirs;
+    ours.digest.0 ^= 1;
+    let divergence = Message::AppendReply(AppendReply::Divergence { theirs, ours });
+    c.deliver_one(says(N2, N1, 1, divergence));
+    assert!(
+        c.fail_load(N1, LoadError::Corrupt),
+        "it looks at its own copy"
+    );
+    assert_eq!(c.role(N1), RoleKind::Follower);
+}
+
+#[test]
 pub(crate) fn rule_10_only_a_pre_vote_leaves_without_a_durable_term() {
     // Could go wrong: an envelope that carries a term the node may forget.
     let mut c = Cluster::build(Options::new(3).puppets(&[N2, N3]));

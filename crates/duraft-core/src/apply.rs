@@ -60,6 +60,9 @@ impl Raft {
             batches.push(self.log.cached(self.handed).expect("checked above"));
             self.handed = self.handed.next();
         }
+        if self.plants.has(Plant::AppliesLastOnly) {
+            batches.drain(..batches.len() - 1);
+        }
         out.push(Output::Apply(batches));
     }
 

@@ -278,7 +278,8 @@ impl Raft {
             return None;
         };
         let half = self.plant_half(candidate.ballot.granted.len());
-        if candidate.ballot.is_won(self.memberships.active()) || half {
+        let unelected = self.plants.has(Plant::LeadsUnelected);
+        if candidate.ballot.is_won(self.memberships.active()) || half || unelected {
             Some(Transition::Lead)
         } else if candidate.ballot.is_lost(self.memberships.active()) {
             Some(Transition::Follow {

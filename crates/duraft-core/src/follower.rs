@@ -69,6 +69,9 @@ impl Raft {
         if !self.follows(from) {
             return None;
         }
+        if prev.index() < self.log.start().index() && self.plants.has(Plant::PanicsBelowStart) {
+            return Some(Transition::Halt(Fault::UnknownCompletion));
+        }
         // The leader is alive, whatever its message turns out to be worth.
         self.elapsed = 0;
         let asked = batches.is_empty();

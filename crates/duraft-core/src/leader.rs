@@ -165,7 +165,9 @@ impl Raft {
         let leader = self.role.leader_mut()?;
         // Heartbeats are apart from appends: bulk data and disks must not delay the proof of contact.
         leader.heartbeat_elapsed += 1;
-        if leader.heartbeat_elapsed < self.config.heartbeat_ticks {
+        if leader.heartbeat_elapsed < self.config.heartbeat_ticks
+            && !self.plants.has(Plant::HeartbeatsEveryTick)
+        {
             return None;
         }
         leader.heartbeat_elapsed = 0;
@@ -441,7 +443,8 @@ impl Raft {
         // At `matched` there is nothing further back to ask for: the peer has lost what it had
         // acknowledged. The question stays open and is repeated with the heartbeats, not at once, and
         // the log does not count as moving.
-        if answers && (asked > progress.matched || begins.is_some()) {
+        let at_once = self.plants.has(Plant::AsksAgainAtOnce);
+        if answers && (asked > progress.matched || begins.is_some() || at_once) {
             progress.probe_from(next, now);
         }
     }

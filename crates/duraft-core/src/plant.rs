@@ -171,6 +171,24 @@ pub enum Plant {
     HeartbeatsHideStall,
     /// Election timeouts do not grow with what writes take.
     TimeoutIgnoresDisk,
+    /// A leader whose disk stalls keeps its office.
+    KeepsStalledOffice,
+    /// A node whose write failed goes on as if it had been done.
+    SurvivesWriteFailed,
+    /// A leader sends heartbeats with every tick.
+    HeartbeatsEveryTick,
+    /// A leader asks a peer again at once, though it was refused at what the peer had acknowledged.
+    AsksAgainAtOnce,
+    /// Of the batches that a commit passes, only the last is handed to the state machine.
+    AppliesLastOnly,
+    /// A life that begins with a compacted log stops.
+    PanicsOnCompacted,
+    /// An append that begins before a compacted log stops the node.
+    PanicsBelowStart,
+    /// A candidate leads when it has asked, whoever has answered.
+    LeadsUnelected,
+    /// Only as many ids as there are voters, from 1 on, name nodes.
+    DenseIds,
 }
 
 /// The fault that is planted, if any.
@@ -215,6 +233,10 @@ impl crate::Raft {
             leader.term_begin = self.log.floor_id(older);
             self.role = crate::role::Role::Leader(leader);
         }
+        assert!(
+            plant != Plant::PanicsOnCompacted || self.log.start() == crate::Position::START,
+            "planted: a life begins with a compacted log"
+        );
         let empty = self.log.last() == crate::Position::START;
         if plant == Plant::WipedVotesAsNew && empty && self.is_uncertain() {
             self.damage = None;
@@ -279,6 +301,13 @@ impl crate::Raft {
     pub(crate) fn plant_half(&self, yes: usize) -> bool {
         let voters = self.memberships.active().voters().count();
         self.plants.has(Plant::HalfIsQuorum) && 2 * yes >= voters && voters > 1
+    }
+
+    /// [`Plant::DenseIds`]: is this id beyond the number of voters?
+    #[inline]
+    pub(crate) fn plant_dense(&self, from: NodeId) -> bool {
+        self.plants.has(Plant::DenseIds)
+            && from.0 > self.memberships.active().voters().count() as u64
     }
 
     /// [`Plant::AcksDuplicatesEarly`]: everything in an append, up to `at`, is here already.

@@ -398,6 +398,10 @@ impl Raft {
                 }
                 Err(NeverIssued) => Some(Transition::Halt(Fault::UnknownCompletion)),
             },
+            Completion::WriteFailed if self.plants.has(Plant::SurvivesWriteFailed) => {
+                let upto = self.disk.issued();
+                self.on_completed(Completion::Persisted { upto }, out)
+            }
             // Nothing written since is durable and nothing more will be: whatever this node still
             // owes can never be promised in this life.
             Completion::WriteFailed => Some(Transition::Halt(Fault::WriteFailed)),

@@ -21,7 +21,7 @@ impl Raft {
         envelope: Envelope,
         out: &mut Vec<Output>,
     ) -> Option<Transition> {
-        if !self.is_sound(&envelope) {
+        if !self.is_sound(&envelope) || self.plant_dense(envelope.from) {
             return None;
         }
         self.note_sender(envelope.from);

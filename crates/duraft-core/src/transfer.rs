@@ -188,7 +188,7 @@ impl Raft {
                 Why::Stall => {}
             }
         }
-        if self.is_stalled() {
+        if self.is_stalled() && !self.plants.has(Plant::KeepsStalledOffice) {
             if let Some(to) = self.best_voter(|_| true) {
                 self.begin_transfer(to, Why::Stall, out);
             }

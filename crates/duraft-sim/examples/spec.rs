@@ -4,10 +4,12 @@
 //! ```text
 //! spec states NODES TERMS LEN CRASHES [coarse]    every state, up to the names of nodes, checked
 //! spec graph  NODES TERMS LEN CRASHES [coarse]    prints "S state" and "E state action state"
+//! spec states|graph NODES TERMS LEN CRASHES snapshots    the same of the specification with snapshots
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
 
 use duraft_sim::spec::enumerate::{Bounds, Space};
+use duraft_sim::spec::snapshots::Snapshots;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -24,15 +26,22 @@ fn main() -> ExitCode {
         eprintln!("usage: spec states|graph NODES TERMS LEN CRASHES [coarse]");
         return ExitCode::from(2);
     };
-    let mut space = Space::new(Bounds {
+    let bounds = Bounds {
         nodes: *nodes,
         terms: *terms,
         len: *len,
         crashes: *crashes,
         coarse: words.get(5).is_some_and(|word| word == "coarse"),
-    });
+    };
+    let snapshots = words.get(5).is_some_and(|word| word == "snapshots");
+    let mut space = Space::new(bounds);
+    let mut files = Snapshots::new(bounds);
     if words[0] == "graph" {
-        let (states, edges) = space.graph();
+        let (states, edges) = if snapshots {
+            files.graph()
+        } else {
+            space.graph()
+        };
         let mut out = std::io::stdout().lock();
         for (kind, lines) in [("S", states), ("E", edges)] {
             for line in lines {
@@ -44,7 +53,12 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let begun = Instant::now();
-    match space.exhaust() {
+    let states = if snapshots {
+        files.exhaust()
+    } else {
+        space.exhaust()
+    };
+    match states {
         Ok(states) => {
             println!(
                 "{states} states, no violation, {:.1} s",

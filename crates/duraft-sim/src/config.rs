@@ -152,6 +152,8 @@ pub struct SimConfig {
     pub invariants_every: u64,
     /// When the real recovery code runs on a copy of the synced bytes, beside every start of a node.
     pub recover: Recover,
+    /// Drivers hold no lease against their clock: what is left is the core's own count. For tests.
+    pub lease_unchecked: bool,
     /// Check that a read shows what was known before it was asked. (The workload judges in any case.)
     pub check_reads: bool,
     /// The core's configuration but for id and seed.
@@ -251,6 +253,7 @@ impl SimConfig {
             check_spec: true,
             invariants_every: 1,
             recover: Recover::AtPromises,
+            lease_unchecked: false,
             check_reads: true,
             core,
             wal: WalOptions {

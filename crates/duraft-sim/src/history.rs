@@ -267,6 +267,12 @@ impl History {
             .map_or(Position::START, |(header, _)| header.position())
     }
 
+    /// The last committed boundary at or before an index.
+    pub(crate) fn committed_at_most(&self, at: Index) -> Position {
+        let before = self.committed.range(..=at).next_back();
+        before.map_or(Position::START, |(_, (header, _))| header.position())
+    }
+
     /// The first committed batch after an index.
     pub(crate) fn next_committed(&self, after: Index) -> Option<&BatchHeader> {
         self.committed

@@ -1,12 +1,12 @@
 //! One node of the simulated cluster: its disk, and the shipped code of its current life.
 
-use crate::config::SimConfig;
+use crate::config::{Recover, SimConfig};
 use crate::life::{Born, Life};
 use crate::recorder::Recorder;
 use crate::recovered::RecoveredState;
 use crate::spec::Judge;
 use duraft::start::Parts;
-use duraft_core::{GroupId, Incarnation, Membership, NodeId, Raft, RoleKind, Snapshot};
+use duraft_core::{GroupId, Incarnation, Index, Membership, NodeId, Raft, RoleKind, Snapshot};
 use duraft_disk::{Damage, Disk, DiskOp, FaultDisk, SplitMix64};
 use duraft_storage::{Entropy, SnapshotStore, StoreIdentity};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +19,8 @@ pub(crate) struct Host {
     /// Lives so far; events of an earlier life are not for this one.
     pub(crate) lives: u64,
     pub(crate) life: Option<Life>,
+    /// Stores of this node before the present one; their disks are lost.
+    births: u64,
     /// The last opening number that an open returned.
     pub(crate) generation: u64,
     /// The process stands still until then; the world goes on.
@@ -37,6 +39,8 @@ pub(crate) struct Host {
     pub(crate) scarred: bool,
     /// It lacks something of what it held, as recovery reports it.
     pub(crate) damaged: bool,
+    /// The furthest that the node has ever acknowledged.
+    pub(crate) acked: Index,
     /// The disk was damaged and not opened since; what was on it before.
     pub(crate) rotten: Option<RecoveredState>,
     recovered: Option<(DiskVersion, RecoveredState)>,
@@ -81,6 +85,7 @@ impl Host {
             disk,
             lives: 0,
             life: None,
+            births: 0,
             generation: 0,
             paused_until: 0,
             armed: false,
@@ -90,6 +95,7 @@ impl Host {
             exists: false,
             scarred: false,
             damaged: false,
+            acked: Index(0),
             rotten: None,
             recovered: None,
             verified: None,
@@ -101,6 +107,9 @@ impl Host {
 
     /// Opens the store and begins a life. On an error the node stays down.
     pub(crate) fn start(&mut self, config: &SimConfig, entropy: Entropy) -> Result<(), String> {
+        if self.scarred && config.recover != Recover::Never {
+            self.check_opened_again(config, entropy)?;
+        }
         let disk = Arc::new(self.disk.clone());
         let group = config.core.group;
         let (wal, mut recovered) =
@@ -130,7 +139,9 @@ impl Host {
         let recorder = Box::new(recorder);
         let parts = Parts {
             group,
-            incarnation: Incarnation(generation),
+            // As the runtime numbers lives: by the store's birth, then by its openings. A store that takes
+            // the place of a lost one is younger.
+            incarnation: Incarnation(self.births << 32 | generation),
             found,
             policy: config.wal.policy,
             reader: &wal.reader(),
@@ -170,6 +181,34 @@ impl Host {
         }
         self.life = Some(Life::new(config, born, &self.judge));
         Ok(())
+    }
+
+    /// C2: who opens a damaged disk a second time finds what the first open has found.
+    fn check_opened_again(&self, config: &SimConfig, entropy: Entropy) -> Result<(), String> {
+        let mut disk = self.disk.fork();
+        let mut views = Vec::new();
+        for _ in 0..2 {
+            let shared = Arc::new(disk.clone());
+            let opened = duraft_storage::open(shared, &self.identity, config.wal.clone(), entropy);
+            let Ok((_wal, mut recovered)) = opened else {
+                return Ok(());
+            };
+            let found = recovered.groups.remove(&config.core.group);
+            views.push(found.map(|group| {
+                let damage = group
+                    .damage
+                    .map(|damage| (damage.missing, damage.survivors));
+                (group.start, group.batches, damage.unwrap_or_default())
+            }));
+            disk = disk.process_crash();
+        }
+        if views[0] == views[1] {
+            return Ok(());
+        }
+        Err(format!(
+            "C2: node {} opened twice has {:?} and then {:?}",
+            self.id, views[0], views[1]
+        ))
     }
 
     /// What this node's clock shows.
@@ -277,6 +316,7 @@ impl Host {
         self.damaged = true;
         self.rotten = None;
         self.recovered = None;
+        self.births += 1;
         self.generation = 0;
     }
 

@@ -484,6 +484,7 @@ impl Sim {
                 }
                 if converged == 100 {
                     // 500 ticks and nothing: peers could not help.
+                    self.check_wait_for_operator()?;
                     self.report.unhealed += self.damaged_members();
                     let why = format!("seed {}: {}", self.config.seed, self.describe());
                     self.report.unhealed_why.push(why);

@@ -1,6 +1,7 @@
 //! The executable specification against the numbers that TLC finds for `docs/spec/DurableRaft.tla`.
 
 use duraft_sim::spec::enumerate::{Bounds, Space, sum_of};
+use duraft_sim::spec::snapshots::Snapshots;
 
 fn bounds(nodes: u64, len: u64, coarse: bool) -> Bounds {
     Bounds {
@@ -37,6 +38,23 @@ fn states_and_edges_are_those_of_tlc() {
         assert_eq!(sum_of(&found_states), state_sum, "states of {bounds:?}");
         assert_eq!(sum_of(&found_edges), edge_sum, "edges of {bounds:?}");
     }
+}
+
+/// The same for the specification with snapshots.
+#[test]
+fn states_and_edges_with_snapshots_are_those_of_tlc() {
+    let pins = [
+        (6496, 0xeffb_dfb0_4d18_e4c6),
+        (17275, 0x9f12_62bd_75cc_bb38),
+    ];
+    assert_eq!(Snapshots::new(bounds(2, 1, false)).pins(), pins);
+}
+
+/// Two entries: all states, no violation.
+#[test]
+fn snapshots_of_two_nodes_and_two_entries() {
+    let states = Snapshots::new(bounds(2, 2, false)).exhaust();
+    assert_eq!(states, Ok(164_978));
 }
 
 /// The scope that TLC exhausts: the same number of states up to the names of nodes, no violation.

@@ -17,6 +17,32 @@ pub(super) struct Fault {
     pub(super) labs: &'static [Lab],
 }
 
+impl Fault {
+    /// What switches it on.
+    pub(super) fn plant(&self) -> String {
+        match self.wrong {
+            Core(plant) => format!("Plant::{plant:?}"),
+            Files(ablation) => format!("SnapshotAblation::{ablation:?}"),
+            Disk(sabotage) => format!("Sabotage::{sabotage:?}"),
+            Lies => "DiskFaults::lies".into(),
+            Wrong::Store(n) | Wrong::Sound(n) => bank::plant(n),
+            Wrong::Nothing => String::new(),
+        }
+    }
+
+    /// The ids that `ids` lists: rules as `RULES n`, all others as they are.
+    pub(super) fn known_by(&self) -> Vec<String> {
+        let words = self.ids.split("4.E").next().unwrap_or_default();
+        let words = words.split([' ', ',', ';']).filter(|word| !word.is_empty());
+        let words = words.filter(|word| *word != "RULES");
+        let id = |word: &str| match word.parse::<u32>() {
+            Ok(rule) => format!("RULES {rule}"),
+            Err(_) => word.to_string(),
+        };
+        words.map(id).collect()
+    }
+}
+
 const fn fault(name: &'static str, ids: &'static str, wrong: Wrong, labs: &'static [Lab]) -> Fault {
     Fault {
         name,
@@ -35,6 +61,17 @@ const CORES: &[Lab] = &[
     Lab::Rot,
     Lab::NodesChange,
     Lab::NodesRead,
+    Lab::NodesDamage,
+    Lab::NodesLease,
+];
+
+/// Of these, those that ship with the product: whole nodes in virtual time.
+pub(super) const SHIPPED: &[Lab] = &[
+    Lab::NodesChange,
+    Lab::NodesRead,
+    Lab::NodesDamage,
+    Lab::NodesLease,
+    Lab::NodesSnapshot,
 ];
 
 /// The model of asynchronous persistence, over every state of a small cluster of real cores.
@@ -86,7 +123,7 @@ const FAULTS: &[Fault] = &[
         Core(Plant::CommitsUnverified), CORES),
     fault("a refusal counts as an acknowledgement", "s2",
         Core(Plant::CommitsOnRejection), CORES),
-    fault("a leader that gives up commits its whole log", "4.E: steps down yet keeps acknowledging",
+    fault("a leader that gives up commits its whole log", "C5, 4.E: steps down yet keeps acknowledging",
         Core(Plant::CommitsOnStepDown), CORES),
     fault("part of a batch is acknowledged", "RULES 1",
         Core(Plant::AcksPartOfBatch), CORES),
@@ -115,7 +152,7 @@ const FAULTS: &[Fault] = &[
     fault("a contradicted follower halts unasked", "RULES 8",
         Core(Plant::HaltsUnasked), CORES),
     fault("a leader trusts its own copy against a quorum", "RULES 8",
-        Core(Plant::TrustsOwnCopy), CORES),
+        Core(Plant::TrustsOwnCopy), &[Lab::Situations]),
     fault("divergence is searched entry by entry", "n7",
         Core(Plant::SearchesEntryByEntry), CORES),
     fault("batches are applied before they are durable", "4.E: apply before durable",
@@ -145,7 +182,7 @@ const FAULTS: &[Fault] = &[
     fault("what one leader said of healing counts under the next", "RULES 15",
         Core(Plant::HealsUnderAnyLeader), CORES),
     fault("what an earlier life was told of healing counts", "RULES 15",
-        Core(Plant::TakesOldHeal), CORES),
+        Core(Plant::TakesOldHeal), &[Lab::NodesDamage]),
     fault("a wiped node votes as new", "RULES 18, RB-A12",
         Core(Plant::WipedVotesAsNew), CORES),
     fault("a rolled-back disk is not told", "RULES 18",
@@ -169,14 +206,14 @@ const FAULTS: &[Fault] = &[
     fault("an answer to an earlier life's question counts", "RULES 26",
         Core(Plant::ReadsOfEarlierLives), CORES),
     fault("a lease runs from the answer", "F5 RULES 26",
-        Core(Plant::LeaseFromReceipt), CORES),
+        Core(Plant::LeaseFromReceipt), &[Lab::NodesLease]),
     fault("a restarted voter votes within a lease", "C8 RULES 26",
         Core(Plant::RestartedVoterGrants), CORES),
     fault("a lease is kept after a handover", "RULES 26",
         Core(Plant::TransferKeepsLease), CORES),
     fault("a voter's promise ends with the term", "RULES 26",
         Core(Plant::PromiseEndsWithTerm), CORES),
-    fault("any number of reads may wait", "4.E: unbounded buffer",
+    fault("any number of reads may wait", "L5, 4.E: unbounded buffer",
         Core(Plant::ReadsUnbounded), CORES),
     fault("half of the voters elect and commit", "m1 m1b l2 r5",
         Core(Plant::HalfIsQuorum), CORES),
@@ -206,6 +243,24 @@ const FAULTS: &[Fault] = &[
         Core(Plant::CreditsLatest), CORES),
     fault("no header ever leaves memory", "RULES 25",
         Core(Plant::KeepsShape), CORES),
+    fault("a leader whose disk stalls keeps its office", "C9 L5",
+        Core(Plant::KeepsStalledOffice), CORES),
+    fault("a node goes on after a failed write", "C5, 4.E: completion of a failed write",
+        Core(Plant::SurvivesWriteFailed), CORES),
+    fault("heartbeats with every tick", "L6",
+        Core(Plant::HeartbeatsEveryTick), CORES),
+    fault("a question that was refused is asked again at once", "L6",
+        Core(Plant::AsksAgainAtOnce), CORES),
+    fault("of what a commit passes only the last is applied", "r3b",
+        Core(Plant::AppliesLastOnly), CORES),
+    fault("a life that begins with a compacted log stops", "l1",
+        Core(Plant::PanicsOnCompacted), CORES),
+    fault("an append from before a compacted log stops the node", "l5",
+        Core(Plant::PanicsBelowStart), CORES),
+    fault("a candidate leads without votes", "m5",
+        Core(Plant::LeadsUnelected), CORES),
+    fault("ids beyond the number of voters name nobody", "m9",
+        Core(Plant::DenseIds), CORES),
     fault("a disk that lies", "4.E: lying disk", Lies, NODES),
     fault("a disk reports what it did not write", "4.E: acknowledged from the page cache", Disk(Sabotage::LyingDisk), RIG),
     fault("a disk keeps terms and loses votes", "4.E: vote in page cache only, F6", Disk(Sabotage::LosesVotes), RIG),
@@ -233,11 +288,48 @@ const FAULTS: &[Fault] = &[
         Core(Plant::TruncatesOnAppend), MODEL),
 ];
 
+/// Ids of faults of the log.
+const OF_LOGS: &[(&str, &str)] = &[
+    ("retry after a failed sync", "C5 RULES 22, 4.E"),
+    ("stale records of a recycled slot accepted", "RULES 4, 4.E"),
+    ("checksum over a length that is trusted", "RULES 5, 4.E"),
+    ("completion of a failed write counted", "C5 RULES 9, 4.E"),
+    ("completions ahead of their sync", "C7 RULES 22, 4.E"),
+    (
+        "group commit wakes waiters of the next one",
+        "RULES 22, 4.E",
+    ),
+    ("torn middle of a batch accepted", "RULES 1, 4.E"),
+    ("end of the log and damage confused", "C10 RULES 13, 4.E"),
+    ("damage forgotten by the next open", "C10 RULES 13, 4.E"),
+    ("term and vote in two writes", "F6 C6, 4.E"),
+    ("vote in the page cache only", "F6 C6, 4.E"),
+    ("slots used again at once", "RULES 19 23, 4.E"),
+    ("unproven blocks left where they are", "RULES 19, 4.E"),
+    ("appended behind a torn tail", "RULES 19, 4.E"),
+    ("one checkpoint only", "RULES 20, 4.E"),
+    (
+        "snapshot committed before the log is reset",
+        "RULES 21, 4.E",
+    ),
+    (
+        "log emptied before the snapshot is committed",
+        "RULES 21, 4.E",
+    ),
+    ("compaction before its snapshot is durable", "RULES 21, 4.E"),
+];
+
 /// All faults: those here, and those of the log's own bank.
 pub(super) fn all() -> Vec<Fault> {
     let of_logs = (0..bank::faults()).map(|n| {
         let (name, ids) = bank::name(n);
-        fault(name, ids, Wrong::Store(n), STORAGE)
+        let known = OF_LOGS.iter().find(|(known, _)| *known == name);
+        fault(
+            name,
+            known.map_or(ids, |(_, ids)| ids),
+            Wrong::Store(n),
+            STORAGE,
+        )
     });
     FAULTS.iter().copied().chain(of_logs).collect()
 }

@@ -3,9 +3,10 @@
 use super::Wrong;
 use super::situations::SITUATIONS;
 use crate::wal_crash::bank;
-use duraft_core::NodeId;
+use duraft_core::{Lease, NodeId};
 use duraft_sim::explore::{self, Explorer};
 use duraft_sim::{Sim as Nodes, SimConfig};
+use duraft_storage::OnDamage;
 use duraft_tests::sim::{Sim, World};
 use duraft_tests::swarm::{Rot, Swarm};
 use duraft_tests::{N1, N2, Options, planted, quietly, with_plant};
@@ -30,6 +31,10 @@ pub(super) enum Lab {
     NodesRead,
     /// The same with many snapshots and short logs.
     NodesSnapshot,
+    /// The same with damaged and lost disks all the time, short lives and slow links.
+    NodesDamage,
+    /// The same with leases that only the cores count, and links on which answers are old.
+    NodesLease,
     /// Situations told step by step, a few of them per seed.
     Situations,
     /// The searches of the log's own bank: crash states, damages, failures, reports, enumerated.
@@ -50,9 +55,26 @@ impl Lab {
             Lab::NodesChange => "simulator: members change",
             Lab::NodesRead => "simulator: reads",
             Lab::NodesSnapshot => "simulator: snapshots",
+            Lab::NodesDamage => "simulator: damage",
+            Lab::NodesLease => "simulator: leases",
             Lab::Situations => "rig: situations",
             Lab::Storage => "enumeration",
             Lab::Model => "model",
+        }
+    }
+
+    /// Is it part of what users have, not of these tests?
+    pub(super) fn is_shipped(self) -> bool {
+        match self {
+            Lab::Rough | Lab::RoughAlone | Lab::Lives | Lab::Rot | Lab::Situations => false,
+            Lab::Nodes
+            | Lab::NodesChange
+            | Lab::NodesRead
+            | Lab::NodesDamage
+            | Lab::NodesLease
+            | Lab::NodesSnapshot
+            | Lab::Storage
+            | Lab::Model => true,
         }
     }
 
@@ -77,6 +99,32 @@ impl Lab {
             Lab::NodesSnapshot => nodes(seed, wrong, |config| {
                 config.snapshot_bytes = Some(1_000);
                 config.core.trailing_bytes_max = 0;
+            }),
+            Lab::NodesDamage => nodes(seed, wrong, |config| {
+                config.wal.policy = OnDamage::RepairFromPeers;
+                (config.nodes, config.pool, config.clients.change) = (3, 3, 0);
+                config.damage = 9_000;
+                config.wipe = 0;
+                config.crash = 300;
+                config.down_max = 30;
+                config.network.slow_max = 400;
+                config.network.loss = 0;
+            }),
+            Lab::NodesLease => nodes(seed, wrong, |config| {
+                (config.nodes, config.pool) = (3, 3);
+                (config.core.pre_vote, config.core.check_quorum) = (true, true);
+                // Answers may be nearly two election timeouts old; elections are quick.
+                config.core.election_ticks = 6;
+                config.core.lease = Some(Lease { drift_ppm: 0 });
+                (config.clock_drift_ppm, config.clock_jump, config.pause) = (0, 0, 0);
+                config.lease_unchecked = true;
+                (config.network.slow_max, config.network.delay_max) = (100, 4);
+                config.network.loss = 0;
+                config.network.repartition = 500;
+                (config.disk.sync_max, config.disk.stall, config.disk.failure) = (4, 0, 0);
+                (config.disk.no_space, config.crash, config.blackout) = (0, 0, 0);
+                (config.clients.read, config.clients.change) = (10_000, 0);
+                (config.damage, config.wipe) = (0, 0);
             }),
             Lab::Situations => situations(seed),
             Lab::Storage => match wrong {

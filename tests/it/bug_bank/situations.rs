@@ -82,6 +82,7 @@ situations! {
         rule_06_no_byte_limit_refuses_the_first_batch,
         rule_07_08_two_contents_of_one_place_are_reported_not_repaired,
         rule_08_a_leader_told_so_by_a_quorum_steps_down,
+        rule_08_a_leader_whose_own_copy_cannot_be_read_steps_down,
         rule_10_only_a_pre_vote_leaves_without_a_durable_term,
         rule_10_a_restarted_leader_never_leads_its_term_again,
         rule_11_no_second_campaign_while_the_first_is_being_written,

@@ -61,7 +61,7 @@ impl Finder {
 }
 
 /// What is done wrong.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Wrong {
     Store(Ablation),
     Files(SnapshotAblation),
@@ -226,6 +226,16 @@ pub(crate) fn name(fault: usize) -> (&'static str, &'static str) {
         Finder::Promise => "4.E; searched: reports",
     };
     (name, who)
+}
+
+/// What switches a fault on.
+pub(crate) fn plant(fault: usize) -> String {
+    match BANK[fault].1 {
+        Store(ablation) => format!("Ablation::{ablation:?}"),
+        Files(ablation) => format!("SnapshotAblation::{ablation:?}"),
+        Host(plant) => format!("host: {plant:?}"),
+        HostAndStore(plant, ablation) => format!("host: {plant:?}, Ablation::{ablation:?}"),
+    }
 }
 
 /// What one plan says of a fault, or of the same plan without it.

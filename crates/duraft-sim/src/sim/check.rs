@@ -57,12 +57,16 @@ impl Sim {
                 }
             }
             Message::Heartbeat { .. } => self.history.leads(term, from, envelope.incarnation)?,
+            Message::AppendReply(AppendReply::Accepted { matched }) => {
+                let acked = &mut self.hosts[host].acked;
+                *acked = (*acked).max(*matched);
+            }
             Message::Vote { .. } => self.history.voted(from, term, from)?,
             Message::VoteReply { granted: true } => self.history.voted(from, term, envelope.to)?,
             Message::VoteReply { granted: false }
             | Message::PreVote { .. }
             | Message::PreVoteReply { .. }
-            | Message::AppendReply(_)
+            | Message::AppendReply(AppendReply::Rejected { .. } | AppendReply::Divergence { .. })
             | Message::HeartbeatReply { .. }
             | Message::TimeoutNow
             | Message::ReadIndex { .. }

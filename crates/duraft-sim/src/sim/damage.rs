@@ -5,7 +5,7 @@
 
 use super::{Sim, Step};
 use crate::fault::FaultKind;
-use duraft_core::NodeId;
+use duraft_core::{Awaited, NodeId};
 use duraft_disk::{Disk, FaultDisk, FaultOptions};
 use duraft_storage::JoinAs;
 use std::collections::BTreeSet;
@@ -99,13 +99,44 @@ impl Sim {
         Ok(())
     }
 
-    /// Which damaged nodes have become whole?
+    /// Which damaged nodes have become whole? R15: they hold again whatever they have acknowledged in any
+    /// life and was committed.
     pub(super) fn look_for_healed(&mut self) -> Step {
         for host in &mut self.hosts {
-            if host.is_healed(&self.config)? {
-                self.report.healed += 1;
+            if !host.is_healed(&self.config)? {
+                continue;
+            }
+            self.report.healed += 1;
+            let (id, owed) = (host.id, self.history.committed_at_most(host.acked));
+            let disk = host.recovered(&self.config)?.0;
+            if !disk.holds(&owed) {
+                return Err(format!(
+                    "R15: node {id} is whole again with a log up to {}, and had acknowledged {owed}",
+                    disk.last
+                ));
             }
         }
         Ok(())
+    }
+
+    /// L3: everybody else has converged and some members are still damaged. The only reason that there is
+    /// (ADR 11): a node that may have lost a vote waits for every other voter, and one of these waits too,
+    /// or there are so few voters that nobody is left to ask.
+    pub(super) fn check_wait_for_operator(&self) -> Step {
+        let members = self.history.latest_membership();
+        let damaged = (self.hosts.iter()).filter(|host| host.damaged && members.contains(host.id));
+        let waits = |host: &crate::host::Host| {
+            let status = host.life.as_ref()?.driver.raft().damage_status()?;
+            matches!(status.waits_for, Awaited::Terms { .. }).then_some(host.id)
+        };
+        let waiting: BTreeSet<NodeId> = damaged.clone().filter_map(waits).collect();
+        let explained = |id: &NodeId| waiting.contains(id) && (waiting.len() > 1);
+        match damaged.map(|host| host.id).find(|id| !explained(id)) {
+            None => Ok(()),
+            Some(id) => Err(format!(
+                "L3: node {id} is still damaged and nothing is in its way: {}",
+                self.describe()
+            )),
+        }
     }
 }

@@ -129,9 +129,10 @@ impl Sim {
     /// L6: what an idle cluster says in a while is a few messages per node and heartbeat.
     pub(super) fn check_storm(&mut self, messages_before: u64) -> Step {
         let said = self.report.messages - messages_before;
-        let nodes = self.hosts.len() as u64;
-        // Heartbeats and answers both ways, and the odd read or transfer that ends.
-        let most = 4 * nodes * REST_TICKS + 40;
+        let peers = self.history.latest_membership().members().count() as u64 - 1;
+        let rounds = REST_TICKS.div_ceil(u64::from(self.config.core.heartbeat_ticks)) + 1;
+        // Heartbeats and their answers, and half of that for the odd read or transfer that ends.
+        let most = 3 * peers * rounds + 10;
         if said > most {
             return Err(format!(
                 "L6: {said} messages in {REST_TICKS} ticks of rest, at most {most} make sense: {}",

@@ -291,11 +291,37 @@ fn moves(story: &Story, pool: &Pool, options: &WalOptions) -> Moves {
 fn end_of_kept(group: &GroupIndex, moved: impl Fn(&Entry) -> bool) -> Position {
     let log = &group.log;
     if !log.is_whole() {
-        // A damaged log keeps its end; what moves fills gaps again.
-        return log.end();
+        return end_of_kept_around_gaps(group, moved);
     }
     let kept = log.entries().iter().rev().find(|entry| !moved(entry));
     kept.map_or(log.start(), |entry| entry.header.position())
+}
+
+/// A damaged log keeps its end; what moves fills gaps again. But batches at its end that move and join
+/// what stays go on from there, as those of a whole log do: the segments that stay may hold others in
+/// their places, which were cut off in what the fence replaces, and an end that contradicts these would
+/// leave nothing of the log that is sure.
+fn end_of_kept_around_gaps(group: &GroupIndex, moved: impl Fn(&Entry) -> bool) -> Position {
+    let log = &group.log;
+    let mut end = log.end();
+    for entry in log.entries().iter().rev() {
+        if entry.header.position() != end {
+            return log.end();
+        }
+        if !moved(entry) {
+            return end;
+        }
+        let before = entry.header.first.previous();
+        let place = log
+            .entries()
+            .partition_point(|entry| entry.header.last() < before);
+        end = match log.entries().get(place) {
+            Some(held) if held.header.last() == before => held.header.position(),
+            Some(_) | None if log.start().index() == before => log.start(),
+            Some(_) | None => return log.end(),
+        };
+    }
+    end
 }
 
 /// Reads the batches that move.
