@@ -627,7 +627,7 @@ impl Engine {
 const RECORDS_MAX: usize = 16 << 10;
 
 /// Randomness and time of the process: this is the edge of the library.
-fn ambient() -> Entropy {
+pub(crate) fn ambient() -> Entropy {
     let since = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();

@@ -5,6 +5,7 @@
 
 mod bootstrap;
 mod encode;
+mod entry_log;
 mod errors;
 mod force;
 mod format;
@@ -28,6 +29,7 @@ mod threads;
 mod wal;
 
 pub use bootstrap::{JoinAs, bootstrap, bootstrap_joining};
+pub use entry_log::{EntryLog, EntryLogError, EntryLogOptions, LogEntry, WhenDurable};
 pub use errors::{
     Contradiction, Damage, GroupDamage, Hole, OpenError, Poison, ReadError, WalError, WriteProblem,
 };

@@ -6,6 +6,7 @@
 
 mod crashes;
 mod damage;
+mod entry_log;
 mod errors;
 mod group_log;
 mod inspect;
