@@ -45,6 +45,7 @@ mod apply;
 mod clock;
 mod driver;
 mod events;
+pub mod metrics;
 mod node;
 mod options;
 mod outcome;

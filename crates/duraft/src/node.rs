@@ -163,6 +163,7 @@ impl Node {
         if !problems.is_empty() {
             return Err(StartError::Options(problems));
         }
+        let _span = tracing::info_span!("duraft_start", node = options.core.id.0).entered();
         let runtime = Runtime::start(options, machine, ambient_entropy())?;
         Ok(Node {
             runtime: Arc::new(runtime),
@@ -290,6 +291,7 @@ impl Node {
         responder: Responder,
         proposal: impl FnOnce(Responder) -> Proposal,
     ) {
+        let _span = tracing::trace_span!("duraft_propose", node = self.id().0, len).entered();
         let Some(permit) = self.shared().gate.enter(len) else {
             responder.answer(Err(FULL));
             return;
@@ -394,6 +396,7 @@ impl Node {
     /// before it. Waits for the command that the state machine is applying, if any. Called from a
     /// thread of the node itself (state machine, callback), it does not wait for that thread.
     pub fn shutdown(&self) -> StopReason {
+        let _span = tracing::info_span!("duraft_shutdown", node = self.id().0).entered();
         self.runtime.end(End::Quiet)
     }
 

@@ -56,6 +56,9 @@ pub struct NodeOptions {
     pub inbox_bytes_max: u64,
     /// Events kept for slow subscribers.
     pub events_max: usize,
+    /// How often what the node measures goes to the recorder of the `metrics` facade, where the
+    /// feature of that name is on; `None`: never.
+    pub metrics_interval: Option<Duration>,
 }
 
 /// How a node reaches its peers.
@@ -125,6 +128,7 @@ impl NodeOptions {
             leaderless_ticks_max: driver.leaderless_ticks_max,
             inbox_bytes_max: 32 << 20,
             events_max: 1024,
+            metrics_interval: Some(Duration::from_secs(1)),
         }
     }
 
@@ -196,6 +200,11 @@ impl NodeOptions {
             "at least 1",
         );
         check(self.events_max >= 1, "events_max", "at least 1");
+        check(
+            self.metrics_interval.is_none_or(|every| !every.is_zero()),
+            "metrics_interval",
+            "above zero, or none",
+        );
         check(self.codec < TAGGED_CODEC, "codec", "below 32768");
         check(
             self.core.lease.is_none() || COUNTS_SUSPEND,

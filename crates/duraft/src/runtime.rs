@@ -62,6 +62,8 @@ pub(crate) struct Runtime {
 struct Threads {
     raft: Option<JoinHandle<()>>,
     workers: Vec<JoinHandle<()>>,
+    /// Those that end after the log.
+    last: Vec<JoinHandle<()>>,
     log: Option<Arc<PipelineThread>>,
     own: Vec<ThreadId>,
     /// An `end` is under way or done.
@@ -81,6 +83,9 @@ pub(crate) struct Shared {
     work: Queue<ApplyWork>,
     loads: Queue<duraft_core::Load>,
     taking: Queue<TakeWork>,
+    /// Nothing ever comes; closed, it ends the thread that hands metrics over.
+    #[cfg(feature = "metrics")]
+    exporting: Queue<()>,
     transfers: Arc<Queue<TransferInput>>,
     /// A snapshot is being taken.
     snapshot_busy: AtomicBool,
@@ -270,6 +275,7 @@ impl Runtime {
             threads: Mutex::new(Threads {
                 raft: None,
                 workers: Vec::new(),
+                last: Vec::new(),
                 log: None,
                 own: Vec::new(),
                 ending: false,
@@ -321,6 +327,10 @@ impl Runtime {
                 .start(local, inbox)
                 .map_err(|source| io_error("start the transport", source))?;
         }
+        #[cfg(feature = "metrics")]
+        if let Some(every) = options.metrics_interval {
+            runtime.start_exporter(every)?;
+        }
         let raft_loop = RaftLoop::new(shared, driver, log, runtime.transport.clone());
         runtime.start_raft(raft_loop)?;
         Ok(runtime)
@@ -332,14 +342,29 @@ impl Runtime {
 
     /// See [`Node::stats`](crate::Node::stats).
     pub(crate) fn stats(&self) -> Stats {
-        Stats {
-            stages: self.shared.stages.read(),
-            transport: self
-                .transport
-                .as_ref()
-                .map(|t| t.stats())
-                .unwrap_or_default(),
-        }
+        stats(&self.shared, self.transport.as_deref())
+    }
+
+    /// Starts the thread that hands what is measured to the `metrics` facade, a last time when it
+    /// ends.
+    #[cfg(feature = "metrics")]
+    fn start_exporter(&mut self, every: Duration) -> Result<(), StartError> {
+        let (shared, transport) = (Arc::clone(&self.shared), self.transport.clone());
+        let mut exporter = crate::metrics::Exporter::new(self.shared.id.to_string());
+        self.start_worker("duraft-metrics", "metrics", move || {
+            let mut nothing = std::collections::VecDeque::new();
+            loop {
+                let until = Instant::now() + every;
+                let ended = shared.exporting.take_all(&mut nothing, Some(until));
+                exporter.export(&shared.status(), stats(&shared, transport.as_deref()));
+                if ended == crate::queue::Taken::Closed {
+                    return;
+                }
+            }
+        })?;
+        let threads = self.threads.get_mut();
+        threads.last.extend(threads.workers.pop());
+        Ok(())
     }
 
     /// See [`Node::set_peer_address`](crate::Node::set_peer_address).
@@ -420,6 +445,8 @@ impl Runtime {
     ) -> Result<JoinHandle<()>, StartError> {
         let shared = Arc::clone(&self.shared);
         let guarded = move || {
+            // What is logged on the thread says whose it is.
+            let _span = tracing::info_span!("duraft", node = shared.id.0, thread = what).entered();
             if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
                 let reason = StopReason::ThreadPanicked {
                     thread: what,
@@ -443,7 +470,7 @@ impl Runtime {
     /// node. Returns why the node stopped.
     pub(crate) fn end(&self, how: End) -> StopReason {
         let current = std::thread::current().id();
-        let (raft, workers, log) = {
+        let (raft, workers, log, last) = {
             let mut threads = self.threads.lock();
             if threads.ending {
                 while !threads.done && !threads.own.contains(&current) {
@@ -456,6 +483,7 @@ impl Runtime {
                 threads.raft.take(),
                 std::mem::take(&mut threads.workers),
                 threads.log.take(),
+                std::mem::take(&mut threads.last),
             )
         };
         let join = |thread: JoinHandle<()>| {
@@ -485,6 +513,9 @@ impl Runtime {
             }
         }
         self.shared.stopped(StopReason::Shutdown);
+        #[cfg(feature = "metrics")]
+        self.shared.exporting.close();
+        last.into_iter().for_each(join);
         self.shared.events.close();
         self.threads.lock().done = true;
         self.ended.notify_all();
@@ -536,6 +567,8 @@ impl Shared {
             work: Queue::new(u64::MAX),
             loads: Queue::new(u64::MAX),
             taking: Queue::new(u64::MAX),
+            #[cfg(feature = "metrics")]
+            exporting: Queue::new(0),
             // What a sender may have on its way, and what it repeats of it.
             transfers: Arc::new(Queue::new(2 * options.transfer.window_bytes)),
             snapshot_busy: AtomicBool::new(false),
@@ -591,6 +624,15 @@ fn make_transport(
             Ok(Some(Arc::new(transport)))
         }
         Network::Custom(transport) => Ok(Some(Arc::clone(transport))),
+    }
+}
+
+fn stats(shared: &Shared, transport: Option<&dyn Transport>) -> Stats {
+    Stats {
+        stages: shared.stages.read(),
+        transport: transport
+            .map(|transport| transport.stats())
+            .unwrap_or_default(),
     }
 }
 

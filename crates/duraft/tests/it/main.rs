@@ -8,6 +8,7 @@ mod driver;
 mod examples;
 mod handshake;
 mod hosts;
+mod metrics;
 mod node;
 mod rules;
 mod sessions;
