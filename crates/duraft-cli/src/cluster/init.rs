@@ -10,10 +10,14 @@ use std::path::{Path, PathBuf};
 
 /// Flags of `duraft cluster init`.
 #[derive(Args)]
-#[group(id = "which", required = true, multiple = false, args = ["config", "local"])]
 pub(super) struct InitArgs {
     /// The node's configuration file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "local",
+        conflicts_with = "local"
+    )]
     config: Option<PathBuf>,
     /// Set a field, as for `duraft serve`.
     #[arg(long, value_name = "FIELD=VALUE", requires = "config")]

@@ -6,7 +6,7 @@
 //!
 //! The crate `redis-protocol` was judged and serves the tests as another opinion: it reads frames of
 //! any type and depth and takes no limits, so that a size could be refused only when the bytes have
-//! been gathered (ADR 13).
+//! been gathered (ADR 15).
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -27,7 +27,7 @@ pub(crate) struct RequestLimits {
 /// The bytes are no request that can be served; nothing behind them can be understood either.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum BadRequest {
-    #[error("Protocol error: expected '{expected}', got {}", byte_text(.got))]
+    #[error("Protocol error: expected '{}', got '{}'", .expected.escape_default(), char::from(*.got).escape_default())]
     Unexpected { expected: char, got: u8 },
     #[error("Protocol error: a length is not a number")]
     Length,
@@ -41,10 +41,6 @@ pub(crate) enum BadRequest {
     Argument { bytes: u64, max: usize },
     #[error("Protocol error: the request is over the limit of {max} bytes")]
     Request { max: usize },
-}
-
-fn byte_text(byte: &u8) -> String {
-    format!("'{}'", char::from(*byte).escape_default())
 }
 
 /// One request: the command's name and its arguments, never empty.
@@ -325,7 +321,7 @@ mod tests {
             (b"*1\r\n$1x\r\n", "not a number"),
             (b"*1\r\n$99999999999999999999999", "not a number"),
             (b"*1\r\n:1\r\n", "expected '$'"),
-            (b"*1\r\n$1\r\nabc", "expected '\r'"),
+            (b"*1\r\n$1\r\nabc", "expected '\\r'"),
             (b"*x\r\n", "not a number"),
             (b"a b c d e f g h i\r\n", "9 arguments"),
             (b"\"never closed\r\n", "quotes"),

@@ -146,9 +146,8 @@ impl Server {
         if ended.is_ok() {
             // Whoever takes over now need not wait for an election timeout.
             let leaving = self.engine.node.step_down();
-            let _ = self
-                .runtime
-                .block_on(tokio::time::timeout(LAST_WAIT, leaving));
+            let in_time = async { tokio::time::timeout(LAST_WAIT, leaving).await };
+            let _ = self.runtime.block_on(in_time);
         }
         let reason = self.engine.node.shutdown();
         tracing::info!("the node has ended: {reason}");

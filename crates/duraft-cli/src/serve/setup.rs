@@ -8,7 +8,7 @@ use super::machine::Machine;
 use super::timed::{SyncTimes, TimedDisk};
 use duraft::{
     ClusterId, EventsError, JoinAs, Membership, Network, Node, NodeEvent, NodeId, NodeOptions,
-    OnDamage, RealDisk, StartError, TcpOptions,
+    OnDamage, RealDisk, Security, StartError, TcpOptions, TlsOptions,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,6 +32,8 @@ pub(crate) enum SetupError {
     NoStore { dir: String },
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error("security.authorities, certificate and key cannot be used: {0}")]
+    Tls(#[from] duraft::TlsSetupError),
     #[error("the members in [[node]] make no membership: {0}")]
     Membership(duraft::MembershipProblem),
 }
@@ -76,6 +78,19 @@ fn options(
     options.snapshot_log_bytes = Some(config.storage.snapshot_log_bytes);
     options.command_bytes_max = options.command_bytes_max.max(4 * size(batch));
     let mut tcp = TcpOptions::new(peers);
+    let security = &config.security;
+    tcp.security = if security.is_tls() {
+        let (authorities, certificate) = (&security.authorities, &security.certificate);
+        Security::Tls(TlsOptions::from_pem_files(
+            authorities,
+            certificate,
+            &security.key,
+        )?)
+    } else if security.plaintext {
+        Security::InsecurePlaintext
+    } else {
+        Security::LoopbackOnly
+    };
     tcp.frame_bytes_max = tcp.frame_bytes_max.max(2 * batch);
     tcp.bulk_queue_bytes_max = tcp.bulk_queue_bytes_max.max(2 * tcp.frame_bytes_max);
     options.network = Network::Tcp {

@@ -57,9 +57,13 @@ pub(crate) struct Listen {
     pub(crate) admin: String,
 }
 
-/// What must be said to open the node to a network. Certificates find their place here.
+/// What must be said to open the node to a network.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Security {
+    /// PEM files of mutual TLS between nodes; all three or none.
+    pub(crate) authorities: String,
+    pub(crate) certificate: String,
+    pub(crate) key: String,
     pub(crate) plaintext: bool,
     pub(crate) remote_admin: bool,
 }
@@ -171,6 +175,13 @@ impl Default for Config {
                 .expect("a test sets every default");
         }
         config
+    }
+}
+
+impl Security {
+    /// Do nodes talk to each other by TLS?
+    pub(crate) fn is_tls(&self) -> bool {
+        !self.certificate.is_empty()
     }
 }
 

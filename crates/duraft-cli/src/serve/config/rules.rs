@@ -64,6 +64,18 @@ fn check_nodes(config: &Config, problems: &mut Vec<Problem>) {
 }
 
 fn check_addresses(config: &Config, problems: &mut Vec<Problem>) {
+    let security = &config.security;
+    let files = [
+        ("security.authorities", &security.authorities),
+        ("security.certificate", &security.certificate),
+        ("security.key", &security.key),
+    ];
+    for (field, file) in files {
+        if file.is_empty() && files.iter().any(|(_, other)| !other.is_empty()) {
+            let rule = "must be given: TLS needs security.authorities, certificate and key";
+            problems.push(problem(field, rule));
+        }
+    }
     let listens = [
         ("listen.peer", config.listen_peer()),
         ("listen.client", config.listen_client()),
@@ -81,7 +93,8 @@ fn check_addresses(config: &Config, problems: &mut Vec<Problem>) {
         if is_loopback(address) {
             continue;
         }
-        if !config.security.plaintext {
+        let encrypted = *field == "listen.peer" && config.security.is_tls();
+        if !encrypted && !config.security.plaintext {
             problems.push(problem(
                 *field,
                 format!(

@@ -171,6 +171,17 @@ fn only_this_machine_reaches_a_loopback_address() {
     ] {
         assert!(!rules::is_loopback(address), "{address}");
     }
+    let tls = ["security.certificate=a.pem", "listen.peer=0.0.0.0:4"];
+    let problems = told(THREE, &tls).join("\n");
+    assert!(
+        problems.contains("security.key: must be given"),
+        "{problems}"
+    );
+    assert!(
+        problems.contains("security.authorities: must be given"),
+        "{problems}"
+    );
+    assert!(!problems.contains("listen.peer"), "{problems}");
     let remote = [
         "security.plaintext=true",
         "security.remote_admin=true",

@@ -1,7 +1,7 @@
 //! `POST /v1/cluster/ACTION`: what `duraft cluster` asks for.
 //!
 //! A request must say that its body is JSON: a page in an operator's browser cannot send that to
-//! another server without asking, and is not allowed to.
+//! another server without asking, and is not allowed to; one that carries an `Origin` is refused as well.
 
 use super::{Answer, json, problem};
 use crate::serve::command::{Op, encode};
@@ -10,7 +10,7 @@ use crate::serve::engine::{Elsewhere, Engine, Failure};
 use bytes::Bytes;
 use duraft::{MemberChange, NodeId, Promotion, RequestError, RoleKind};
 use hyper::StatusCode;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, ORIGIN};
 use hyper::http::request::Parts;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -66,6 +66,10 @@ pub(super) async fn answer(parts: &Parts, body: &Bytes, engine: &Engine) -> Answ
     if kind.is_none_or(|kind| kind.as_bytes() != b"application/json") {
         let text = "the content type must be application/json";
         return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
+    }
+    if parts.headers.contains_key(ORIGIN) {
+        let text = "pages of browsers may not administer a cluster";
+        return problem(StatusCode::FORBIDDEN, text);
     }
     let request: AdminRequest = match serde_json::from_slice(body) {
         Ok(request) => request,
