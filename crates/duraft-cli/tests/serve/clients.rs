@@ -159,16 +159,28 @@ fn a_write_passed_on_to_a_leader_that_falls_silent_is_not_tried_again() {
     let leader = cluster.leader();
     let follower = leader % 3 + 1;
     let mut redis = cluster.connect(follower);
-    assert_eq!(redis.ask(&["INCR", "n"]), int(1), "the way to the leader is open");
+    assert_eq!(
+        redis.ask(&["INCR", "n"]),
+        int(1),
+        "the way to the leader is open"
+    );
     cluster.signal(leader, Signal::STOP);
     redis.send(&["INCR", "n"]);
     assert_eq!(redis.receive(), None);
     let line = cluster.wait_for_log(follower, "the outcome of a command is unknown");
     assert!(line.contains("no answer in time"), "{line}");
     let mut redis = cluster.connect(follower);
-    assert_eq!(redis.ask(&["SET", "other", "1"]), ok(), "another leads by now");
+    assert_eq!(
+        redis.ask(&["SET", "other", "1"]),
+        ok(),
+        "another leads by now"
+    );
     cluster.signal(leader, Signal::CONT);
-    assert_eq!(redis.ask(&["GET", "n"]), bulk("1"), "the old leader's copy has no effect");
+    assert_eq!(
+        redis.ask(&["GET", "n"]),
+        bulk("1"),
+        "the old leader's copy has no effect"
+    );
 }
 
 #[test]
