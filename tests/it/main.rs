@@ -32,3 +32,4 @@ mod swarm;
 mod tidy;
 mod tidy_docs;
 mod wal_crash;
+mod wire_page;
