@@ -129,6 +129,9 @@ enum Command {
     ///
     /// Example: duraft man --dir /usr/local/share/man/man1
     Man(completions::ManArgs),
+    /// Print docs/reference-cli.md.
+    #[command(hide = true)]
+    Reference,
     /// One node of `torture`, spoken to over standard input and output.
     #[command(hide = true)]
     TortureNode(torture::TortureChildArgs),
@@ -187,6 +190,7 @@ fn main() -> ExitCode {
         Command::Completions(args) => {
             return finish(completions::completions(&args, Cli::command()));
         }
+        Command::Reference => return finish(completions::reference(Cli::command())),
         Command::Man(args) => return finish(completions::man(&args, Cli::command())),
         Command::Sim(args) => {
             return sim::run(&args).unwrap_or_else(|error| {

@@ -160,7 +160,7 @@ fn the_cluster_result_is_complete_in_text_and_json() {
     }
     let result = std::fs::read_to_string(&json).expect("the JSON file is there");
     let result: serde_json::Value = serde_json::from_str(&result).expect("it is JSON");
-    assert_eq!(result["schema"], 1);
+    assert_eq!(result["schema"], 2);
     assert!(
         result["verification"]["acknowledged"]
             .as_u64()

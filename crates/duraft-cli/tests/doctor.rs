@@ -137,3 +137,27 @@ fn completions_and_manual_pages_know_every_command_and_no_hidden_one() {
     let wrong = duraft(&["man", "--dir", "/proc/nowhere"]);
     assert_eq!(wrong.status.code(), Some(2), "{}", said(&wrong));
 }
+
+#[test]
+fn the_reference_of_the_command_line_is_current() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference-cli.md");
+    let output = duraft(&["reference"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let now = said(&output);
+    for command in [
+        "duraft wal verify",
+        "duraft snapshot import",
+        "duraft bench compare",
+        "duraft serve",
+    ] {
+        assert!(now.contains(&format!("\n## {command}\n")), "{command}");
+    }
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&page, &now).expect("written");
+    }
+    let written = std::fs::read_to_string(&page).unwrap_or_default();
+    assert!(
+        written == now,
+        "docs/reference-cli.md is behind the program: UPDATE=1 cargo test -p duraft-cli --test doctor reference"
+    );
+}

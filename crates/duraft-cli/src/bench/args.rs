@@ -46,6 +46,11 @@ pub(crate) enum What {
     /// cluster did not go on and agree after the part was released.
     #[command(verbatim_doc_comment)]
     Stuck(StuckArgs),
+    /// Is one result better than another, or is it noise? Unlike machines are refused.
+    ///
+    /// Exit codes: 0 nothing is worse beyond the noise; 1 something is; 2 cannot compare.
+    #[command(after_help = super::COMPARE_EXAMPLES)]
+    Compare(super::compare::CompareArgs),
     /// A large snapshot on its way to another process: how much memory does it take?
     Snapshot(SnapshotArgs),
 }
@@ -116,7 +121,7 @@ pub(crate) struct WalArgs {
 
 #[derive(Args, Clone)]
 pub(crate) struct LoadArgs {
-    /// Clients, each with one command outstanding [default: 64; wal: 1].
+    /// Clients, each with one command outstanding [default: 64; wal: 1; with --rate: 1024].
     #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) clients: Option<u32>,
 
@@ -140,6 +145,16 @@ pub(crate) struct LoadArgs {
     /// Write the result as JSON to this file.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+
+    /// Open loop: so many commands per second begin, whatever the answers do, at most --clients of them
+    /// at a time. Latency counts from when a command was to begin. Without it the loop is closed: each
+    /// client begins when it has its answer. For `cluster` and `wal`.
+    #[arg(long, global = true, value_name = "PER_SECOND", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub(crate) rate: Option<u64>,
+
+    /// Write the result as one HTML page with charts to this file. It needs nothing else.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
 
     /// Seed of values, nonces and election timeouts.
     #[arg(long, global = true, default_value_t = 1)]

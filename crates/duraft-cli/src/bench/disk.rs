@@ -5,7 +5,7 @@ use super::error::BenchError;
 use super::folder::Folder;
 use super::progress::Progress;
 use super::raw::RawDisk;
-use super::report::{Report, Round, Workload};
+use super::report::{Measured, Report, Round, Workload};
 use super::summary::Latencies;
 use duraft_disk::RealDisk;
 use std::process::ExitCode;
@@ -34,10 +34,17 @@ pub(crate) fn run(load: &LoadArgs) -> Result<ExitCode, BenchError> {
         progress.round_done(raw.syncs_per_second);
     }
     progress.finish();
-    let latency = rounds
-        .last()
-        .map_or_else(|| Latencies::new().percentiles(), |r| r.latency);
-    let report = Report::new(facts, workload(load, bytes), rounds, latency, None);
+    let mut latencies = Latencies::new();
+    latencies.merge(&raw.all);
+    let measured = Measured {
+        rounds,
+        latencies,
+        raw: raw.all,
+        series: None,
+        log_io: None,
+        missed: 0,
+    };
+    let report = Report::new(facts, workload(load, bytes), measured, None);
     report.publish(load)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -47,6 +54,7 @@ fn workload(load: &LoadArgs, bytes: u64) -> Workload {
         what: String::from("disk"),
         nodes: 0,
         clients: 1,
+        rate: None,
         batch: 1,
         value_bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
         seconds: load.seconds,

@@ -17,6 +17,14 @@ pub(crate) enum BenchError {
         path: PathBuf,
         source: std::io::Error,
     },
+    #[error(
+        "{0} is for `bench cluster` and `bench wal`; this benchmark has its own load and result"
+    )]
+    Flag(&'static str),
+    #[error("'{}' is no result of a benchmark: {problem}", path.display())]
+    NoResult { path: PathBuf, problem: String },
+    #[error("the results are not alike, with --unlike they are compared all the same:\n  {}", .0.join("\n  "))]
+    Unlike(Vec<String>),
     #[error(transparent)]
     Disk(#[from] duraft_disk::DiskError),
     #[error("{0}")]

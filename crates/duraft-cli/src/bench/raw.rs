@@ -20,6 +20,8 @@ pub(crate) struct RawDisk {
     file: Arc<dyn DiskFile>,
     len: u64,
     offset: u64,
+    /// Of all slices.
+    pub(crate) all: Latencies,
 }
 
 /// What the disk did in one slice.
@@ -42,6 +44,7 @@ impl RawDisk {
             file,
             len,
             offset: 0,
+            all: Latencies::new(),
         })
     }
 
@@ -63,6 +66,7 @@ impl RawDisk {
             latencies.record(begun.elapsed());
             self.offset += stride;
         }
+        self.all.merge(&latencies);
         let syncs_per_second = latencies.count() as f64 / start.elapsed().as_secs_f64();
         Ok(RawSlice {
             bytes,

@@ -4,14 +4,16 @@ use super::args::LoadArgs;
 use super::error::BenchError;
 use super::facts::Facts;
 use super::raw::RawSlice;
-use super::summary::{Percentiles, Spread};
+use super::series::{Point, Series};
+use super::summary::{Bin, Latencies, Percentiles, Spread};
+use super::timed::LogIo;
 use crate::output::write_json;
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::path::Path;
 
 /// Version of the JSON layout.
-const SCHEMA: u32 = 1;
+pub(crate) const SCHEMA: u32 = 2;
 
 /// One benchmark run.
 #[derive(Serialize)]
@@ -23,8 +25,82 @@ pub(crate) struct Report {
     pub(crate) rounds: Vec<Round>,
     /// Over the commands of all rounds.
     pub(crate) latency: Percentiles,
+    /// Of all rounds: quantile and microseconds.
+    pub(crate) latency_curve: Vec<(f64, f64)>,
     pub(crate) summary: Summary,
+    pub(crate) series: Option<SeriesReport>,
+    pub(crate) histograms: Histograms,
+    pub(crate) stages: Vec<Stage>,
+    /// Commands of an open loop that were to begin and never did, as too many had no answer: counted
+    /// with the latency that they had reached, so the true figures are worse.
+    pub(crate) missed: u64,
     pub(crate) verification: Option<Verification>,
+}
+
+/// Latency and throughput over the seconds of load.
+#[derive(Serialize)]
+pub(crate) struct SeriesReport {
+    pub(crate) interval_seconds: u64,
+    pub(crate) points: Vec<Point>,
+}
+
+/// Microseconds and bytes, in bins.
+#[derive(Serialize)]
+pub(crate) struct Histograms {
+    pub(crate) latency_us: Vec<Bin>,
+    pub(crate) raw_sync_us: Vec<Bin>,
+    /// Of the measured log, where it can be watched: the leader's, in a cluster in this process.
+    pub(crate) log_write_us: Option<Vec<Bin>>,
+    pub(crate) log_sync_us: Option<Vec<Bin>>,
+    pub(crate) commit_bytes: Option<Vec<Bin>>,
+}
+
+/// A part of a command's way.
+#[derive(Serialize)]
+pub(crate) struct Stage {
+    pub(crate) name: &'static str,
+    pub(crate) latency: Percentiles,
+}
+
+/// What the rounds left.
+pub(crate) struct Measured {
+    pub(crate) rounds: Vec<Round>,
+    pub(crate) latencies: Latencies,
+    pub(crate) raw: Latencies,
+    pub(crate) series: Option<Series>,
+    pub(crate) log_io: Option<LogIo>,
+    pub(crate) missed: u64,
+}
+
+impl Measured {
+    fn histograms(&self) -> Histograms {
+        let io = self.log_io.as_ref();
+        Histograms {
+            latency_us: self.latencies.bins(1e3),
+            raw_sync_us: self.raw.bins(1e3),
+            log_write_us: io.map(|io| io.writes.bins(1e3)),
+            log_sync_us: io.map(|io| io.syncs.bins(1e3)),
+            commit_bytes: io.map(|io| io.commit_bytes.bins(1.0)),
+        }
+    }
+
+    fn stages(&self) -> Vec<Stage> {
+        let mut stages = Vec::new();
+        let mut add = |name, latencies: &Latencies| {
+            if latencies.count() > 0 {
+                stages.push(Stage {
+                    name,
+                    latency: latencies.percentiles(),
+                });
+            }
+        };
+        if let Some(io) = &self.log_io {
+            add("log write", &io.writes);
+            add("log sync", &io.syncs);
+        }
+        add("whole request", &self.latencies);
+        stages
+    }
 }
 
 /// What was asked for.
@@ -33,6 +109,8 @@ pub(crate) struct Workload {
     pub(crate) what: String,
     pub(crate) nodes: u32,
     pub(crate) clients: u32,
+    /// Commands per second of an open loop; `None`: closed.
+    pub(crate) rate: Option<u64>,
     pub(crate) batch: u32,
     pub(crate) value_bytes: u32,
     pub(crate) seconds: u64,
@@ -70,6 +148,7 @@ pub(crate) struct Summary {
     pub(crate) commands_per_sync: Spread,
     pub(crate) commit_bytes_mean: Spread,
     pub(crate) p50_us: Spread,
+    pub(crate) p99_us: Spread,
     pub(crate) raw_p50_us: Spread,
     pub(crate) raw_syncs_per_second: Spread,
     pub(crate) latency_ratio: Spread,
@@ -103,16 +182,23 @@ impl Report {
     pub(crate) fn new(
         facts: Facts,
         workload: Workload,
-        rounds: Vec<Round>,
-        latency: Percentiles,
+        measured: Measured,
         verification: Option<Verification>,
     ) -> Report {
+        let histograms = measured.histograms();
+        let stages = measured.stages();
+        let series = measured.series.as_ref().map(|series| SeriesReport {
+            interval_seconds: series.interval_seconds(),
+            points: series.points(),
+        });
+        let rounds = measured.rounds;
         let over = |value: fn(&Round) -> f64| Spread::of(rounds.iter().map(value));
         let summary = Summary {
             commands_per_second: over(|r| r.commands_per_second),
             commands_per_sync: over(|r| r.commands_per_sync),
             commit_bytes_mean: over(|r| r.commit_bytes_mean),
             p50_us: over(|r| r.latency.p50_us),
+            p99_us: over(|r| r.latency.p99_us),
             raw_p50_us: over(|r| r.raw.latency.p50_us),
             raw_syncs_per_second: over(|r| r.raw.syncs_per_second),
             latency_ratio: over(Round::latency_ratio),
@@ -130,8 +216,13 @@ impl Report {
             facts,
             workload,
             rounds,
-            latency,
+            latency: measured.latencies.percentiles(),
+            latency_curve: measured.latencies.curve(),
             summary,
+            series,
+            histograms,
+            stages,
+            missed: measured.missed,
             verification,
         }
     }
@@ -139,6 +230,9 @@ impl Report {
     /// Prints the result and, where asked for, writes the JSON file.
     pub(crate) fn publish(&self, load: &LoadArgs) -> Result<(), BenchError> {
         print(&self.to_string());
+        if let Some(path) = &load.report {
+            super::html::write(path, self)?;
+        }
         match &load.json {
             Some(path) => self.write_json(path),
             None => Ok(()),
@@ -169,7 +263,10 @@ impl std::fmt::Display for Report {
         if w.what != "disk" {
             writeln!(
                 text,
-                "  load             {} clients, batch {}, {} byte values, {} s in {} rounds, seed {}",
+                "  load             {}{} clients, batch {}, {} byte values, {} s in {} rounds, seed {}",
+                w.rate.map_or(String::from("closed loop, "), |rate| format!(
+                    "open loop at {rate} commands/s, at most "
+                )),
                 w.clients,
                 w.batch,
                 w.value_bytes,
@@ -179,6 +276,17 @@ impl std::fmt::Display for Report {
             )?;
             writeln!(text, "  commands/s       {}", s.commands_per_second)?;
             writeln!(text, "  latency          {}", self.latency)?;
+            if self.missed > 0 {
+                writeln!(
+                    text,
+                    "  NOT KEPT         {} commands never began: the rate is more than this can do, and the \
+                     latencies are at least as long",
+                    self.missed
+                )?;
+            }
+            for stage in &self.stages {
+                writeln!(text, "    {:<14} {}", stage.name, stage.latency)?;
+            }
             writeln!(
                 text,
                 "  commands/fsync   {}   bytes/fsync {}",

@@ -15,9 +15,55 @@ impl Latencies {
         Latencies(histogram.expect("1 < bound, three digits: valid bounds"))
     }
 
+    /// With two digits and as little memory as its values need: for one of very many.
+    pub(crate) fn coarse() -> Latencies {
+        Latencies(Histogram::new(2).expect("two digits are valid"))
+    }
+
+    /// A number that is no latency.
+    pub(crate) fn record_number(&mut self, number: u64) {
+        // Within the bounds of one that has bounds; the others grow.
+        let recorded = self.0.record(number.clamp(1, HIGHEST_NS));
+        debug_assert!(recorded.is_ok(), "{number} is within the bounds");
+    }
+
+    /// Eight bins for each doubling, from the first one that holds something to the last; the numbers
+    /// are divided by `unit`.
+    pub(crate) fn bins(&self, unit: f64) -> Vec<Bin> {
+        let mut bins: Vec<Bin> = Vec::new();
+        for value in self.0.iter_recorded() {
+            let at = value.value_iterated_to();
+            let octave = at.max(1).ilog2();
+            let base = 1u64 << octave;
+            let eighth = (at - base).saturating_mul(8) / base;
+            let edge = |eighths: u64| (base as f64) * (1.0 + eighths as f64 / 8.0) / unit;
+            let (from, to) = (edge(eighth), edge(eighth + 1));
+            let count = value.count_since_last_iteration();
+            match bins.last_mut() {
+                Some(last) if last.from == from => last.count += count,
+                Some(_) | None => bins.push(Bin { from, to, count }),
+            }
+        }
+        bins
+    }
+
+    /// Latency in microseconds below which so many of a hundred thousand stay.
+    pub(crate) fn curve(&self) -> Vec<(f64, f64)> {
+        let quantiles = [
+            0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.975, 0.99, 0.995,
+            0.999, 0.9995, 0.9999, 0.99999,
+        ];
+        // Beyond one in as many as there are, every quantile is the greatest.
+        let known = quantiles
+            .iter()
+            .filter(|q| self.count() as f64 * (1.0 - **q) >= 1.0);
+        let point = |q: &f64| (*q, self.0.value_at_quantile(*q) as f64 / 1e3);
+        known.map(point).collect()
+    }
+
     pub(crate) fn record(&mut self, latency: Duration) {
         let ns = u64::try_from(latency.as_nanos()).unwrap_or(HIGHEST_NS);
-        self.0.saturating_record(ns.clamp(1, HIGHEST_NS));
+        self.record_number(ns);
     }
 
     pub(crate) fn count(&self) -> u64 {
@@ -25,7 +71,7 @@ impl Latencies {
     }
 
     pub(crate) fn merge(&mut self, other: &Latencies) {
-        // Both have the same bounds, so adding cannot fail.
+        // Values fit the bounds of both: they are the same, or grow.
         self.0 += &other.0;
     }
 
@@ -40,6 +86,14 @@ impl Latencies {
             max_us: us(self.0.max()),
         }
     }
+}
+
+/// How many values are from `from` to below `to`.
+#[derive(Clone, Copy, Serialize)]
+pub(crate) struct Bin {
+    pub(crate) from: f64,
+    pub(crate) to: f64,
+    pub(crate) count: u64,
 }
 
 /// Latency percentiles in microseconds.
@@ -125,5 +179,15 @@ mod tests {
         assert!((p.p50_us - 50.0).abs() < 0.1, "{p}");
         assert!((p.max_us - 100.0).abs() < 0.2, "{p}");
         assert_eq!(latencies.count(), 100);
+        let bins = latencies.bins(1e3);
+        assert_eq!(bins.iter().map(|bin| bin.count).sum::<u64>(), 100);
+        assert!(bins.windows(2).all(|two| two[0].to <= two[1].from));
+        let curve = latencies.curve();
+        assert!(curve.windows(2).all(|two| two[0].1 <= two[1].1));
+        assert_eq!(
+            curve.last().map(|(q, _)| *q),
+            Some(0.99),
+            "one of a hundred"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! `duraft completions` and `duraft man`: made from the same description of the flags that the program
+//! `duraft completions`, `duraft man` and the reference in docs/reference-cli.md: made from the same description of the flags that the program
 //! reads its arguments with, so they are never behind.
 
 use clap::{Args, Command};
@@ -49,6 +49,37 @@ pub(crate) fn man(args: &ManArgs, command: Command) -> Result<(), Problem> {
     };
     std::fs::create_dir_all(dir).map_err(failed(dir))?;
     clap_mangen::generate_to(command, dir).map_err(failed(dir))
+}
+
+/// Width of the help in the reference, whatever terminal it is made in.
+const WIDTH: usize = 100;
+
+/// docs/reference-cli.md, to standard output.
+pub(crate) fn reference(command: Command) -> Result<(), Problem> {
+    let mut command = command.term_width(WIDTH);
+    command.build();
+    let mut page = String::from(
+        "# Command line\n\nThe help of every command, as `--help` prints it. Written by `duraft reference`; a test \
+         compares it with\nthe program.\n",
+    );
+    describe(&mut page, &command, "duraft");
+    output(page.as_bytes())
+}
+
+/// The command's help and that of all below it that are shown.
+fn describe(page: &mut String, command: &Command, name: &str) {
+    let help = command.clone().render_long_help().to_string();
+    let lines = help.lines().map(str::trim_end);
+    let text: Vec<&str> = lines.collect();
+    page.push_str(&format!(
+        "\n## {name}\n\n```text\n{}\n```\n",
+        text.join("\n").trim_end()
+    ));
+    for below in command.get_subcommands() {
+        if !below.is_hide_set() && below.get_name() != "help" {
+            describe(page, below, &format!("{name} {}", below.get_name()));
+        }
+    }
 }
 
 /// Whoever reads the output may have gone.

@@ -170,6 +170,13 @@ fn examine(args: &DoctorArgs) -> Result<Report, Problem> {
     })
 }
 
+/// Options of the mount that holds this folder, as the kernel writes them.
+pub(crate) fn mount_options(folder: &Path) -> Option<String> {
+    let folder = folder.canonicalize().ok()?;
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    Some(machine::mount_of(&mounts, &folder)?.options.join(","))
+}
+
 struct Watch {
     wall: i128,
     steady: i128,

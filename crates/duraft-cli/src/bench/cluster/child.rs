@@ -48,6 +48,7 @@ pub(crate) fn run(args: ChildArgs) -> Result<ExitCode, BenchError> {
         addresses: args.addresses,
         seed: args.seed,
         value_bytes: args.value_bytes,
+        watches: Vec::new(),
     };
     if place >= setup.addresses.len() {
         return Err(BenchError::Cluster(format!(

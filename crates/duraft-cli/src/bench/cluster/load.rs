@@ -1,9 +1,12 @@
-//! Closed-loop clients over any cluster: each has one command outstanding and proposes the next one
-//! when the answer is there. Remembers what was acknowledged.
+//! Clients over any cluster, each with one command outstanding. In a closed loop a client proposes the
+//! next one when the answer is there; in an open one commands begin at a fixed rate, and whichever
+//! client is idle proposes them. Remembers what was acknowledged.
 
 use super::command::{CommandId, CommandSet};
 use crate::bench::error::BenchError;
+use crate::bench::series::{Pace, Series};
 use crate::bench::summary::Latencies;
+use crate::bench::timed::LogIo;
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -44,6 +47,10 @@ pub(crate) trait Cluster {
     fn flush(&mut self);
     /// The node's counters, or `None` where it cannot be asked now.
     fn counters(&mut self, node: usize) -> Option<Counters>;
+    /// What the node's log did to its disk since the last time, where that can be watched.
+    fn log_io(&mut self, _node: usize) -> Option<LogIo> {
+        None
+    }
     /// Ends the node without any warning. Its commands are answered with [`Outcome::Unknown`].
     fn kill(&mut self, node: usize) -> Result<(), BenchError>;
     /// Starts a killed node again from its files.
@@ -63,6 +70,11 @@ pub(crate) struct Load {
     /// The target does not lead and knows nobody who does.
     leaderless: bool,
     target: usize,
+    /// Commands per second of an open loop.
+    pub(crate) rate: Option<u64>,
+    /// Where answers are noted by their time, too.
+    pub(crate) series: Option<Series>,
+    idle: Vec<u32>,
     pub(crate) acknowledged: CommandSet,
     pub(crate) unknown: u64,
 }
@@ -71,6 +83,9 @@ pub(crate) struct Load {
 pub(crate) struct Slice {
     pub(crate) latencies: Latencies,
     pub(crate) elapsed: Duration,
+    /// Commands of an open loop that never began. Their latencies, as far as they had come, are among
+    /// the others.
+    pub(crate) missed: u64,
 }
 
 impl Load {
@@ -84,6 +99,9 @@ impl Load {
             retries: Vec::new(),
             leaderless: false,
             target: 0,
+            rate: None,
+            series: None,
+            idle: Vec::new(),
             acknowledged: CommandSet::default(),
             unknown: 0,
         }
@@ -100,12 +118,23 @@ impl Load {
     ) -> Result<Slice, BenchError> {
         let start = Instant::now();
         let mut latencies = Latencies::new();
-        for client in 0..self.clients {
-            self.propose_next(cluster, client);
+        if let Some(series) = &mut self.series {
+            series.begin_round();
         }
-        cluster.flush();
-        while !self.outstanding.is_empty() {
-            let loading = start.elapsed() < slice;
+        #[allow(clippy::cast_precision_loss)]
+        let mut pace = self.rate.map(|rate| Pace::new(rate as f64, slice));
+        self.idle = (0..self.clients).collect();
+        loop {
+            let loading = match &pace {
+                None => start.elapsed() < slice,
+                Some(pace) => !pace.is_over(Instant::now()),
+            };
+            if loading {
+                self.begin_due(cluster, pace.as_mut());
+            }
+            if self.outstanding.is_empty() && !loading {
+                break;
+            }
             if !loading && start.elapsed() > slice + deadline {
                 return Err(BenchError::Deadline {
                     what: "an answer to every outstanding command",
@@ -114,11 +143,13 @@ impl Load {
             }
             during(cluster, self.target, start.elapsed())?;
             self.retry_due(cluster);
-            match self.answers.recv_timeout(RETRY) {
+            let next = pace.as_ref().filter(|_| loading && !self.idle.is_empty());
+            let next = next.map(|pace| pace.next_at().saturating_duration_since(Instant::now()));
+            match self.answers.recv_timeout(next.unwrap_or(RETRY).min(RETRY)) {
                 Ok(first) => {
-                    self.take(cluster, first, loading, &mut latencies);
+                    self.take(cluster, first, &mut latencies);
                     while let Ok(answer) = self.answers.try_recv() {
-                        self.take(cluster, answer, loading, &mut latencies);
+                        self.take(cluster, answer, &mut latencies);
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -130,33 +161,51 @@ impl Load {
             }
             cluster.flush();
         }
+        let elapsed = start.elapsed();
+        let waits = pace.map_or_else(Vec::new, |mut pace| pace.give_up(Instant::now()));
+        waits.iter().for_each(|wait| latencies.record(*wait));
+        if let Some(series) = &mut self.series {
+            series.end_round();
+        }
         Ok(Slice {
             latencies,
-            elapsed: start.elapsed(),
+            elapsed,
+            missed: waits.len() as u64,
         })
     }
 
-    fn propose_next<C: Cluster>(&mut self, cluster: &mut C, client: u32) {
+    /// Idle clients propose what is to begin by now: at once in a closed loop.
+    fn begin_due<C: Cluster>(&mut self, cluster: &mut C, mut pace: Option<&mut Pace>) {
+        let now = Instant::now();
+        while let Some(client) = self.idle.pop() {
+            let at = pace.as_mut().map_or(Some(now), |pace| pace.due(now));
+            let Some(at) = at else {
+                self.idle.push(client);
+                break;
+            };
+            self.propose_next(cluster, client, at);
+        }
+        cluster.flush();
+    }
+
+    fn propose_next<C: Cluster>(&mut self, cluster: &mut C, client: u32, begun: Instant) {
         let seq = &mut self.next_seq[client as usize];
         let id = CommandId { client, seq: *seq };
         *seq += 1;
-        self.outstanding.insert(id, Instant::now());
+        self.outstanding.insert(id, begun);
         cluster.submit(self.target, id);
     }
 
-    fn take<C: Cluster>(
-        &mut self,
-        cluster: &mut C,
-        answer: Answer,
-        loading: bool,
-        latencies: &mut Latencies,
-    ) {
+    fn take<C: Cluster>(&mut self, cluster: &mut C, answer: Answer, latencies: &mut Latencies) {
         let Some(begun) = self.outstanding.get(&answer.id).copied() else {
             return;
         };
         match answer.outcome {
             Outcome::Applied => {
                 latencies.record(begun.elapsed());
+                if let Some(series) = &mut self.series {
+                    series.record(begun.elapsed());
+                }
                 self.acknowledged.insert(answer.id);
             }
             Outcome::Unknown => self.unknown += 1,
@@ -175,9 +224,7 @@ impl Load {
             }
         }
         self.outstanding.remove(&answer.id);
-        if loading {
-            self.propose_next(cluster, answer.id.client);
-        }
+        self.idle.push(answer.id.client);
     }
 
     /// Proposes refused commands again: to the same node if it leads, else to the next in turn.

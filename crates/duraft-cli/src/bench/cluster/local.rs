@@ -4,6 +4,7 @@ use super::command::{CommandId, encode};
 use super::load::{Answer, Cluster, Counters, Outcome};
 use super::setup::{NODES, Setup, node_place};
 use crate::bench::error::BenchError;
+use crate::bench::timed::{LogIo, Watch};
 use duraft::{Node, RequestError, Responder};
 use duraft_core::RoleKind;
 use std::sync::mpsc::Sender;
@@ -17,7 +18,8 @@ pub(crate) struct Local {
 
 impl Local {
     /// Makes and starts the nodes.
-    pub(crate) fn start(setup: Setup, answers: Sender<Answer>) -> Result<Local, BenchError> {
+    pub(crate) fn start(mut setup: Setup, answers: Sender<Answer>) -> Result<Local, BenchError> {
+        setup.watches = (0..NODES).map(|_| Watch::new()).collect();
         let mut nodes = Vec::new();
         for node in 0..NODES {
             setup.bootstrap(node)?;
@@ -52,6 +54,10 @@ impl Cluster for Local {
 
     fn counters(&mut self, node: usize) -> Option<Counters> {
         self.nodes[node].as_ref().map(counters_of)
+    }
+
+    fn log_io(&mut self, node: usize) -> Option<LogIo> {
+        self.setup.watches.get(node).map(Watch::take)
     }
 
     fn kill(&mut self, node: usize) -> Result<(), BenchError> {

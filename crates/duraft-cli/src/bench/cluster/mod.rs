@@ -17,8 +17,10 @@ use super::error::BenchError;
 use super::folder::Folder;
 use super::progress::Progress;
 use super::raw::RawDisk;
-use super::report::{Report, Round, Workload};
+use super::report::{Measured, Report, Round, Workload};
+use super::series::Series;
 use super::summary::Latencies;
+use super::timed::LogIo;
 use duraft_disk::RealDisk;
 use load::{Cluster, Counters, Load};
 use local::Local;
@@ -29,6 +31,8 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 const CLIENTS: u32 = 64;
+/// Most commands without an answer in an open loop.
+const CLIENTS_OPEN: u32 = 1024;
 /// Longest wait for answers after a slice of load: elections and restarts fit in.
 const DRAIN: Duration = Duration::from_secs(60);
 /// Load before the first round: the first election, connections, caches.
@@ -43,7 +47,8 @@ pub(crate) fn run(load: &LoadArgs, args: &ClusterArgs) -> Result<ExitCode, Bench
     let folder = Folder::prepare(load.dir.as_deref())?;
     let setup = Setup::new(folder.path(), load.seed, load.value_bytes)?;
     let (answers_to, answers) = channel();
-    let clients = Load::new(load.clients.unwrap_or(CLIENTS), answers);
+    let mut clients = Load::new(clients_of(load), answers);
+    clients.rate = load.rate;
     let run = Run {
         load,
         args,
@@ -86,6 +91,9 @@ impl Run<'_> {
         let mut rounds = Vec::new();
         let mut all = Latencies::new();
         let mut leaders_killed = 0;
+        clients.series = Some(Series::new(self.load.seconds));
+        let (mut log_io, mut missed) = (LogIo::new(), 0);
+        log_ios(&mut cluster);
         for _ in 0..self.load.rounds {
             let before = counters(&mut cluster);
             let mut crash = Crash::new(slice, self.args.kill);
@@ -94,12 +102,16 @@ impl Run<'_> {
             })?;
             crash.finish(&mut cluster)?;
             leaders_killed += crash.kills;
-            let work = busiest(&before, &counters(&mut cluster));
+            let (leader, work) = busiest(&before, &counters(&mut cluster));
+            if let Some(io) = log_ios(&mut cluster).get(leader).and_then(Option::as_ref) {
+                log_io.merge(io);
+            }
+            missed += done.missed;
             let commits = work.group_commits.max(1);
             // What the disk does alone, at the size that the leader wrote.
             let raw = raw.measure(work.commit_bytes / commits, slice / RAW_SHARE)?;
             let seconds = done.elapsed.as_secs_f64();
-            let commands = done.latencies.count() as f64;
+            let commands = (done.latencies.count() - done.missed) as f64;
             rounds.push(Round {
                 commands_per_second: commands / seconds,
                 latency: done.latencies.percentiles(),
@@ -111,6 +123,8 @@ impl Run<'_> {
             all.merge(&done.latencies);
             progress.round_done(commands / seconds);
         }
+        let series = clients.series.take();
+        clients.rate = None;
         progress.say("crash and recovery check");
         if !self.args.kill {
             let mut crash = Crash::new(CRASH, true);
@@ -128,12 +142,18 @@ impl Run<'_> {
         verification.unknown = clients.unknown;
         verification.leaders_killed = leaders_killed;
         progress.finish();
-        let latency = all.percentiles();
+        let measured = Measured {
+            rounds,
+            latencies: all,
+            raw: raw.all,
+            series,
+            log_io: (log_io.syncs.count() > 0).then_some(log_io),
+            missed,
+        };
         Ok(Report::new(
             facts,
             self.workload(),
-            rounds,
-            latency,
+            measured,
             Some(verification),
         ))
     }
@@ -148,7 +168,8 @@ impl Run<'_> {
         Workload {
             what: format!("cluster{places}{kills}"),
             nodes: 3,
-            clients: self.load.clients.unwrap_or(CLIENTS),
+            clients: clients_of(self.load),
+            rate: self.load.rate,
             batch: 1,
             value_bytes: self.load.value_bytes,
             seconds: self.load.seconds,
@@ -211,14 +232,31 @@ fn counters<C: Cluster>(cluster: &mut C) -> Vec<Counters> {
         .collect()
 }
 
-/// The work of the leader between two counts; after a crash, of the node that worked most.
-fn busiest(before: &[Counters], after: &[Counters]) -> Counters {
+/// What each node's log did to its disk since the last time, where it can be watched.
+fn log_ios<C: Cluster>(cluster: &mut C) -> Vec<Option<LogIo>> {
+    (0..cluster.nodes())
+        .map(|node| cluster.log_io(node))
+        .collect()
+}
+
+fn clients_of(load: &LoadArgs) -> u32 {
+    let clients = if load.rate.is_some() {
+        CLIENTS_OPEN
+    } else {
+        CLIENTS
+    };
+    load.clients.unwrap_or(clients)
+}
+
+/// The leader and its work between two counts; after a crash, the node that worked most.
+fn busiest(before: &[Counters], after: &[Counters]) -> (usize, Counters) {
     let work = before.iter().zip(after).map(|(before, after)| Counters {
         leads: after.leads,
         // A restarted node counts from 0 again, and may not have come far.
         group_commits: after.group_commits.saturating_sub(before.group_commits),
         commit_bytes: after.commit_bytes.saturating_sub(before.commit_bytes),
     });
-    work.max_by_key(|work| (work.leads && work.group_commits > 0, work.group_commits))
+    work.enumerate()
+        .max_by_key(|(_, work)| (work.leads && work.group_commits > 0, work.group_commits))
         .unwrap_or_default()
 }

@@ -2,6 +2,7 @@
 
 use super::command::Ledger;
 use crate::bench::error::BenchError;
+use crate::bench::timed::{TimedDisk, Watch};
 use bytes::Bytes;
 use duraft::{
     ApplyContext, ClusterId, Network, Node, NodeOptions, SnapshotWork, StateMachine, TcpOptions,
@@ -23,6 +24,8 @@ pub(crate) struct Setup {
     pub(crate) addresses: Vec<String>,
     pub(crate) seed: u64,
     pub(crate) value_bytes: usize,
+    /// Where each node's disk notes what the log does to it; empty where nobody looks.
+    pub(crate) watches: Vec<Watch>,
 }
 
 impl Setup {
@@ -44,6 +47,7 @@ impl Setup {
             addresses,
             seed,
             value_bytes: value_bytes as usize,
+            watches: Vec::new(),
         })
     }
 
@@ -84,7 +88,11 @@ impl Setup {
             ledger: Arc::clone(&ledger),
             seed: self.command_seed(),
         };
-        let node = Node::start(self.options(node)?, Box::new(machine)).map_err(cluster_error)?;
+        let mut options = self.options(node)?;
+        if let Some(watch) = self.watches.get(node) {
+            options.disk = Arc::new(TimedDisk::new(options.disk, watch.clone()));
+        }
+        let node = Node::start(options, Box::new(machine)).map_err(cluster_error)?;
         Ok((node, ledger))
     }
 }
