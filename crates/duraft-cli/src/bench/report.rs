@@ -253,6 +253,27 @@ fn print(text: &str) {
     print!("{text}");
 }
 
+impl std::fmt::Display for Verification {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(
+            f,
+            "  recovery check   {} nodes reopened in {} ms, {} leaders killed under load",
+            self.nodes_checked, self.recovery_ms, self.leaders_killed
+        )?;
+        writeln!(
+            f,
+            "  acknowledged {}   lost {}   wrong {}   unknown {}",
+            self.acknowledged, self.lost, self.wrong, self.unknown
+        )?;
+        let verdict = if self.passed() {
+            "every acknowledged command is there"
+        } else {
+            "FAILED"
+        };
+        writeln!(f, "  verdict          {verdict}")
+    }
+}
+
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let w = &self.workload;
@@ -313,23 +334,8 @@ impl std::fmt::Display for Report {
                 s.rate_ratio
             )?;
         }
-        if let Some(v) = &self.verification {
-            writeln!(
-                text,
-                "  recovery check   {} nodes reopened in {} ms, {} leaders killed under load",
-                v.nodes_checked, v.recovery_ms, v.leaders_killed
-            )?;
-            writeln!(
-                text,
-                "  acknowledged {}   lost {}   wrong {}   unknown {}",
-                v.acknowledged, v.lost, v.wrong, v.unknown
-            )?;
-            let verdict = if v.passed() {
-                "every acknowledged command is there"
-            } else {
-                "FAILED"
-            };
-            writeln!(text, "  verdict          {verdict}")?;
+        if let Some(verification) = &self.verification {
+            write!(text, "{verification}")?;
         }
         f.write_str(&text)
     }

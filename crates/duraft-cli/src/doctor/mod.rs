@@ -203,20 +203,13 @@ impl Watch {
     }
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unknown = || String::from("not told by the kernel");
-        writeln!(f, "folder          {}", self.folder.display())?;
-        writeln!(f, "machine         {}", self.facts)?;
-        if let Some(mount) = &self.mount {
-            writeln!(
-                f,
-                "mount           {} on {}, {}",
-                mount.file_system,
-                mount.source,
-                mount.options.join(",")
-            )?;
-        }
+/// In the place of what the kernel does not tell.
+fn unknown() -> String {
+    String::from("not told by the kernel")
+}
+
+impl Report {
+    fn device_text(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.device {
             None => writeln!(
                 f,
@@ -240,18 +233,33 @@ impl fmt::Display for Report {
             )?,
         }
         match self.direct_io {
-            None => writeln!(f, "direct I/O      {}", unknown())?,
+            None => writeln!(f, "direct I/O      {}", unknown()),
             Some(DirectIo {
                 offset_align: 0, ..
-            }) => {
-                writeln!(f, "direct I/O      not possible on this file system")?;
-            }
+            }) => writeln!(f, "direct I/O      not possible on this file system"),
             Some(direct) => writeln!(
                 f,
                 "direct I/O      memory aligned to {}, offsets to {} bytes",
                 direct.memory_align, direct.offset_align
-            )?,
+            ),
         }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "folder          {}", self.folder.display())?;
+        writeln!(f, "machine         {}", self.facts)?;
+        if let Some(mount) = &self.mount {
+            writeln!(
+                f,
+                "mount           {} on {}, {}",
+                mount.file_system,
+                mount.source,
+                mount.options.join(",")
+            )?;
+        }
+        self.device_text(f)?;
         if let Some(measured) = &self.measured {
             writeln!(f, "4 KiB write     {}", measured.write_only)?;
             writeln!(

@@ -433,7 +433,7 @@ fn batch_value(header: &BatchHeader) -> Map<String, Value> {
         "codec": header.codec, "bytes": header.body_len,
         "digest": format!("{:016x}", header.digest.0),
     });
-    object(value)
+    object(&value)
 }
 
 /// What a membership batch says.
@@ -477,11 +477,9 @@ fn untagged(codec: u16, command: &[u8]) -> (String, &[u8]) {
     }
 }
 
-fn object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(map) => map,
-        other => Map::from_iter([(String::from("value"), other)]),
-    }
+/// The fields of a value that is an object.
+fn object(value: &Value) -> Map<String, Value> {
+    value.as_object().cloned().unwrap_or_default()
 }
 
 fn position(at: &Position) -> Value {
@@ -588,14 +586,14 @@ fn record_value(record: &LogRecord) -> (&'static str, Map<String, Value>) {
             }),
         ),
     };
-    (name, object(value))
+    (name, object(&value))
 }
 
 /// A JSON object as one line of words.
 fn flat(value: &Map<String, Value>) -> String {
-    let word = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+    let word = |value: &Value| {
+        let text = value.as_str().map(str::to_owned);
+        text.unwrap_or_else(|| value.to_string())
     };
     let place =
         |map: &Map<String, Value>| Some(format!("{}@{}", map.get("index")?, map.get("term")?));

@@ -103,10 +103,12 @@ impl Problem {
 
 /// What to do where a store cannot even be looked at.
 fn advice(error: &OpenError) -> &'static str {
-    match error {
-        OpenError::NoStore => ". Name the folder that holds the file STORE",
-        OpenError::Newer { .. } => ". Use the version that wrote it, or a later one",
-        _ => "",
+    if matches!(error, OpenError::NoStore) {
+        ". Name the folder that holds the file STORE"
+    } else if matches!(error, OpenError::Newer { .. }) {
+        ". Use the version that wrote it, or a later one"
+    } else {
+        ""
     }
 }
 

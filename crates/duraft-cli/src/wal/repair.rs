@@ -86,14 +86,13 @@ struct Loss {
 pub(super) fn run(args: &RepairArgs) -> Result<ExitCode, Problem> {
     let source = folder(&args.dir)?;
     // Held until the copy is made: no node can start meanwhile.
-    let lock = source.lock("LOCK").map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock => Problem::InUse {
-            path: args.dir.clone(),
-        },
-        _ => Problem::Folder {
-            path: args.dir.clone(),
-            source: error,
-        },
+    let lock = source.lock("LOCK").map_err(|source| {
+        let path = args.dir.clone();
+        if source.kind() == io::ErrorKind::WouldBlock {
+            Problem::InUse { path }
+        } else {
+            Problem::Folder { path, source }
+        }
     })?;
     let wanted = args.to.as_deref().filter(|_| !args.dry_run);
     if let Some(to) = wanted

@@ -256,6 +256,36 @@ fn bars(f: &mut fmt::Formatter<'_>, name: &str, histogram: &Histogram, size: boo
     Ok(())
 }
 
+impl Stats {
+    /// Where the bytes go.
+    fn costs(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let b = &self.bytes;
+        let share =
+            |part: u64| format!("{} ({:.1} %)", bytes(part), 100.0 * ratio(part, b.written));
+        writeln!(f, "written           {}", bytes(b.written))?;
+        writeln!(f, "  commands        {}", share(b.commands))?;
+        writeln!(f, "  other payload   {}", share(b.other_payload))?;
+        writeln!(f, "  descriptors     {}", share(b.descriptors))?;
+        writeln!(f, "  headers         {}", share(b.headers))?;
+        writeln!(f, "  padding         {}", share(b.padding))?;
+        writeln!(
+            f,
+            "per entry         {:.1} bytes written",
+            self.bytes_per_entry
+        )?;
+        writeln!(
+            f,
+            "write amplification {:.2}: bytes written for each byte of batches",
+            self.write_amplification
+        )?;
+        writeln!(
+            f,
+            "space amplification {:.2}: bytes of all slots for each byte of the log",
+            self.space_amplification
+        )
+    }
+}
+
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Slots {
@@ -292,30 +322,7 @@ impl fmt::Display for Stats {
             "commits           {}, of them {} receipts and {} after an open",
             self.commits, self.receipts, self.fences
         )?;
-        let b = &self.bytes;
-        let share =
-            |part: u64| format!("{} ({:.1} %)", bytes(part), 100.0 * ratio(part, b.written));
-        writeln!(f, "written           {}", bytes(b.written))?;
-        writeln!(f, "  commands        {}", share(b.commands))?;
-        writeln!(f, "  other payload   {}", share(b.other_payload))?;
-        writeln!(f, "  descriptors     {}", share(b.descriptors))?;
-        writeln!(f, "  headers         {}", share(b.headers))?;
-        writeln!(f, "  padding         {}", share(b.padding))?;
-        writeln!(
-            f,
-            "per entry         {:.1} bytes written",
-            self.bytes_per_entry
-        )?;
-        writeln!(
-            f,
-            "write amplification {:.2}: bytes written for each byte of batches",
-            self.write_amplification
-        )?;
-        writeln!(
-            f,
-            "space amplification {:.2}: bytes of all slots for each byte of the log",
-            self.space_amplification
-        )?;
+        self.costs(f)?;
         bars(f, "entries per batch", &self.entries_per_batch, false)?;
         bars(f, "bytes per batch", &self.bytes_per_batch, true)?;
         bars(f, "batches per commit", &self.batches_per_commit, false)?;

@@ -542,40 +542,37 @@ fn unreadable(dir: &Path, error: &OpenError) -> Finding {
         means: means.to_owned(),
         advice: advice.to_owned(),
     };
-    match error {
-        OpenError::StoreFile(_) => finding(
+    if matches!(error, OpenError::StoreFile(_)) {
+        return finding(
             Level::Damage,
             "nobody can say whose store this is, and without its identity no block can be checked. No policy \
              opens the store",
             "replace the node: start it in an empty folder, joining as one that has lost its disk. Keep a copy \
              of this folder",
-        ),
-        OpenError::NoStore => finding(
-            Level::Unsure,
+        );
+    }
+    let (means, advice) = if matches!(error, OpenError::NoStore) {
+        (
             "the folder is no store, or one that was never finished",
             "name the folder that holds the file STORE",
-        ),
-        OpenError::Newer { .. } => finding(
-            Level::Unsure,
+        )
+    } else if matches!(error, OpenError::Newer { .. }) {
+        (
             "a later version wrote this",
             "use that version, or a later one",
-        ),
-        OpenError::Record { .. } => finding(
-            Level::Unsure,
+        )
+    } else if matches!(error, OpenError::Record { .. }) {
+        (
             "a block passes every checksum and holds a record that this version cannot read",
             "use the version that wrote it; if this is it, keep a copy of the folder and report it",
-        ),
-        OpenError::Disk(_) => finding(
-            Level::Unsure,
-            "the system refuses",
-            "look at the permissions and the kernel's messages",
-        ),
-        _ => finding(
-            Level::Unsure,
+        )
+    } else {
+        (
             "the store cannot be looked at",
-            "see the reason",
-        ),
-    }
+            "look at the reason, the permissions and the kernel's messages",
+        )
+    };
+    finding(Level::Unsure, means, advice)
 }
 
 impl fmt::Display for Finding {

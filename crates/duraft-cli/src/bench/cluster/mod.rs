@@ -127,12 +127,7 @@ impl Run<'_> {
         clients.rate = None;
         progress.say("crash and recovery check");
         if !self.args.kill {
-            let mut crash = Crash::new(CRASH, true);
-            clients.run(&mut cluster, CRASH, DRAIN, |cluster, target, passed| {
-                crash.go_on(cluster, target, passed)
-            })?;
-            crash.finish(&mut cluster)?;
-            leaders_killed += crash.kills;
+            leaders_killed += self.crash_once(&mut cluster, &mut clients)?;
         }
         for node in 0..cluster.nodes() {
             cluster.kill(node)?;
@@ -156,6 +151,20 @@ impl Run<'_> {
             measured,
             Some(verification),
         ))
+    }
+
+    /// One crash of the leader under load; how many were killed.
+    fn crash_once<C: Cluster>(
+        &self,
+        cluster: &mut C,
+        clients: &mut Load,
+    ) -> Result<u32, BenchError> {
+        let mut crash = Crash::new(CRASH, true);
+        clients.run(cluster, CRASH, DRAIN, |cluster, target, passed| {
+            crash.go_on(cluster, target, passed)
+        })?;
+        crash.finish(cluster)?;
+        Ok(crash.kills)
     }
 
     fn workload(&self) -> Workload {
