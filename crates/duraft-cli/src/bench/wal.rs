@@ -240,7 +240,7 @@ impl Bench {
                 }
                 let next = pace.as_ref().map(|pace| pace.next_at());
                 let wait = next.map(|at| at.saturating_duration_since(Instant::now()));
-                std::thread::sleep(wait.unwrap_or_default().min(IDLE_MAX));
+                std::thread::park_timeout(wait.unwrap_or_default().min(IDLE_MAX));
                 continue;
             };
             let end = ticket.wait().map_err(failed)?;
