@@ -52,7 +52,14 @@ fn options(dir: &Path, cluster: &str) -> NodeOptions {
 }
 
 fn start(dir: &Path, cluster: &str) -> Node {
-    let node = Node::start(options(dir, cluster), Box::<Lines>::default()).expect("started");
+    // Another test may be starting a program just now: until that is on its way, its process holds what
+    // this one has open, the store's lock among it.
+    let mut started = Node::start(options(dir, cluster), Box::<Lines>::default());
+    while matches!(&started, Err(error) if error.to_string().contains("in use")) {
+        std::thread::yield_now();
+        started = Node::start(options(dir, cluster), Box::<Lines>::default());
+    }
+    let node = started.expect("started");
     let leads = node.wait_for(DEADLINE, |status| status.role == RoleKind::Leader);
     leads.expect("it elects itself");
     node
