@@ -190,7 +190,16 @@ pub(crate) fn follow_lead(node: &Node) -> std::io::Result<watch::Receiver<Lead>>
                         stopped: None,
                     },
                     NodeEvent::Stopped(_) => now(&node),
-                    _ => continue,
+                    NodeEvent::Committed { .. }
+                    | NodeEvent::Membership { .. }
+                    | NodeEvent::SnapshotFailed { .. }
+                    | NodeEvent::SnapshotUnreadable { .. }
+                    | NodeEvent::SnapshotDurable { .. }
+                    | NodeEvent::SnapshotInstalled { .. }
+                    | NodeEvent::Damaged
+                    | NodeEvent::Healed
+                    | NodeEvent::StorageLow
+                    | _ => continue,
                 },
                 Err(EventsError::Lagged { .. } | EventsError::TimedOut) => now(&node),
                 Err(EventsError::Closed) => {

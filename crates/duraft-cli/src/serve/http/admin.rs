@@ -131,8 +131,9 @@ fn other_leader(engine: &Engine) -> Option<Answer> {
 
 fn refused(error: &RequestError) -> Answer {
     let outcome = match error {
-        RequestError::OutcomeUnknown { .. } => "unknown",
-        _ => "none",
+        RequestError::Busy { .. } | RequestError::Rejected { .. } => "none",
+        // A kind that a later version of the library adds: nothing may be concluded.
+        RequestError::OutcomeUnknown { .. } | _ => "unknown",
     };
     let response = AdminResponse {
         error: error.to_string(),

@@ -192,9 +192,11 @@ fn scan(m: &Machine, cursor: u64, limit: usize) -> (u64, Vec<Bytes>) {
         .expect("digits")
         .parse()
         .expect("a number");
-    let keys = keys.iter().map(|key| match key {
-        Reply::Bulk(key) => key.clone(),
-        other => panic!("{other:?} is no key"),
+    let keys = keys.iter().map(|key| {
+        let Reply::Bulk(key) = key else {
+            panic!("{key:?} is no key");
+        };
+        key.clone()
     });
     (next, keys.collect())
 }

@@ -326,10 +326,11 @@ mod tests {
     }
 
     fn refusal(line: &str) -> String {
-        match told(line) {
-            Action::Now(Reply::Error(text)) => text.into_owned(),
-            other => panic!("{line}: {other:?}"),
-        }
+        let action = told(line);
+        let Action::Now(Reply::Error(text)) = action else {
+            panic!("{line}: {action:?}");
+        };
+        text.into_owned()
     }
 
     fn bytes(text: &'static str) -> Bytes {
