@@ -249,7 +249,8 @@ fn tidy_the_core_does_no_io() {
 
 /// Is this word used as code, not as part of a longer one?
 fn uses_word(code: &str, word: &str) -> bool {
-    let joins = |c: char| c.is_alphanumeric() || c == '_';
+    // What stands in backticks is prose, also in a string that goes over lines.
+    let joins = |c: char| c.is_alphanumeric() || c == '_' || c == '`';
     code.match_indices(word).any(|(at, _)| {
         let before = code[..at].chars().next_back();
         let after = code[at + word.len()..].chars().next();

@@ -19,8 +19,8 @@ fn duraft(args: &[&str]) -> (bool, String) {
     (output.status.success(), text + &problem)
 }
 
-/// Flags that work and that no help names: they are for the tests of the documents.
-const HIDDEN: &[&str] = &["print-reference"];
+/// Flags and commands that work and that no help names: they write pages of the documents.
+const HIDDEN: &[&str] = &["print-reference", "reference"];
 
 /// Subcommands and flags of one level, from its help.
 struct Level {
@@ -129,6 +129,9 @@ fn problem(words: &[String], levels: &mut BTreeMap<Vec<String>, Level>) -> Optio
         } else {
             let plain = |c: char| c.is_ascii_lowercase() || c == '-';
             let name = !word.is_empty() && word.chars().all(plain);
+            if HIDDEN.contains(&word) && path.is_empty() {
+                break;
+            }
             if path.is_empty() && name && !after_flag {
                 return Some(format!("there is no duraft {word}"));
             }
