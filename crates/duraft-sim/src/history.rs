@@ -267,10 +267,10 @@ impl History {
             .map_or(Position::START, |(header, _)| header.position())
     }
 
-    /// The last committed boundary at or before an index.
-    pub(crate) fn committed_at_most(&self, at: Index) -> Position {
-        let before = self.committed.range(..=at).next_back();
-        before.map_or(Position::START, |(_, (header, _))| header.position())
+    /// Is this boundary committed?
+    pub(crate) fn is_committed(&self, at: &Position) -> bool {
+        let known = self.committed.get(&at.index());
+        known.is_some_and(|(header, _)| header.position() == *at)
     }
 
     /// The first committed batch after an index.
@@ -338,11 +338,14 @@ impl History {
     /// All that clients asked and that had an effect or an answer.
     pub(crate) fn calls(&self) -> Vec<Call> {
         let applied = std::iter::zip(&self.applied, &self.applied_at);
-        let applied: BTreeMap<u64, u64> = applied.map(|(e, at)| (e.number, *at)).collect();
+        let applied: BTreeMap<u64, (u64, u64)> = (applied.zip(0..))
+            .map(|((entry, at), place)| (entry.number, (*at, place)))
+            .collect();
         let mut calls = self.reads.clone();
         for (number, asked) in &self.asked {
             let told = asked.told.clone();
-            let end = told.or_else(|| Some((*applied.get(number)?, None)));
+            let effect = applied.get(number);
+            let end = told.or_else(|| Some((effect?.0, None)));
             if let Some((ended, response)) = end {
                 calls.push(Call {
                     client: asked.client,
@@ -350,6 +353,7 @@ impl History {
                     ended,
                     request: asked.request.clone(),
                     response,
+                    place: effect.map(|(_, place)| *place),
                 });
             }
         }

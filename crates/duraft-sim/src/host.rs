@@ -6,9 +6,12 @@ use crate::recorder::Recorder;
 use crate::recovered::RecoveredState;
 use crate::spec::Judge;
 use duraft::start::Parts;
-use duraft_core::{GroupId, Incarnation, Index, Membership, NodeId, Raft, RoleKind, Snapshot};
+use duraft_core::{
+    GroupId, Incarnation, Index, Membership, NodeId, Position, Raft, RoleKind, Snapshot, Term,
+};
 use duraft_disk::{Damage, Disk, DiskOp, FaultDisk, SplitMix64};
 use duraft_storage::{Entropy, SnapshotStore, StoreIdentity};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// See the module documentation.
@@ -39,8 +42,8 @@ pub(crate) struct Host {
     pub(crate) scarred: bool,
     /// It lacks something of what it held, as recovery reports it.
     pub(crate) damaged: bool,
-    /// The furthest that the node has ever acknowledged.
-    pub(crate) acked: Index,
+    /// The furthest that the node has ever acknowledged, of each term an entry is of.
+    pub(crate) acked: BTreeMap<Term, Position>,
     /// The disk was damaged and not opened since; what was on it before.
     pub(crate) rotten: Option<RecoveredState>,
     recovered: Option<(DiskVersion, RecoveredState)>,
@@ -95,7 +98,7 @@ impl Host {
             exists: false,
             scarred: false,
             damaged: false,
-            acked: Index(0),
+            acked: BTreeMap::new(),
             rotten: None,
             recovered: None,
             verified: None,
@@ -306,6 +309,20 @@ impl Host {
         self.damaged = true;
         self.rotten = Some(before);
         Ok(())
+    }
+
+    /// The node has told a leader that it holds the log up to here.
+    pub(crate) fn has_acknowledged(&mut self, matched: Index) {
+        let Some(life) = &self.life else { return };
+        let raft = life.driver.raft();
+        // Where nothing is known of the batch any more, the log was compacted: it is committed and applied.
+        if let Some(header) = raft.header_ending_at(matched) {
+            let at = header.position();
+            let furthest = self.acked.entry(at.term()).or_insert(at);
+            if furthest.index() < at.index() {
+                *furthest = at;
+            }
+        }
     }
 
     /// The disk is gone; a store that says so is on the one in its place.

@@ -41,6 +41,27 @@ pub enum Verdict {
     Unknown,
 }
 
+/// Is this an order of all operations that respects real time and that the object allows? A system that
+/// orders operations itself has one to offer, and no search is needed where it is right.
+pub fn proves<M: Model>(model: &M, history: &[Timed<M::Op>], order: &[usize]) -> bool {
+    let mut unused: BTreeSet<usize> = (0..history.len()).collect();
+    if order.len() != history.len() || !order.iter().all(|op| unused.remove(op)) {
+        return false;
+    }
+    let mut ends = u64::MAX;
+    let in_time = order.iter().rev().all(|op| {
+        // Nothing behind it had ended before it was called.
+        let fits = history[*op].call <= ends;
+        ends = ends.min(history[*op].end);
+        fits
+    });
+    let mut state = Some(model.init());
+    for op in order {
+        state = state.and_then(|state| model.step(&state, &history[*op].op));
+    }
+    in_time && state.is_some()
+}
+
 /// A place in the list of calls and ends that are still to be passed.
 #[derive(Clone, Copy)]
 struct Link {
@@ -206,6 +227,22 @@ mod tests {
         assert_eq!(both(2), Verdict::Linearizable);
         assert_eq!(both(0), Verdict::Not);
         assert_eq!(verdict(Vec::new()), Verdict::Linearizable);
+    }
+
+    #[test]
+    fn an_order_is_a_proof_only_if_it_is_whole_in_time_and_allowed() {
+        let history = [
+            (0, 5, Op::Write(1)),
+            (0, 9, Op::Write(2)),
+            (7, 8, Op::Read(1)),
+        ];
+        let history = history.map(|(call, end, op)| Timed { call, end, op });
+        let is_proof = |order: &[usize]| proves(&Register, &history, order);
+        assert!(is_proof(&[1, 0, 2]));
+        assert!(is_proof(&[0, 2, 1]));
+        assert!(!is_proof(&[0, 1, 2]), "the read would see 2");
+        assert!(!is_proof(&[2, 0, 1]), "the write of 1 had ended");
+        assert!(!is_proof(&[0, 2]) && !is_proof(&[0, 2, 2]) && !is_proof(&[0, 2, 3]));
     }
 
     #[test]

@@ -134,3 +134,9 @@ fn damaged_log_opened_twice_keeps_what_it_showed() {
     let report = run(config, 700);
     assert!(report.healed > 3, "{report:?}");
 }
+
+#[test]
+fn clients_are_judged_where_a_search_for_their_order_would_take_too_long() {
+    // Found by the swarm: the log's own order proves it.
+    run(SimConfig::from_seed(1_001_020), TICKS);
+}

@@ -58,8 +58,7 @@ impl Sim {
             }
             Message::Heartbeat { .. } => self.history.leads(term, from, envelope.incarnation)?,
             Message::AppendReply(AppendReply::Accepted { matched }) => {
-                let acked = &mut self.hosts[host].acked;
-                *acked = (*acked).max(*matched);
+                self.hosts[host].has_acknowledged(*matched);
             }
             Message::Vote { .. } => self.history.voted(from, term, from)?,
             Message::VoteReply { granted: true } => self.history.voted(from, term, envelope.to)?,

@@ -454,6 +454,7 @@ impl Sim {
             ended: self.moment() + 1,
             request: Request::Query(asked.query.clone()),
             response: Some(response),
+            place: None,
         });
         self.requests.floor = self.requests.floor.max(seen);
         Ok(())

@@ -107,9 +107,13 @@ impl Sim {
                 continue;
             }
             self.report.healed += 1;
-            let (id, owed) = (host.id, self.history.committed_at_most(host.acked));
+            let id = host.id;
+            let committed = (host.acked.values()).filter(|at| self.history.is_committed(at));
+            let owed = committed.max_by_key(|at| at.index()).copied();
             let disk = host.recovered(&self.config)?.0;
-            if !disk.holds(&owed) {
+            if let Some(owed) = owed
+                && !disk.holds(&owed)
+            {
                 return Err(format!(
                     "R15: node {id} is whole again with a log up to {}, and had acknowledged {owed}",
                     disk.last
