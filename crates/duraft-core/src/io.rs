@@ -198,7 +198,7 @@ pub enum Output {
 }
 
 /// One atomic change of the durable state. Parts take effect in the order of the fields.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Write {
     /// Identity; the previous write's plus one.
     pub seq: WriteSeq,

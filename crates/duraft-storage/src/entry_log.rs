@@ -35,20 +35,18 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use crate::bootstrap::bootstrap;
 use crate::errors::{OpenError, ReadError, WalError};
 use crate::format::checksum::commands_body;
-use crate::group_log::ambient;
 use crate::options::{ClusterId, StoreIdentity, WalOptions};
 use crate::pipeline::{Pipeline, PipelineEvent};
 use crate::reader::WalReader;
-use crate::recovery::{RecoveredGroup, open};
+use crate::standalone::{NODE, covering, end_of, open_or_make};
 use crate::thread::{PipelineThread, SubmitError};
 use crate::wal::{Submission, WalStats};
 use bytes::Bytes;
 use duraft_core::{
-    Batch, BodyError, Commands, Digest, GroupId, HardState, Index, LogId, Membership, NodeId,
-    Position, Snapshot, SnapshotFile, SnapshotWrite, Term, Write, WriteSeq,
+    Batch, BodyError, Commands, Digest, GroupId, HardState, Index, LogId, Position, Term, Write,
+    WriteSeq,
 };
 use duraft_disk::{Disk, DiskError, RealDisk};
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -60,7 +58,6 @@ use std::time::Duration;
 
 const ENTRIES: GroupId = GroupId(0);
 const NOTES: GroupId = GroupId(1);
-const NODE: NodeId = NodeId(0);
 const CLUSTER: ClusterId = ClusterId(*b"duraft entry log");
 
 /// How such a log behaves.
@@ -212,15 +209,8 @@ impl EntryLog {
             // An entry is a batch of one command, with its length before it.
             max_batch_bytes: options.entry_bytes_max.saturating_add(4),
         };
-        let opened = match open(Arc::clone(&disk), &identity, options.wal.clone(), ambient()) {
-            Err(OpenError::NoStore) => {
-                let groups = [ENTRIES, NOTES].map(|group| (group, alone()));
-                bootstrap(&disk, &identity, &options.wal, ambient(), &groups)?;
-                open(disk, &identity, options.wal.clone(), ambient())
-            }
-            opened => opened,
-        };
-        let (wal, recovered) = opened?;
+        let groups = [ENTRIES, NOTES];
+        let (wal, recovered) = open_or_make(disk, &identity, &options.wal, &groups)?;
         let reader = wal.reader();
         let (entries, notes) = (&recovered.groups[&ENTRIES], &recovered.groups[&NOTES]);
         let note = match notes.batches.last() {
@@ -288,7 +278,10 @@ impl EntryLog {
             bytes_of.push(bytes);
         }
         let positions: Vec<Position> = append.iter().map(|batch| batch.header.position()).collect();
-        let write = Write { append, ..blank() };
+        let write = Write {
+            append,
+            ..Write::default()
+        };
         let (mut state, seq) = self.submit(state, ENTRIES, end.term(), write, when)?;
         state.end = end;
         let pending = positions.into_iter().zip(bytes_of);
@@ -304,7 +297,7 @@ impl EntryLog {
         let keep = self.position(&state, from.previous())?;
         let write = Write {
             truncate: Some(keep),
-            ..blank()
+            ..Write::default()
         };
         let term = state.term;
         let (mut state, _) = self.submit(state, ENTRIES, term, write, when)?;
@@ -355,7 +348,7 @@ impl EntryLog {
         let at = Position { id: at, digest };
         let write = Write {
             snapshot: Some(covering(at, true)),
-            ..blank()
+            ..Write::default()
         };
         let term = state.term.max(at.term());
         let (mut state, _) = self.submit(state, ENTRIES, term, write, when)?;
@@ -608,16 +601,6 @@ fn outside(state: &State, at: Index) -> EntryLogError {
     }
 }
 
-/// The log needs a member; whose they are, it does not know.
-fn alone() -> Membership {
-    Membership::new([NODE], []).expect("one voter is a membership")
-}
-
-fn end_of(group: &RecoveredGroup) -> Position {
-    let last = group.batches.last();
-    last.map_or(group.start, |header| header.position())
-}
-
 /// The command of a batch of one.
 fn one(batches: Vec<Batch>) -> Result<Bytes, EntryLogError> {
     let mut found = Bytes::new();
@@ -628,38 +611,14 @@ fn one(batches: Vec<Batch>) -> Result<Bytes, EntryLogError> {
     Ok(found)
 }
 
-fn blank() -> Write {
-    Write {
-        seq: WriteSeq(0),
-        hard_state: None,
-        snapshot: None,
-        truncate: None,
-        append: Vec::new(),
-        compact: None,
-        healed: None,
-    }
-}
-
 /// A write that forgets everything up to `upto`, unless the log begins there.
 fn forgetting(upto: Position, start: &Position) -> Write {
     if upto == *start {
-        return blank();
+        return Write::default();
     }
     Write {
         snapshot: Some(covering(upto, false)),
         compact: Some(upto),
-        ..blank()
-    }
-}
-
-/// Says that a snapshot of the caller's holds everything up to here.
-fn covering(position: Position, reset: bool) -> SnapshotWrite {
-    SnapshotWrite {
-        snapshot: Snapshot {
-            position,
-            membership: alone(),
-            file: SnapshotFile::default(),
-        },
-        reset,
+        ..Write::default()
     }
 }

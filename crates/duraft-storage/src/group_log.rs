@@ -33,33 +33,30 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use crate::bootstrap::bootstrap;
 use crate::errors::{OpenError, ReadError, WalError};
 use crate::format::checksum::commands_body;
-use crate::options::{ClusterId, Entropy, StoreIdentity, WalOptions};
+use crate::options::{ClusterId, StoreIdentity, WalOptions};
 use crate::preparer::Preparer;
 use crate::reader::WalReader;
-use crate::recovery::open;
+use crate::standalone::{NODE, covering, end_of, open_or_make};
 use crate::threads::{self as thread, JoinHandle};
 use crate::wal::{Submission, Wal, WalStats};
 use bytes::Bytes;
 use duraft_core::{
-    Batch, BatchKind, Body, BodyError, Commands, DESCRIPTOR_BYTES, GroupId, Index, Membership,
-    NodeId, Position, Snapshot, SnapshotFile, SnapshotWrite, Term, Write, WriteSeq,
+    Batch, BatchKind, Body, BodyError, Commands, DESCRIPTOR_BYTES, GroupId, Index, Position, Term,
+    Write, WriteSeq,
 };
 use duraft_disk::{Disk, DiskError, RealDisk};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-/// The only group of the store, the only term of its log, its only member.
+/// The only group of the store, and the only term of its log.
 const GROUP: GroupId = GroupId(0);
 const TERM: Term = Term(0);
-const NODE: NodeId = NodeId(0);
 const CLUSTER: ClusterId = ClusterId(*b"duraft group log");
 
 /// How a log on its own behaves.
@@ -211,20 +208,8 @@ impl GroupLog {
             node: NODE,
             max_batch_bytes: options.max_batch_bytes,
         };
-        let opened = match open(Arc::clone(&disk), &identity, options.wal.clone(), ambient()) {
-            Err(OpenError::NoStore) => {
-                let alone = Membership::new([NODE], []).expect("one voter is a membership");
-                bootstrap(&disk, &identity, &options.wal, ambient(), &[(GROUP, alone)])?;
-                open(disk, &identity, options.wal.clone(), ambient())
-            }
-            opened => opened,
-        };
-        let (wal, recovered) = opened?;
-        let group = &recovered.groups[&GROUP];
-        let end = group
-            .batches
-            .last()
-            .map_or(group.start, |header| header.position());
+        let (wal, recovered) = open_or_make(disk, &identity, &options.wal, &[GROUP])?;
+        let end = end_of(&recovered.groups[&GROUP]);
         GroupLog::start(wal, end, options)
     }
 
@@ -606,17 +591,8 @@ impl Engine {
     /// The log is all there is: whoever compacts it needs nothing before. No file holds what goes, so
     /// the snapshot that a compaction must have names none.
     fn compact(&mut self, upto: Position) -> Result<(), Failed> {
-        let membership = Membership::new([NODE], []).expect("one voter is a membership");
-        let snapshot = Snapshot {
-            position: upto,
-            membership,
-            file: SnapshotFile::default(),
-        };
         self.commit(|write| Write {
-            snapshot: Some(SnapshotWrite {
-                snapshot,
-                reset: false,
-            }),
+            snapshot: Some(covering(upto, false)),
             compact: Some(upto),
             ..write
         })
@@ -625,14 +601,3 @@ impl Engine {
 
 /// Most batches in one commit of this log.
 const RECORDS_MAX: usize = 16 << 10;
-
-/// Randomness and time of the process: this is the edge of the library.
-pub(crate) fn ambient() -> Entropy {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    Entropy {
-        seed: RandomState::new().build_hasher().finish(),
-        wallclock_ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
-    }
-}

@@ -24,6 +24,7 @@ mod recovery;
 mod repair;
 mod segment;
 mod snapshot;
+mod standalone;
 mod thread;
 mod threads;
 mod wal;

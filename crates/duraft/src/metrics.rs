@@ -60,13 +60,13 @@ enum Source {
     Stages,
 }
 
-const fn gauge(
+const fn metric(
     name: &'static str,
+    kind: MetricKind,
     unit: &'static str,
-    read: fn(&Status) -> u64,
+    source: Source,
     help: &'static str,
 ) -> Metric {
-    let (kind, source) = (MetricKind::Gauge, Source::Status(read));
     Metric {
         name,
         kind,
@@ -74,6 +74,15 @@ const fn gauge(
         help,
         source,
     }
+}
+
+const fn gauge(
+    name: &'static str,
+    unit: &'static str,
+    read: fn(&Status) -> u64,
+    help: &'static str,
+) -> Metric {
+    metric(name, MetricKind::Gauge, unit, Source::Status(read), help)
 }
 
 const fn counter(
@@ -82,14 +91,7 @@ const fn counter(
     read: fn(&Status) -> u64,
     help: &'static str,
 ) -> Metric {
-    let (kind, source) = (MetricKind::Counter, Source::Status(read));
-    Metric {
-        name,
-        kind,
-        unit,
-        help,
-        source,
-    }
+    metric(name, MetricKind::Counter, unit, Source::Status(read), help)
 }
 
 const fn transport(
@@ -98,14 +100,13 @@ const fn transport(
     read: fn(&TcpStats) -> u64,
     help: &'static str,
 ) -> Metric {
-    let (kind, source) = (MetricKind::Counter, Source::Transport(read));
-    Metric {
+    metric(
         name,
-        kind,
+        MetricKind::Counter,
         unit,
+        Source::Transport(read),
         help,
-        source,
-    }
+    )
 }
 
 /// Every metric of a node.
@@ -138,10 +139,10 @@ pub const METRICS: &[Metric] = &[
     transport("duraft_transport_dropped_total", "messages", |t| t.dropped, "Messages dropped because a queue was full or no connection stood."),
     transport("duraft_transport_connects_total", "connections", |t| t.connects, "Connections opened to peers."),
     transport("duraft_transport_refusals_total", "connections", |t| t.refusals, "Connections of peers that were refused after their hello."),
-    Metric { name: "duraft_transport_tls_refusals_total", kind: MetricKind::Counter, unit: "connections", source: Source::Tls,
-        help: "Connections refused for a certificate, by reason, on either side." },
-    Metric { name: "duraft_stage_seconds", kind: MetricKind::Histogram, unit: "seconds", source: Source::Stages,
-        help: "How long each stage of a command takes: queue, encode, write, sync, replicate, commit, apply." },
+    metric("duraft_transport_tls_refusals_total", MetricKind::Counter, "connections", Source::Tls,
+        "Connections refused for a certificate, by reason, on either side."),
+    metric("duraft_stage_seconds", MetricKind::Histogram, "seconds", Source::Stages,
+        "How long each stage of a command takes: queue, encode, write, sync, replicate, commit, apply."),
 ];
 
 /// A value of a metric, with the label that tells it from its siblings.

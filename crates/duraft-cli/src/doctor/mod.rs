@@ -5,7 +5,7 @@ mod judge;
 mod machine;
 mod probe;
 
-use crate::wal::text::Out;
+use crate::output::publish;
 use clap::Args;
 use duraft_disk::FileSystem;
 use judge::{Facts, Finding, Level};
@@ -92,13 +92,7 @@ struct Clock {
 
 pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode, Problem> {
     let report = examine(args)?;
-    let mut out = Out::new();
-    if args.json {
-        out.json_pretty(&report)?;
-    } else {
-        out.line(&report)?;
-    }
-    out.done()?;
+    publish(&report, args.json)?;
     Ok(ExitCode::from(report.exit))
 }
 

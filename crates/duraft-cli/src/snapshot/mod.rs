@@ -5,8 +5,9 @@ mod content;
 mod export;
 mod import;
 
+use crate::output::Out;
 use crate::wal::folder::ReadFolder;
-use crate::wal::text::{Members, Out, bytes};
+use crate::wal::text::{Members, bytes};
 use clap::{Args, Subcommand};
 use duraft_disk::{Disk, DiskError};
 use duraft_storage::inspect::View;

@@ -1,8 +1,9 @@
 //! `duraft wal dump`.
 
 use super::decoder::Decoder;
-use super::text::{Members, Out, hex, shown};
+use super::text::{Members, hex, shown};
 use super::{Problem, look, slot_file};
+use crate::output::Out;
 use bytes::Bytes;
 use clap::Args;
 use duraft_core::{

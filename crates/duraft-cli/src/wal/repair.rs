@@ -5,9 +5,9 @@
 //! copied and it is done there.
 
 use super::folder::ReadFolder;
-use super::text::Out;
 use super::{Problem, folder, look, verify};
 use crate::offline::{entropy, rehearsal};
+use crate::output::publish;
 use clap::Args;
 use duraft_core::{GroupId, Index};
 use duraft_disk::{Disk, RealDisk};
@@ -104,13 +104,7 @@ pub(super) fn run(args: &RepairArgs) -> Result<ExitCode, Problem> {
     }
     let report = repair(args, source, wanted)?;
     drop(lock);
-    let mut out = Out::new();
-    if args.json {
-        out.json_pretty(&report)?;
-    } else {
-        out.line(&report)?;
-    }
-    out.done()?;
+    publish(&report, args.json)?;
     let fine =
         report.hopeless.is_none() && (report.groups.is_empty() || report.copied_to.is_some());
     Ok(ExitCode::from(u8::from(!fine)))

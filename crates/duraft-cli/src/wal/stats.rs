@@ -1,7 +1,8 @@
 //! `duraft wal stats`.
 
-use super::text::{Bucket, Out, Powers, bytes, ratio};
+use super::text::{Bucket, Powers, bytes, ratio};
 use super::{Problem, look};
+use crate::output::publish;
 use clap::Args;
 use duraft_storage::inspect::{LogRecord, Settled, Sight, SlotUse, View};
 use serde::Serialize;
@@ -119,13 +120,7 @@ pub(super) fn run(args: &StatsArgs) -> Result<ExitCode, Problem> {
         path: args.dir.clone(),
         source,
     })?;
-    let mut out = Out::new();
-    if args.json {
-        out.json_pretty(&stats)?;
-    } else {
-        out.line(&stats)?;
-    }
-    out.done()?;
+    publish(&stats, args.json)?;
     Ok(ExitCode::from(match settled {
         Settled::Sound => 0,
         Settled::Confirmed => 1,

@@ -1,38 +1,7 @@
-//! How the tools for stores write numbers, places and bytes; and where they write them.
+//! How the tools for stores write numbers, places and bytes.
 
 use duraft_core::{Membership, NodeId};
 use serde::Serialize;
-use std::io::{self, BufWriter, Write};
-
-/// Standard output, in large pieces. Unlike `println!`, a reader that goes away is an error and no
-/// panic.
-pub(crate) struct Out(BufWriter<io::Stdout>);
-
-impl Out {
-    pub(crate) fn new() -> Out {
-        Out(BufWriter::new(io::stdout()))
-    }
-
-    pub(crate) fn line(&mut self, text: impl std::fmt::Display) -> io::Result<()> {
-        writeln!(self.0, "{text}")
-    }
-
-    /// One value on one line.
-    pub(crate) fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
-        serde_json::to_writer(&mut self.0, value)?;
-        self.0.write_all(b"\n")
-    }
-
-    /// One value, indented.
-    pub(crate) fn json_pretty(&mut self, value: &impl Serialize) -> io::Result<()> {
-        serde_json::to_writer_pretty(&mut self.0, value)?;
-        self.0.write_all(b"\n")
-    }
-
-    pub(crate) fn done(mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
 
 /// Bytes in the largest unit that leaves at least one before the point.
 pub(crate) fn bytes(count: u64) -> String {

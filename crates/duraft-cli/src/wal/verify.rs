@@ -1,7 +1,8 @@
 //! `duraft wal verify`.
 
-use super::text::{Out, hex};
+use super::text::hex;
 use super::{Problem, folder, look, slot_file};
+use crate::output::publish;
 use clap::Args;
 use duraft_core::{Batch, GroupId, Snapshot};
 use duraft_disk::Disk;
@@ -85,13 +86,7 @@ struct Checked {
 
 pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode, Problem> {
     let report = check(&args.dir)?;
-    let mut out = Out::new();
-    if args.json {
-        out.json_pretty(&report)?;
-    } else {
-        out.line(&report)?;
-    }
-    out.done()?;
+    publish(&report, args.json)?;
     Ok(ExitCode::from(report.exit))
 }
 
