@@ -1,27 +1,19 @@
 //! Clusters of real processes on loopback addresses of their own, and clients.
 
+use crate::common::{duraft, program, scratch, spawn, text};
 use redis_protocol::resp3::decode::complete::decode;
 use redis_protocol::resp3::types::OwnedFrame;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 /// Longest wait for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-pub(crate) fn duraft(args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_duraft"));
-    command.args(args).output().expect("the program runs")
-}
-
-pub(crate) fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
 
 /// A loopback address that no other process uses: it holds this process's number. Ports below the
 /// range that the system gives out by itself are free there.
@@ -59,7 +51,7 @@ impl Drop for Running {
 impl Cluster {
     /// Makes and starts so many nodes, with these fields set on all of them.
     pub(crate) fn start(nodes: usize, set: &[&str]) -> Cluster {
-        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+        let dir = scratch();
         let (host, port) = (host(), ports());
         let made = duraft(&[
             "cluster",
@@ -94,13 +86,10 @@ impl Cluster {
     pub(crate) fn restart(&mut self, id: usize) {
         let file = self.file(id).display().to_string();
         let set = self.set.iter().flat_map(|set| ["--set", set]);
-        let mut child = Command::new(env!("CARGO_BIN_EXE_duraft"))
-            .args(["serve", "--config", &file])
-            .args(set)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program runs");
+        let mut serve = program();
+        serve.args(["serve", "--config", &file]).args(set);
+        let child = spawn(serve.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let mut child = child.expect("the program runs");
         let (said, log) = channel();
         let err = child.stderr.take().expect("a pipe");
         std::thread::spawn(move || {

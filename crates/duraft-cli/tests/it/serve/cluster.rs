@@ -1,6 +1,7 @@
 //! `duraft cluster`: what operators do.
 
-use crate::common::{Cluster, PATIENCE, bulk, duraft, http, int, ok, text};
+use super::common::{Cluster, PATIENCE, bulk, http, int, ok};
+use crate::common::{duraft, text};
 use std::time::Instant;
 
 fn cluster_of(cluster: &Cluster, id: usize, args: &[&str]) -> (Option<i32>, String, String) {

@@ -1,5 +1,6 @@
 //! `duraft cert` as a user runs it.
 
+use crate::common::{duraft, scratch, text};
 use duraft::{ClusterId, NodeId, TlsOptions, tls_name};
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
@@ -9,19 +10,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output};
 use std::sync::Arc;
-
-fn duraft(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_duraft"))
-        .args(args)
-        .output()
-        .expect("the program runs")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
 
 fn usable(dir: &Path, cluster: ClusterId, node: u64) {
     let file = |end: &str| dir.join(format!("node-{node}.{end}"));
@@ -47,8 +36,8 @@ fn usable(dir: &Path, cluster: ClusterId, node: u64) {
 
 #[test]
 fn development_set_is_made_added_to_and_renewed() {
-    let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a scratch folder");
-    let dir = scratch.path().join("certs");
+    let folder = scratch();
+    let dir = folder.path().join("certs");
     let out = dir.display().to_string();
     let mut cluster = [0; 16];
     cluster[..4].copy_from_slice(b"shop");

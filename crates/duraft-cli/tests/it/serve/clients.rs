@@ -1,6 +1,6 @@
 //! What clients are answered.
 
-use crate::common::{Cluster, bulk, http, int, is_error, ok};
+use super::common::{Cluster, bulk, http, int, is_error, ok};
 use redis_protocol::resp3::types::OwnedFrame;
 use rustix::process::Signal;
 use std::collections::BTreeMap;
@@ -141,7 +141,7 @@ fn an_unknown_outcome_closes_the_connection_without_a_word() {
         .for_each(|id| cluster.signal(*id, Signal::STOP));
     redis.send(&["PING"]);
     redis.send(&["SET", "k", "v"]);
-    assert_eq!(redis.receive(), Some(crate::common::word("PONG")));
+    assert_eq!(redis.receive(), Some(super::common::word("PONG")));
     assert_eq!(redis.receive(), None);
     cluster.wait_for_log(leader, "the outcome of a command is unknown");
     others

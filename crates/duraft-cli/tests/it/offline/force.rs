@@ -1,12 +1,13 @@
 //! `duraft force-new-configuration`.
 
-use crate::common::{
-    CLUSTER, COMMANDS, DEADLINE, Lines, expected, image, lines_of, options, propose,
-    propose_to_any, said, scratch, start_all, stores, text_of, unchanged,
+use crate::common::{flip, image, json_file, program, run, said, scratch, unchanged};
+use crate::nodes::{
+    CLUSTER, COMMANDS, begin, bootstrap_joining, expected, lines_of, options, propose,
+    propose_to_any, start_all, stop, stores, text_of,
 };
-use duraft::{JoinAs, Node, NodeId, RoleKind};
+use duraft::{Node, NodeId};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 const DANGER: &str = "--i-accept-that-acknowledged-commands-may-be-lost";
 
@@ -15,14 +16,10 @@ fn force(dir: &Path, node: u64, voters: &str, more: &[&str]) -> Output {
 }
 
 fn force_in(store: &Path, cluster: &str, node: u64, voters: &str, more: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_duraft"))
-        .args(["force-new-configuration", "--cluster", cluster])
-        .args(["--node", &node.to_string(), "--voters", voters])
-        .arg("--dir")
-        .arg(store)
-        .args(more)
-        .output()
-        .expect("the program runs")
+    let mut force = program();
+    force.args(["force-new-configuration", "--cluster", cluster]);
+    force.args(["--node", &node.to_string(), "--voters", voters]);
+    run(force.arg("--dir").arg(store).args(more))
 }
 
 #[test]
@@ -51,8 +48,7 @@ fn one_survivor_of_three_serves_again_and_holds_what_it_held() {
         );
     }
     unchanged(dir.path(), &before);
-    let report = std::fs::read_to_string(&json).expect("the JSON file is there");
-    let report: serde_json::Value = serde_json::from_str(&report).expect("it is JSON");
+    let report = json_file(&json);
     assert_eq!(report["done"], false);
     assert_eq!(report["must_never_come_back"], serde_json::json!([2, 3]));
     assert_eq!(report["snapshot"], report["snapshot_readable"]);
@@ -64,15 +60,13 @@ fn one_survivor_of_three_serves_again_and_holds_what_it_held() {
     let done = force(dir.path(), 1, "1", &[DANGER, "--json", &json]);
     assert_eq!(done.status.code(), Some(0), "{}", said(&done));
     assert!(said(&done).starts_with("A NEW CONFIGURATION WAS FORCED"));
-    let after = std::fs::read_to_string(&json).expect("the JSON file is there");
-    let after: serde_json::Value = serde_json::from_str(&after).expect("it is JSON");
+    let after = json_file(&json);
     assert_eq!(after["done"], true);
     assert_eq!(after["forced"], report["forced"], "what was announced");
 
-    let node = Node::start(options(dir.path(), 1), Box::<Lines>::default()).expect("started");
-    let leads = node.wait_for(DEADLINE, |status| status.role == RoleKind::Leader);
-    let leads = leads.expect("it elects itself");
-    assert_eq!(leads.membership.voters().collect::<Vec<_>>(), [NodeId(1)]);
+    let node = begin(options(dir.path(), 1));
+    let voters: Vec<NodeId> = node.status().membership.voters().collect();
+    assert_eq!(voters, [NodeId(1)]);
     assert_eq!(
         lines_of(&node),
         expected(COMMANDS),
@@ -87,14 +81,14 @@ fn one_survivor_of_three_serves_again_and_holds_what_it_held() {
         "the store is in use: {}",
         said(&busy)
     );
-    node.shutdown();
+    stop(node);
     std::fs::remove_file(json).expect("removed");
 }
 
 /// The nodes of a forced cluster: node 1 with the log it has, the others with empty stores.
 fn forced_cluster(dir: &Path, ids: &[u64]) -> Vec<Node> {
     for id in &ids[1..] {
-        Node::bootstrap_joining(&options(dir, *id), JoinAs::New).expect("an empty store");
+        bootstrap_joining(&options(dir, *id));
     }
     start_all(dir, ids)
 }
@@ -114,8 +108,7 @@ fn two_survivors_of_five_and_a_new_node_are_a_cluster_again() {
         let voters = format!("{node},6");
         let dry = force_in(&store, CLUSTER, node, &voters, &["--json", &file]);
         assert_eq!(dry.status.code(), Some(2), "{}", said(&dry));
-        let report = std::fs::read_to_string(&file).expect("the JSON file is there");
-        let report: serde_json::Value = serde_json::from_str(&report).expect("it is JSON");
+        let report = json_file(&file);
         let field = |name: &str| report["last"][name].as_u64().expect("an entry");
         (field("term"), field("index"))
     };
@@ -140,7 +133,7 @@ fn two_survivors_of_five_and_a_new_node_are_a_cluster_again() {
         );
     }
     // The survivor has served: the two others go on without it.
-    nodes.remove(0).shutdown();
+    stop(nodes.remove(0));
     propose_to_any(&nodes, COMMANDS + 1);
     for node in &nodes {
         assert_eq!(lines_of(node), expected(COMMANDS + 2));
@@ -169,21 +162,10 @@ fn a_survivor_and_one_new_node_need_each_other() {
 fn a_damaged_survivor_is_refused_and_left_as_it_is() {
     let dir = scratch();
     stores(dir.path(), 3);
-    let wanted = text_of(COMMANDS / 2 + 5).into_bytes();
-    let mut flipped = 0;
-    for entry in std::fs::read_dir(dir.path().join("1/wal")).expect("the slots") {
-        let name = entry.expect("an entry").path();
-        let mut bytes = std::fs::read(&name).expect("readable");
-        let at = bytes
-            .windows(wanted.len())
-            .position(|window| window == wanted);
-        if let Some(at) = at {
-            bytes[at + 3] ^= 1;
-            std::fs::write(&name, bytes).expect("written");
-            flipped += 1;
-        }
-    }
-    assert!(flipped > 0, "the command stands somewhere");
+    flip(
+        &dir.path().join("1/wal"),
+        text_of(COMMANDS / 2 + 5).as_bytes(),
+    );
     let before = image(dir.path());
     for more in [&[][..], &[DANGER]] {
         let refused = force(dir.path(), 1, "1", more);
@@ -235,10 +217,7 @@ fn a_wrong_wish_is_a_usage_error_and_changes_nothing() {
 
 #[test]
 fn the_help_is_loud() {
-    let output = Command::new(env!("CARGO_BIN_EXE_duraft"))
-        .args(["force-new-configuration", "--help"])
-        .output()
-        .expect("the program runs");
+    let output = run(program().args(["force-new-configuration", "--help"]));
     let help = said(&output);
     for part in ["DANGEROUS", "MAY BE LOST", "THERE ARE TWO CLUSTERS", DANGER] {
         assert!(help.contains(part), "{part} is missing in:\n{help}");

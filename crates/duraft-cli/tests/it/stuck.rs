@@ -1,6 +1,6 @@
 //! `duraft bench stuck`, briefly: one part of three processes sticks, and is released.
 
-use std::process::Command;
+use crate::common::{json_file, program, run, said, scratch};
 
 #[test]
 fn a_stuck_part_leaves_memory_within_its_bound_and_the_cluster_goes_on() {
@@ -10,22 +10,15 @@ fn a_stuck_part_leaves_memory_within_its_bound_and_the_cluster_goes_on() {
         ("disk", "leader", true),
         ("state-machine", "leader", false),
     ] {
-        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a scratch folder");
+        let folder = scratch();
         let (dir, json) = (folder.path().join("bench"), folder.path().join("result"));
-        let output = Command::new(env!("CARGO_BIN_EXE_duraft"))
-            .args(["bench", "stuck", "--part", part, "--on", whose])
-            .args(["--seconds", "3", "--value-bytes", "1024"])
-            .arg("--dir")
-            .arg(&dir)
-            .arg("--json")
-            .arg(&json)
-            .output()
-            .expect("the program runs");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned()
-            + &String::from_utf8_lossy(&output.stderr);
+        let mut stuck = program();
+        stuck.args(["bench", "stuck", "--part", part, "--on", whose]);
+        stuck.args(["--seconds", "3", "--value-bytes", "1024"]);
+        let output = run(stuck.arg("--dir").arg(&dir).arg("--json").arg(&json));
+        let said = said(&output);
         assert!(output.status.success(), "{said}");
-        let result = std::fs::read_to_string(&json).expect("the JSON file is there");
-        let result: serde_json::Value = serde_json::from_str(&result).expect("it is JSON");
+        let result = json_file(&json);
         let bound = result["bound_bytes"].as_u64().expect("a bound");
         let nodes = result["nodes"].as_array().expect("nodes");
         let stuck = nodes.iter().filter(|node| node["stuck"] == true).count();

@@ -1,5 +1,6 @@
 //! `duraft torture`, briefly: with nothing planted it finds nothing, with faults planted it does.
 
+use crate::common::{program, run, said, scratch, spawn, try_run};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -9,25 +10,18 @@ const DEADLINE: Duration = Duration::from_secs(240);
 
 /// Exit code, text and JSON of a run.
 fn torture(arguments: &[&str]) -> (Option<i32>, String, serde_json::Value) {
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a scratch folder");
+    let folder = scratch();
     let (dir, json) = (folder.path().join("stores"), folder.path().join("result"));
-    let child = Command::new(env!("CARGO_BIN_EXE_duraft"))
-        .args(["torture", "--nodes", "3"])
-        .args(arguments)
-        .arg("--dir")
-        .arg(&dir)
-        .arg("--json")
-        .arg(&json)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program runs");
+    let mut torture = program();
+    torture.args(["torture", "--nodes", "3"]).args(arguments);
+    torture.arg("--dir").arg(&dir).arg("--json").arg(&json);
+    let child = spawn(torture.stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let child = child.expect("the program runs");
     let (ended, end) = channel();
     std::thread::spawn(move || ended.send(child.wait_with_output()));
     let output = end.recv_timeout(DEADLINE).expect("it ends in time");
     let output = output.expect("it ran");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let said = text(&output.stdout) + &text(&output.stderr);
+    let said = said(&output);
     let result = std::fs::read_to_string(&json).unwrap_or_else(|_| panic!("no result: {said}"));
     let result = serde_json::from_str(&result).expect("it is JSON");
     (output.status.code(), said, result)
@@ -60,17 +54,12 @@ fn acknowledged_writes_that_are_in_no_log_are_found() {
 
 /// Exit code and text of a sweep; `None` where there is no strace.
 fn sweep(arguments: &[&str]) -> Option<(Option<i32>, String)> {
-    Command::new("strace").arg("-V").output().ok()?;
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a scratch folder");
-    let output = Command::new(env!("CARGO_BIN_EXE_duraft"))
-        .arg("kill-sweep")
-        .args(arguments)
-        .arg("--dir")
-        .arg(folder.path().join("store"))
-        .output()
-        .expect("the program runs");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let said = text(&output.stdout) + &text(&output.stderr);
+    try_run(Command::new("strace").arg("-V")).ok()?;
+    let folder = scratch();
+    let mut sweep = program();
+    sweep.arg("kill-sweep").args(arguments);
+    let output = run(sweep.arg("--dir").arg(folder.path().join("store")));
+    let said = said(&output);
     Some((output.status.code(), said))
 }
 

@@ -1,6 +1,6 @@
 //! What the server refuses, and that it goes on serving.
 
-use crate::common::{Cluster, PATIENCE, bulk, int, is_error, ok};
+use super::common::{Cluster, PATIENCE, bulk, int, is_error, ok};
 use redis_protocol::resp3::types::OwnedFrame;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{Read, Write};

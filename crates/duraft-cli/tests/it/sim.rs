@@ -1,21 +1,10 @@
 //! `duraft sim` as a user runs it.
 
-use std::process::{Command, Output};
+use crate::common::{json_file, path, program, run, scratch, text};
+use std::process::Output;
 
 fn sim(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_duraft"))
-        .arg("sim")
-        .args(args)
-        .output()
-        .expect("the program runs")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn scratch() -> tempfile::TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a scratch folder")
+    run(program().arg("sim").args(args))
 }
 
 #[test]
@@ -81,13 +70,12 @@ fn shrinking_keeps_what_fails() {
 #[test]
 fn swarm_writes_its_result() {
     let folder = scratch();
-    let path = folder.path().join("result.json").display().to_string();
+    let path = path(folder.path(), "result.json");
     let swarm = sim(&[
         "swarm", "--seeds", "4", "--ticks", "100", "--shard", "2/2", "--json", &path,
     ]);
     assert_eq!(swarm.status.code(), Some(0), "{}", text(&swarm.stdout));
-    let result = std::fs::read(&path).expect("a result");
-    let result: serde_json::Value = serde_json::from_slice(&result).expect("JSON");
+    let result = json_file(&path);
     assert_eq!(result["seeds_run"], 2);
     assert_eq!(result["violations"].as_array().map(Vec::len), Some(0));
     assert!(result["facts"]["cores"].as_u64() > Some(0));
@@ -98,7 +86,7 @@ fn swarm_writes_its_result() {
 #[test]
 fn parts_of_a_swarm_add_up_to_the_whole() {
     let folder = scratch();
-    let path = |name: &str| folder.path().join(name).display().to_string();
+    let path = |name: &str| path(folder.path(), name);
     let (first, second, whole, sum) = (path("1"), path("2"), path("whole"), path("sum"));
     let swarm = |shard: &str, json: &str| {
         sim(&[
@@ -120,10 +108,7 @@ fn parts_of_a_swarm_add_up_to_the_whole() {
     }
     let added = sim(&["tally", &second, &first, "--json", &sum]);
     assert_eq!(added.status.code(), Some(0), "{}", text(&added.stdout));
-    let read = |path: &str| -> serde_json::Value {
-        serde_json::from_slice(&std::fs::read(path).expect("a result")).expect("JSON")
-    };
-    let (whole, sum) = (read(&whole), read(&sum));
+    let (whole, sum) = (json_file(&whole), json_file(&sum));
     for key in [
         "counts",
         "seeds_run",
@@ -151,7 +136,7 @@ fn pictures_are_written_in_all_formats() {
         ("shiviz", "node1 {"),
         ("perfetto", "traceEvents"),
     ] {
-        let path = folder.path().join(format).display().to_string();
+        let path = path(folder.path(), format);
         let shown = sim(&[
             "show", "5", "--ticks", "60", "--format", format, "--out", &path,
         ]);

@@ -1,6 +1,7 @@
 //! Every `duraft ...` command line in the documents names subcommands and flags that exist, and the
 //! configuration files of docs/deploy are ones that `duraft serve` takes.
 
+use crate::common::{run, said};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,13 +11,8 @@ fn root() -> PathBuf {
 }
 
 fn duraft(args: &[&str]) -> (bool, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_duraft"))
-        .args(args)
-        .output()
-        .expect("the program runs");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let problem = String::from_utf8_lossy(&output.stderr).into_owned();
-    (output.status.success(), text + &problem)
+    let output = crate::common::duraft(args);
+    (output.status.success(), said(&output))
 }
 
 /// Flags and commands that work and that no help names: they write pages of the documents.
@@ -55,11 +51,9 @@ fn level(path: &[String]) -> Level {
 
 /// Documents and deployment files, by name.
 fn texts() -> Vec<(String, String)> {
-    let output = Command::new("git")
-        .args(["ls-files", "-z", "README.md", "docs"])
-        .current_dir(root())
-        .output()
-        .expect("git lists the tracked files");
+    let mut git = Command::new("git");
+    git.args(["ls-files", "-z", "README.md", "docs"]);
+    let output = run(git.current_dir(root()));
     let names = String::from_utf8(output.stdout).expect("file names are UTF-8");
     let wanted = |name: &&str| name.ends_with(".md") || name.starts_with("docs/deploy/");
     names

@@ -1,29 +1,12 @@
 //! `duraft bench` as a user runs it: open loop, the page with charts, the comparison of results.
 
+use crate::common::{json_file, memory, path, program, said, scratch};
 use serde_json::Value;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
-fn duraft(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_duraft"))
-        .arg("bench")
-        .args(args)
-        .output()
-        .expect("the program runs")
-}
-
-fn said(output: &Output) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    text(&output.stdout) + &text(&output.stderr)
-}
-
-/// A folder on the disk that holds the build, not in the system's temporary folder.
-fn scratch() -> tempfile::TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a scratch folder")
-}
-
-fn path(folder: &Path, name: &str) -> String {
-    folder.join(name).display().to_string()
+fn bench(args: &[&str]) -> Output {
+    crate::common::run(program().arg("bench").args(args))
 }
 
 /// Runs a benchmark of three short rounds with these flags; its result and its page.
@@ -45,11 +28,10 @@ fn run(folder: &Path, name: &str, args: &[&str]) -> (Value, String) {
         "--report",
         &page,
     ];
-    let output = duraft(&[args, &more].concat());
+    let output = bench(&[args, &more].concat());
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
-    let result = std::fs::read_to_string(&json).expect("the result");
     let page = std::fs::read_to_string(&page).expect("the page");
-    (serde_json::from_str(&result).expect("JSON"), page)
+    (json_file(&json), page)
 }
 
 fn total(bins: &Value) -> u64 {
@@ -153,7 +135,7 @@ fn results_are_compared_with_their_noise_and_unlike_ones_are_refused() {
     let unlike = write("unlike", &|result| result["facts"]["cores"] = 999.into());
     let old = write("old", &|result| result["schema"] = 1.into());
     let compare =
-        |one: &str, other: &str, more: &[&str]| duraft(&[&["compare", one, other], more].concat());
+        |one: &str, other: &str, more: &[&str]| bench(&[&["compare", one, other], more].concat());
 
     let output = compare(&same, &same, &[]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
@@ -166,8 +148,7 @@ fn results_are_compared_with_their_noise_and_unlike_ones_are_refused() {
     let output = compare(&same, &worse, &["--result", &json]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("WORSE"), "{}", said(&output));
-    let written = std::fs::read_to_string(&json).expect("the comparison");
-    let written: Value = serde_json::from_str(&written).expect("JSON");
+    let written = json_file(&json);
     assert_eq!(written["metrics"][0]["verdict"], "worse");
     assert_eq!(
         compare(&worse, &same, &[]).status.code(),
@@ -205,10 +186,10 @@ fn flags_that_mean_nothing_are_refused() {
         &["wal", "--rate", "0"],
         &["compare", "only-one.json"],
     ] {
-        let output = duraft(args);
+        let output = bench(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {}", said(&output));
     }
-    let help = said(&duraft(&["compare", "--help"]));
+    let help = said(&bench(&["compare", "--help"]));
     assert!(
         help.contains("Examples:\n") && help.contains("Exit codes"),
         "{help}"
@@ -217,11 +198,9 @@ fn flags_that_mean_nothing_are_refused() {
 
 #[test]
 fn a_folder_in_memory_is_called_not_durable_on_the_page() {
-    let memory = Path::new("/dev/shm");
-    if !memory.is_dir() {
+    let Some(folder) = memory() else {
         return;
-    }
-    let folder = tempfile::tempdir_in(memory).expect("a folder in memory");
+    };
     let (result, _) = run(folder.path(), "disk", &["disk"]);
     assert_eq!(result["facts"]["durable"], false);
     assert!(

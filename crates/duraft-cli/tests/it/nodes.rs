@@ -1,15 +1,15 @@
 //! Stores that real nodes have written, for commands that work on them.
 
+use crate::common::settle;
 use bytes::Bytes;
 use duraft::{
-    ApplyContext, ClusterId, Membership, Network, Node, NodeId, NodeOptions, ReadBasis,
-    SnapshotWork, StateMachine, TcpOptions, TcpTransport,
+    ApplyContext, ClusterId, JoinAs, Membership, Network, Node, NodeId, NodeOptions, ReadBasis,
+    RoleKind, SnapshotWork, StateMachine, TcpOptions, TcpTransport,
 };
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,10 +40,6 @@ impl StateMachine for Lines {
     }
 }
 
-pub(crate) fn scratch() -> tempfile::TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a scratch folder")
-}
-
 pub(crate) fn options(dir: &Path, id: u64) -> NodeOptions {
     let cluster = ClusterId(CLUSTER.as_bytes().try_into().expect("16 characters"));
     let folder = dir.join(id.to_string());
@@ -60,6 +56,30 @@ pub(crate) fn text_of(i: u64) -> String {
 
 pub(crate) fn expected(upto: u64) -> Vec<String> {
     (0..upto).map(text_of).collect()
+}
+
+pub(crate) fn bootstrap(options: &NodeOptions, membership: &Membership) {
+    Node::bootstrap(options, membership).expect("bootstrapped");
+    settle();
+}
+
+pub(crate) fn bootstrap_joining(options: &NodeOptions) {
+    Node::bootstrap_joining(options, JoinAs::New).expect("an empty store");
+    settle();
+}
+
+/// Starts a node whose cluster needs nobody else, and waits until it leads.
+pub(crate) fn begin(options: NodeOptions) -> Node {
+    let node = Node::start(options, Box::<Lines>::default()).expect("started");
+    let leads = node.wait_for(DEADLINE, |status| status.role == RoleKind::Leader);
+    leads.expect("it elects itself");
+    node
+}
+
+/// Ends a node; its store can be opened by anybody.
+pub(crate) fn stop(node: Node) {
+    node.shutdown();
+    settle();
 }
 
 pub(crate) fn propose(node: &Node, i: u64) -> bool {
@@ -107,7 +127,7 @@ pub(crate) fn stores(dir: &Path, count: u64) {
     let ids: Vec<u64> = (1..=count).collect();
     let membership = Membership::new(ids.iter().copied().map(NodeId), []).expect("voters");
     for id in &ids {
-        Node::bootstrap(&options(dir, *id), &membership).expect("bootstrapped");
+        bootstrap(&options(dir, *id), &membership);
     }
     let nodes = start_all(dir, &ids);
     for i in 0..COMMANDS {
@@ -120,38 +140,5 @@ pub(crate) fn stores(dir: &Path, count: u64) {
     for node in &nodes {
         assert_eq!(lines_of(node), expected(COMMANDS), "it has applied all");
     }
-    for node in nodes {
-        node.shutdown();
-    }
-}
-
-pub(crate) fn said(output: &Output) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    text(&output.stdout) + &text(&output.stderr)
-}
-
-/// Every file below a folder, with its bytes and the time of its last change.
-pub(crate) fn image(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, std::time::SystemTime)> {
-    let mut found = BTreeMap::new();
-    for entry in std::fs::read_dir(dir).expect("a folder") {
-        let entry = entry.expect("an entry");
-        let meta = entry.metadata().expect("metadata");
-        if meta.is_dir() {
-            found.extend(image(&entry.path()));
-            found.insert(entry.path(), (Vec::new(), meta.modified().expect("a time")));
-        } else {
-            let bytes = std::fs::read(entry.path()).expect("readable");
-            found.insert(entry.path(), (bytes, meta.modified().expect("a time")));
-        }
-    }
-    found
-}
-
-pub(crate) fn unchanged(dir: &Path, before: &BTreeMap<PathBuf, (Vec<u8>, std::time::SystemTime)>) {
-    let after = image(dir);
-    let names = |image: &BTreeMap<PathBuf, _>| image.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&after), names(before));
-    for (name, content) in before {
-        assert!(after[name] == *content, "{} was changed", name.display());
-    }
+    nodes.into_iter().for_each(stop);
 }

@@ -1,59 +1,37 @@
 //! `duraft accept-loss`.
 
-use crate::common::{
-    CLUSTER, COMMANDS, DEADLINE, Lines, expected, image, lines_of, options, propose, said, scratch,
-    stores, text_of, unchanged,
+use crate::common::{flip, image, json_file, program, run, said, scratch, settle, unchanged};
+use crate::nodes::{
+    CLUSTER, COMMANDS, Lines, begin, bootstrap, expected, lines_of, options, propose, stop, stores,
+    text_of,
 };
-use duraft::{Membership, Node, NodeId, RoleKind};
-use serde_json::Value;
+use duraft::{Membership, Node, NodeId};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 const DANGER: &str = "--i-accept-that-acknowledged-commands-are-gone";
 
 fn accept(dir: &Path, more: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_duraft"))
-        .args(["accept-loss", "--cluster", CLUSTER, "--node", "1", "--dir"])
-        .arg(dir.join("1"))
-        .args(more)
-        .output()
-        .expect("the program runs")
+    let mut accept = program();
+    accept.args(["accept-loss", "--cluster", CLUSTER, "--node", "1", "--dir"]);
+    run(accept.arg(dir.join("1")).args(more))
 }
 
 /// A node of its own that has applied all commands, stopped.
 fn one_store(dir: &Path) {
     let options = options(dir, 1);
     let membership = Membership::new([NodeId(1)], []).expect("one voter");
-    Node::bootstrap(&options, &membership).expect("bootstrapped");
-    let node = Node::start(options, Box::<Lines>::default()).expect("started");
-    let leads = node.wait_for(DEADLINE, |status| status.role == RoleKind::Leader);
-    leads.expect("it elects itself");
+    bootstrap(&options, &membership);
+    let node = begin(options);
     for i in 0..COMMANDS {
         assert!(propose(&node, i), "command {i}");
     }
-    node.shutdown();
+    stop(node);
 }
 
 /// Flips a bit of this command, wherever node 1's log holds it.
 fn damage(dir: &Path, i: u64) {
-    let wanted = text_of(i).into_bytes();
-    let mut flipped = 0;
-    for entry in std::fs::read_dir(dir.join("1/wal")).expect("the slots") {
-        let name = entry.expect("an entry").path();
-        let mut bytes = std::fs::read(&name).expect("readable");
-        let mut windows = bytes.windows(wanted.len());
-        if let Some(at) = windows.position(|window| window == wanted) {
-            bytes[at + 3] ^= 1;
-            std::fs::write(&name, bytes).expect("written");
-            flipped += 1;
-        }
-    }
-    assert!(flipped > 0, "the command stands somewhere");
-}
-
-fn report(path: &Path) -> Value {
-    let text = std::fs::read_to_string(path).expect("the JSON file is there");
-    serde_json::from_str(&text).expect("it is JSON")
+    flip(&dir.join("1/wal"), text_of(i).as_bytes());
 }
 
 #[test]
@@ -64,6 +42,7 @@ fn a_single_node_goes_on_without_what_it_has_lost() {
     damage(dir.path(), lost);
     let refused = Node::start(options(dir.path(), 1), Box::<Lines>::default());
     let refused = refused.expect_err("a damaged store is not served");
+    settle();
     assert!(refused.to_string().contains("cannot be read"), "{refused}");
 
     // A report alone changes no byte and says what is lost.
@@ -78,7 +57,7 @@ fn a_single_node_goes_on_without_what_it_has_lost() {
     }
     assert!(!said(&dry).contains("HAS PEERS"), "{}", said(&dry));
     unchanged(dir.path(), &before);
-    let found = report(&json);
+    let found = json_file(&json);
     assert_eq!(found["done"], false);
     let index = |name: &str| found["loss"][name].as_u64().expect("an index");
     let (first, last) = (index("first"), index("last"));
@@ -106,19 +85,17 @@ fn a_single_node_goes_on_without_what_it_has_lost() {
     assert!(said(&done).starts_with("THE LOSS WAS ACCEPTED"));
     let note = format!("loss of indices {first} to {last} accepted");
     assert!(said(&done).contains(&note), "{}", said(&done));
-    let after = report(&json);
+    let after = json_file(&json);
     assert_eq!(after["done"], true);
     assert_eq!(after["loss"], found["loss"], "what was announced");
 
-    let node = Node::start(options(dir.path(), 1), Box::<Lines>::default()).expect("started");
-    let leads = node.wait_for(DEADLINE, |status| status.role == RoleKind::Leader);
-    leads.expect("it elects itself");
+    let node = begin(options(dir.path(), 1));
     let mut lines = expected(lost);
     assert_eq!(lines_of(&node), lines, "what was before the loss, no more");
     assert!(propose(&node, lost), "it serves");
     lines.push(text_of(lost));
     assert_eq!(lines_of(&node), lines);
-    node.shutdown();
+    stop(node);
 
     // The note stays, and asking again changes nothing.
     let again = accept(dir.path(), &[&range[..], &[DANGER]].concat());
@@ -163,10 +140,7 @@ fn a_store_that_has_lost_nothing_or_is_not_there_is_left_alone() {
 
 #[test]
 fn the_help_is_loud() {
-    let output = Command::new(env!("CARGO_BIN_EXE_duraft"))
-        .args(["accept-loss", "--help"])
-        .output()
-        .expect("the program runs");
+    let output = run(program().args(["accept-loss", "--help"]));
     let help = said(&output);
     for part in ["DANGEROUS", "ARE GONE FOR ALL", DANGER] {
         assert!(help.contains(part), "{part} is missing in:\n{help}");

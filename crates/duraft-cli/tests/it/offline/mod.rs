@@ -1,5 +1,4 @@
 //! Commands that change a store by hand, on stores that real nodes have written.
 
-mod common;
 mod force;
 mod loss;

@@ -1,24 +1,8 @@
 //! `duraft doctor`, `duraft completions` and `duraft man` as a user runs them.
 
-use serde_json::Value;
+use crate::common::{duraft, json, memory, run, said, scratch, shown};
 use std::path::Path;
-use std::process::{Command, Output};
-
-fn duraft(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_duraft"))
-        .args(args)
-        .output()
-        .expect("the program runs")
-}
-
-fn said(output: &Output) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    text(&output.stdout) + &text(&output.stderr)
-}
-
-fn text(path: &Path) -> String {
-    path.display().to_string()
-}
+use std::process::Command;
 
 fn names(dir: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(dir).expect("a folder");
@@ -36,10 +20,10 @@ fn names(dir: &Path) -> Vec<String> {
 
 #[test]
 fn a_folder_on_a_disk_is_examined_and_left_as_it_was() {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a scratch folder");
+    let dir = scratch();
     std::fs::write(dir.path().join("precious"), b"keep me").expect("written");
-    let output = duraft(&["doctor", &text(dir.path()), "--seconds", "1", "--json"]);
-    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let output = duraft(&["doctor", &shown(dir.path()), "--seconds", "1", "--json"]);
+    let report = json(&output);
     // What this machine's disk is like is not for a test to say; that the answer hangs together is.
     assert_eq!(report["exit"], output.status.code().expect("an exit code"));
     assert_eq!(report["schema"], 1);
@@ -58,7 +42,7 @@ fn a_folder_on_a_disk_is_examined_and_left_as_it_was() {
     assert!(timeout as f64 * 1e3 >= (10.0 * us("p99_us")).max(3.0 * us("max_us")));
     assert_eq!(names(dir.path()), ["precious"], "the probe is gone");
 
-    let output = duraft(&["doctor", &text(dir.path()), "--no-write"]);
+    let output = duraft(&["doctor", &shown(dir.path()), "--no-write"]);
     assert!(said(&output).contains("mount"), "{}", said(&output));
     assert!(
         !said(&output).contains("election timeout"),
@@ -68,12 +52,10 @@ fn a_folder_on_a_disk_is_examined_and_left_as_it_was() {
 
 #[test]
 fn a_folder_in_memory_is_not_fit_for_a_log() {
-    let memory = Path::new("/dev/shm");
-    if !memory.is_dir() {
+    let Some(dir) = memory() else {
         return;
-    }
-    let dir = tempfile::tempdir_in(memory).expect("a folder in memory");
-    let output = duraft(&["doctor", &text(dir.path()), "--seconds", "1"]);
+    };
+    let output = duraft(&["doctor", &shown(dir.path()), "--seconds", "1"]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("in memory"), "{}", said(&output));
     assert!(
@@ -113,16 +95,13 @@ fn completions_and_manual_pages_know_every_command_and_no_hidden_one() {
     }
     assert_eq!(duraft(&["completions", "tcsh"]).status.code(), Some(2));
     let bash = said(&duraft(&["completions", "bash"]));
-    let check = Command::new("bash")
-        .args(["-nc", &bash])
-        .output()
-        .expect("bash runs");
+    let check = run(Command::new("bash").args(["-nc", &bash]));
     assert!(check.status.success(), "{}", said(&check));
 
     let page = said(&duraft(&["man"]));
     assert!(page.contains(".TH duraft 1"), "{page}");
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a scratch folder");
-    let output = duraft(&["man", "--dir", &text(dir.path())]);
+    let dir = scratch();
+    let output = duraft(&["man", "--dir", &shown(dir.path())]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     let pages = names(dir.path());
     for page in [
@@ -158,6 +137,6 @@ fn the_reference_of_the_command_line_is_current() {
     let written = std::fs::read_to_string(&page).unwrap_or_default();
     assert!(
         written == now,
-        "docs/reference-cli.md is behind the program: UPDATE=1 cargo test -p duraft-cli --test doctor reference"
+        "docs/reference-cli.md is behind the program: UPDATE=1 cargo test -p duraft-cli reference"
     );
 }

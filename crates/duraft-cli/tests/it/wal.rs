@@ -1,14 +1,13 @@
 //! `duraft wal` as a user runs it: on a sound store, on damaged ones, and on one that is being written.
 
+use crate::common::{flip, image, json, program, run, said, scratch, settle};
 use duraft_core::{GroupId, Membership, NodeId, Position, Term, Write, WriteSeq};
 use duraft_disk::{Disk, RealDisk};
 use duraft_storage::inspect::View;
 use duraft_storage::{
-    ClusterId, Entropy, OpenError, StoreIdentity, Submission, Wal, WalOptions, bootstrap,
-    commands_body, open,
+    ClusterId, Entropy, StoreIdentity, Submission, Wal, WalOptions, bootstrap, commands_body, open,
 };
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -37,10 +36,6 @@ fn options() -> WalOptions {
     }
 }
 
-fn scratch() -> tempfile::TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a scratch folder")
-}
-
 /// A log that goes on, two commands in a batch, one batch in a commit.
 struct Life {
     wal: Wal,
@@ -58,13 +53,8 @@ impl Life {
         let membership = Membership::new((1..=voters).map(NodeId), []).expect("voters");
         let groups = [(GROUP, membership)];
         bootstrap(&disk, &identity(), &options(), entropy(1), &groups).expect("a fresh store");
-        // Another test may be starting a program just now: until that is on its way, its process holds
-        // what this one has open, the lock that bootstrap has let go among it.
-        let mut opened = open(Arc::clone(&disk), &identity(), options(), entropy(2));
-        while matches!(&opened, Err(OpenError::Locked { .. })) {
-            std::thread::yield_now();
-            opened = open(Arc::clone(&disk), &identity(), options(), entropy(2));
-        }
+        settle();
+        let opened = open(disk, &identity(), options(), entropy(2));
         let (wal, _) = opened.expect("it opens");
         Life {
             wal,
@@ -143,25 +133,16 @@ fn store(dir: &Path, commits: u64, voters: u64) {
     let mut life = Life::begin(dir, voters);
     (0..commits).for_each(|_| life.commit());
     life.wal.close().expect("closed");
+    settle();
 }
 
-fn duraft(dir: &Path, what: &str, more: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_duraft"))
-        .args(["wal", what])
-        .arg(dir)
-        .args(more)
-        .output()
-        .expect("the program runs")
+fn wal(dir: &Path, what: &str, more: &[&str]) -> Output {
+    run(program().args(["wal", what]).arg(dir).args(more))
 }
 
-fn said(output: &Output) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    text(&output.stdout) + &text(&output.stderr)
-}
-
-fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|error| panic!("{error}: {}", said(output)))
+/// Flips a bit of this command.
+fn flip_command(dir: &Path, index: u64) -> PathBuf {
+    flip(&dir.join("wal"), text_of(index).as_bytes())
 }
 
 fn lines(output: &Output) -> Vec<Value> {
@@ -170,46 +151,13 @@ fn lines(output: &Output) -> Vec<Value> {
     text.lines().map(parse).collect()
 }
 
-/// Every file below a folder with its bytes and the time of its last change.
-fn image(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, std::time::SystemTime)> {
-    let mut found = BTreeMap::new();
-    for entry in std::fs::read_dir(dir).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            found.extend(image(&path));
-        } else {
-            let meta = std::fs::metadata(&path).expect("metadata");
-            let bytes = std::fs::read(&path).expect("readable");
-            found.insert(path, (bytes, meta.modified().expect("a time")));
-        }
-    }
-    found
-}
-
-/// Flips a bit in every copy of this command.
-fn flip(dir: &Path, index: u64) -> PathBuf {
-    let wanted = text_of(index).into_bytes();
-    let mut flipped = None;
-    for entry in std::fs::read_dir(dir.join("wal")).expect("the slots") {
-        let path = entry.expect("an entry").path();
-        let mut bytes = std::fs::read(&path).expect("readable");
-        let mut windows = bytes.windows(wanted.len());
-        if let Some(at) = windows.position(|window| window == wanted) {
-            bytes[at + 3] ^= 4;
-            std::fs::write(&path, bytes).expect("written");
-            flipped = Some(path);
-        }
-    }
-    flipped.expect("the command stands somewhere")
-}
-
 #[test]
 fn a_sound_store_is_shown_checked_and_counted_and_no_byte_changes() {
     let dir = scratch();
     store(dir.path(), 30, 1);
     let before = image(dir.path());
 
-    let dump = duraft(dir.path(), "dump", &["--json"]);
+    let dump = wal(dir.path(), "dump", &["--json"]);
     assert_eq!(dump.status.code(), Some(0), "{}", said(&dump));
     let values = lines(&dump);
     let batches: Vec<&Value> = values.iter().filter(|v| v["type"] == "batch").collect();
@@ -226,7 +174,7 @@ fn a_sound_store_is_shown_checked_and_counted_and_no_byte_changes() {
     assert_eq!(values[0]["node"], 1);
     assert_eq!(values[1]["term"], 3);
 
-    let some = duraft(
+    let some = wal(
         dir.path(),
         "dump",
         &["--from", "10", "--to", "11", "--entries"],
@@ -239,7 +187,7 @@ fn a_sound_store_is_shown_checked_and_counted_and_no_byte_changes() {
         assert!(!text.contains(part), "{part}: {text}");
     }
 
-    let raw = said(&duraft(dir.path(), "dump", &["--raw"]));
+    let raw = said(&wal(dir.path(), "dump", &["--raw"]));
     for part in [
         "segment",
         "fence",
@@ -251,20 +199,20 @@ fn a_sound_store_is_shown_checked_and_counted_and_no_byte_changes() {
     ] {
         assert!(raw.contains(part), "{part}: {raw}");
     }
-    let raw = lines(&duraft(dir.path(), "dump", &["--raw", "--json"]));
+    let raw = lines(&wal(dir.path(), "dump", &["--raw", "--json"]));
     assert!(raw.iter().filter(|v| v["type"] == "commit").count() > 30);
 
-    let verify = duraft(dir.path(), "verify", &[]);
+    let verify = wal(dir.path(), "verify", &[]);
     assert_eq!(verify.status.code(), Some(0), "{}", said(&verify));
     assert!(said(&verify).ends_with("CLEAN\n"), "{}", said(&verify));
-    let report = json(&duraft(dir.path(), "verify", &["--json"]));
+    let report = json(&wal(dir.path(), "verify", &["--json"]));
     assert_eq!(
         (&report["verdict"], &report["exit"]),
         (&"clean".into(), &0.into())
     );
     assert_eq!(report["checked"]["commands"], 60, "{report}");
 
-    let stats = json(&duraft(dir.path(), "stats", &["--json"]));
+    let stats = json(&wal(dir.path(), "stats", &["--json"]));
     assert_eq!(stats["live"]["entries"], 60);
     assert_eq!(stats["entries_per_batch"]["mean"], 2.0);
     let bytes = &stats["bytes"];
@@ -280,13 +228,13 @@ fn a_sound_store_is_shown_checked_and_counted_and_no_byte_changes() {
         part("written"),
         parts.iter().map(|name| part(name)).sum::<u64>()
     );
-    let text = said(&duraft(dir.path(), "stats", &[]));
+    let text = said(&wal(dir.path(), "stats", &[]));
     assert!(
         text.contains("write amplification") && text.contains('#'),
         "{text}"
     );
 
-    let repair = duraft(dir.path(), "repair", &[]);
+    let repair = wal(dir.path(), "repair", &[]);
     assert_eq!(repair.status.code(), Some(0), "{}", said(&repair));
     assert!(
         said(&repair).contains("NOTHING TO REPAIR"),
@@ -305,7 +253,7 @@ fn a_store_that_may_not_be_written_can_be_looked_at() {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o444)).expect("changed");
     }
     for what in ["dump", "verify", "stats"] {
-        let output = duraft(dir.path(), what, &[]);
+        let output = wal(dir.path(), what, &[]);
         assert_eq!(output.status.code(), Some(0), "{what}: {}", said(&output));
     }
 }
@@ -315,8 +263,8 @@ fn a_flipped_bit_is_damage_with_place_meaning_and_advice() {
     for (voters, advice) in [(1, "accept-loss"), (3, "RepairFromPeers")] {
         let dir = scratch();
         store(dir.path(), 30, voters);
-        let file = flip(dir.path(), 21);
-        let verify = duraft(dir.path(), "verify", &[]);
+        let file = flip_command(dir.path(), 21);
+        let verify = wal(dir.path(), "verify", &[]);
         assert_eq!(verify.status.code(), Some(1), "{}", said(&verify));
         let name = file
             .file_name()
@@ -334,12 +282,12 @@ fn a_flipped_bit_is_damage_with_place_meaning_and_advice() {
         ] {
             assert!(said(&verify).contains(part), "{part}: {}", said(&verify));
         }
-        let dump = duraft(dir.path(), "dump", &[]);
+        let dump = wal(dir.path(), "dump", &[]);
         assert_eq!(dump.status.code(), Some(1));
         let text = said(&dump);
         assert!(text.contains("21..22  MISSING"), "{text}");
         assert!(text.contains("23..24") && text.contains("19..20"), "{text}");
-        let stats = duraft(dir.path(), "stats", &[]);
+        let stats = wal(dir.path(), "stats", &[]);
         assert_eq!(stats.status.code(), Some(1));
         assert!(said(&stats).contains("DAMAGED"), "{}", said(&stats));
     }
@@ -354,11 +302,11 @@ fn a_torn_tail_is_no_damage() {
     let disk = RealDisk::open(dir.path()).expect("the folder");
     let view = View::take(&disk).expect("a look");
     let last = *view.groups[&GROUP].batches.last().expect("a batch");
-    flip(dir.path(), last.header.first.0);
-    let verify = duraft(dir.path(), "verify", &[]);
+    flip_command(dir.path(), last.header.first.0);
+    let verify = wal(dir.path(), "verify", &[]);
     assert_eq!(verify.status.code(), Some(0), "{}", said(&verify));
     assert!(said(&verify).contains("torn tail"), "{}", said(&verify));
-    let dump = duraft(dir.path(), "dump", &["--json"]);
+    let dump = wal(dir.path(), "dump", &["--json"]);
     assert_eq!(dump.status.code(), Some(0));
     let batches = lines(&dump).iter().filter(|v| v["type"] == "batch").count();
     assert_eq!(batches, 6);
@@ -371,7 +319,8 @@ fn a_snapshot_that_the_log_counts_on_and_that_is_not_there_is_damage() {
     (0..7).for_each(|_| life.commit());
     life.compact();
     life.wal.close().expect("closed");
-    let verify = duraft(dir.path(), "verify", &["--json"]);
+    settle();
+    let verify = wal(dir.path(), "verify", &["--json"]);
     assert_eq!(verify.status.code(), Some(1), "{}", said(&verify));
     let report = json(&verify);
     let found = &report["findings"][0];
@@ -389,11 +338,11 @@ fn a_copy_is_repaired_and_says_what_it_costs() {
     let dir = scratch();
     let (source, copy) = (dir.path().join("source"), dir.path().join("copy"));
     store(&source, 30, 1);
-    flip(&source, 21);
+    flip_command(&source, 21);
     let before = image(&source);
 
     for flags in [&[][..], &["--to", &copy.display().to_string(), "--dry-run"]] {
-        let dry = duraft(&source, "repair", flags);
+        let dry = wal(&source, "repair", flags);
         assert_eq!(dry.status.code(), Some(1), "{}", said(&dry));
         for part in [
             "NOTHING WAS WRITTEN",
@@ -405,24 +354,24 @@ fn a_copy_is_repaired_and_says_what_it_costs() {
         assert!(!copy.exists(), "only a report");
     }
     let to = copy.display().to_string();
-    let done = duraft(&source, "repair", &["--to", &to, "--json"]);
+    let done = wal(&source, "repair", &["--to", &to, "--json"]);
     assert_eq!(done.status.code(), Some(0), "{}", said(&done));
     let group = &json(&done)["groups"][0];
     assert_eq!((&group["first"], &group["last"]), (&21.into(), &60.into()));
     assert_eq!(group["intact_dropped"], 38);
     assert!(image(&source) == before, "the store itself is as it was");
-    let verify = duraft(&copy, "verify", &[]);
+    let verify = wal(&copy, "verify", &[]);
     assert_eq!(verify.status.code(), Some(0), "{}", said(&verify));
     assert!(
         said(&verify).contains("people decided: loss of indices 21 to 60"),
         "{}",
         said(&verify)
     );
-    let dump = lines(&duraft(&copy, "dump", &["--json"]));
+    let dump = lines(&wal(&copy, "dump", &["--json"]));
     let batches: Vec<&Value> = dump.iter().filter(|v| v["type"] == "batch").collect();
     assert_eq!(batches.last().expect("a batch")["last"], 20);
 
-    let again = duraft(&source, "repair", &["--to", &to]);
+    let again = wal(&source, "repair", &["--to", &to]);
     assert_eq!(again.status.code(), Some(2), "{}", said(&again));
     assert!(
         said(&again).contains("is there already"),
@@ -437,10 +386,10 @@ fn a_store_in_use_can_be_looked_at_and_not_copied() {
     let mut life = Life::begin(dir.path(), 1);
     (0..7).for_each(|_| life.commit());
     for what in ["dump", "verify", "stats"] {
-        let output = duraft(dir.path(), what, &[]);
+        let output = wal(dir.path(), what, &[]);
         assert_eq!(output.status.code(), Some(0), "{what}: {}", said(&output));
     }
-    let repair = duraft(dir.path(), "repair", &[]);
+    let repair = wal(dir.path(), "repair", &[]);
     assert_eq!(repair.status.code(), Some(2), "{}", said(&repair));
     assert!(
         said(&repair).contains("stop the node first"),
@@ -471,7 +420,7 @@ fn a_store_that_is_written_meanwhile_is_never_called_damaged() {
         });
         let mut problems = Vec::new();
         for what in ["verify", "dump", "stats", "verify", "dump"] {
-            let output = duraft(dir.path(), what, &["--json"]);
+            let output = wal(dir.path(), what, &["--json"]);
             // 2: the store changes too fast to tell. The snapshots that this log names have no files,
             // which verify finds, and nothing else.
             let found = json_findings(what, &output);
@@ -509,7 +458,7 @@ fn a_decoder_says_what_commands_mean_and_its_failures_are_reported() {
     let dir = scratch();
     store(dir.path(), 3, 1);
     let decode = |decoder: &str| {
-        duraft(
+        wal(
             dir.path(),
             "dump",
             &["--decoder", decoder, "--decoder-seconds", "1"],
@@ -523,7 +472,7 @@ fn a_decoder_says_what_commands_mean_and_its_failures_are_reported() {
         "{}",
         said(&good)
     );
-    let as_json = duraft(
+    let as_json = wal(
         dir.path(),
         "dump",
         &["--json", "--decoder", "sed -u s/^/x/"],
@@ -563,22 +512,22 @@ fn what_cannot_be_told_is_exit_code_2_with_a_reason() {
     let dir = scratch();
     let nowhere = dir.path().join("nowhere");
     for what in ["dump", "verify", "stats", "repair"] {
-        let output = duraft(&nowhere, what, &[]);
+        let output = wal(&nowhere, what, &[]);
         assert_eq!(output.status.code(), Some(2), "{what}");
         assert!(said(&output).contains("nowhere"), "{}", said(&output));
-        let output = duraft(dir.path(), what, &[]);
+        let output = wal(dir.path(), what, &[]);
         assert_eq!(output.status.code(), Some(2), "{what}");
         assert!(said(&output).contains("STORE"), "{what}: {}", said(&output));
-        let output = duraft(dir.path(), what, &["--no-such-flag"]);
+        let output = wal(dir.path(), what, &["--no-such-flag"]);
         assert_eq!(output.status.code(), Some(2), "{what}");
-        let help = said(&duraft(dir.path(), what, &["--help"]));
+        let help = said(&wal(dir.path(), what, &["--help"]));
         assert!(
             help.contains("Examples:\n") && help.contains("Exit codes"),
             "{help}"
         );
     }
     store(&nowhere, 3, 1);
-    let output = duraft(&nowhere, "dump", &["--group", "9"]);
+    let output = wal(&nowhere, "dump", &["--group", "9"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(
         said(&output).contains("no group 9; it has 1"),
@@ -594,13 +543,13 @@ fn what_cannot_be_told_is_exit_code_2_with_a_reason() {
         block[4092..].copy_from_slice(&sum.to_le_bytes());
     }
     std::fs::write(nowhere.join("STORE"), &bytes).expect("written");
-    let output = duraft(&nowhere, "verify", &[]);
+    let output = wal(&nowhere, "verify", &[]);
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
     assert!(said(&output).contains("newer"), "{}", said(&output));
     // Both copies of the file gone: damaged.
     bytes.fill(1);
     std::fs::write(nowhere.join("STORE"), &bytes).expect("written");
-    let output = duraft(&nowhere, "verify", &[]);
+    let output = wal(&nowhere, "verify", &[]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
 }
 
@@ -613,9 +562,6 @@ fn a_reader_that_goes_away_is_no_failure() {
         env!("CARGO_BIN_EXE_duraft"),
         dir.path().display()
     );
-    let output = Command::new("bash")
-        .args(["-c", &line])
-        .output()
-        .expect("bash runs");
+    let output = run(Command::new("bash").args(["-c", &line]));
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
 }

@@ -1,13 +1,14 @@
 //! The status page in a real browser.
 
-use crate::common::Cluster;
+use super::common::Cluster;
+use crate::common::{run, text, try_run};
 use std::process::Command;
 
 /// A browser of this machine that runs without a screen.
 fn browser() -> Option<&'static str> {
     let known = ["chromium", "chromium-browser", "google-chrome"];
     known.into_iter().find(|name| {
-        let found = Command::new(name).arg("--version").output();
+        let found = try_run(Command::new(name).arg("--version"));
         found.is_ok_and(|output| output.status.success())
     })
 }
@@ -15,19 +16,12 @@ fn browser() -> Option<&'static str> {
 /// What the page has become after this much of the page's own time.
 fn dom(browser: &str, cluster: &Cluster, id: usize) -> String {
     let profile = cluster.dir.path().join("profile");
-    let output = Command::new(browser)
-        .args([
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-        ])
-        .args(["--no-first-run", "--virtual-time-budget=4000", "--dump-dom"])
-        .arg(format!("--user-data-dir={}", profile.display()))
-        .arg(format!("http://{}/", cluster.http(id)))
-        .output()
-        .expect("it runs");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    let mut command = Command::new(browser);
+    command.args(["--headless", "--no-sandbox", "--disable-gpu"]);
+    command.args(["--disable-dev-shm-usage", "--no-first-run"]);
+    command.args(["--virtual-time-budget=4000", "--dump-dom"]);
+    command.arg(format!("--user-data-dir={}", profile.display()));
+    text(&run(command.arg(format!("http://{}/", cluster.http(id)))).stdout)
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Configuration, help and errors of the command line.
 
-use crate::common::{Cluster, duraft, text};
+use super::common::Cluster;
+use crate::common::{duraft, scratch, text};
 use std::path::Path;
 
 #[test]
@@ -16,7 +17,7 @@ fn the_reference_page_is_what_the_program_says() {
 
 #[test]
 fn every_problem_of_a_configuration_is_told_and_nothing_starts() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = scratch();
     let file = folder.path().join("bad.toml");
     std::fs::write(
         &file,

@@ -1,27 +1,6 @@
 //! The program as a user runs it: bad flags, folders, results, exit codes.
 
-use std::path::Path;
-use std::process::{Command, Output};
-
-fn duraft(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_duraft"))
-        .args(args)
-        .output()
-        .expect("the program runs")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// A folder on the disk that holds the build, not in the system's temporary folder.
-fn scratch() -> tempfile::TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a scratch folder")
-}
-
-fn path(folder: &Path, name: &str) -> String {
-    folder.join(name).display().to_string()
-}
+use crate::common::{duraft, json_file, memory, path, scratch, text};
 
 #[test]
 fn bad_flags_are_refused_with_their_name_and_exit_code_2() {
@@ -38,7 +17,7 @@ fn bad_flags_are_refused_with_their_name_and_exit_code_2() {
         (&["nonsense"], "nonsense"),
     ];
     for (args, named) in cases {
-        let output = duraft(args);
+        let output = duraft(*args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         assert!(
             text(&output.stderr).contains(named),
@@ -103,11 +82,9 @@ fn a_folder_that_cannot_be_made_is_a_clear_error() {
 
 #[test]
 fn a_folder_in_memory_is_called_not_durable() {
-    let memory = Path::new("/dev/shm");
-    if !memory.is_dir() {
+    let Some(folder) = memory() else {
         return;
-    }
-    let folder = tempfile::tempdir_in(memory).expect("a folder in memory");
+    };
     let dir = path(folder.path(), "bench");
     let output = duraft(&[
         "bench",
@@ -158,8 +135,7 @@ fn the_cluster_result_is_complete_in_text_and_json() {
     ] {
         assert!(said.contains(part), "{part} is missing in:\n{said}");
     }
-    let result = std::fs::read_to_string(&json).expect("the JSON file is there");
-    let result: serde_json::Value = serde_json::from_str(&result).expect("it is JSON");
+    let result = json_file(&json);
     assert_eq!(result["schema"], 2);
     assert!(
         result["verification"]["acknowledged"]
@@ -212,8 +188,7 @@ fn a_soak_stays_within_its_bound_and_holds_every_command() {
         let said = text(&output.stdout);
         assert!(output.status.success(), "{said}{}", text(&output.stderr));
         assert!(said.contains("within the bound"), "{said}");
-        let result = std::fs::read_to_string(&json).expect("the JSON file is there");
-        let result: serde_json::Value = serde_json::from_str(&result).expect("it is JSON");
+        let result = json_file(&json);
         let samples = result["samples"].as_array().expect("a list");
         assert_eq!(samples.len(), 5, "four, and one after the restart");
         assert_eq!(samples[4]["commands"], 20_000);
@@ -234,8 +209,7 @@ fn a_snapshot_moves_to_another_process() {
     let output = duraft(&[&args[..], &["--dir", &dir, "--json", &json]].concat());
     let said = text(&output.stdout);
     assert!(output.status.success(), "{said}{}", text(&output.stderr));
-    let result = std::fs::read_to_string(&json).expect("the JSON file is there");
-    let result: serde_json::Value = serde_json::from_str(&result).expect("it is JSON");
+    let result = json_file(&json);
     let figure = |name: &str| result[name].as_u64().expect("a figure");
     assert!(figure("file_bytes") >= 20_000_001, "{said}");
     assert!(figure("sent_bytes") >= figure("file_bytes"), "{said}");
