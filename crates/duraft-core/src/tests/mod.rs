@@ -3,6 +3,7 @@
 mod bank;
 mod damage;
 mod divergence;
+mod few;
 mod garbage;
 mod membership;
 mod memory;

@@ -480,24 +480,29 @@ fn two_voters_and_one_under_random_faults() {
     }
 }
 
+/// A long run in which somebody is nearly always far behind and nothing is kept for long.
+pub(super) fn far_behind(seed: u64) -> Result<Run, String> {
+    let nodes = if seed.is_multiple_of(3) { 5 } else { 3 };
+    let mut run = Run::new(seed, nodes, None);
+    for id in run.rig.ids() {
+        let trailing = [0, 0, 80, 300][seed as usize % 4];
+        run.rig
+            .set_config(id, |config| config.trailing_bytes_max = trailing);
+    }
+    run.snapshot_weight = 80;
+    run.loss = 0;
+    let done = (0..1_500)
+        .try_for_each(|_| run.event())
+        .and_then(|()| run.heal());
+    done.map_err(|why| format!("seed {seed}, {nodes} voters: {why}"))?;
+    Ok(run)
+}
+
 #[test]
 fn snapshots_under_random_faults() {
-    // Long runs in which somebody is nearly always far behind and nothing is kept for long.
     let (mut installed, mut crashes, mut pages) = (0, 0, 0);
     for seed in 30_000u64..31_000 {
-        let nodes = if seed.is_multiple_of(3) { 5 } else { 3 };
-        let mut run = Run::new(seed, nodes, None);
-        for id in run.rig.ids() {
-            let trailing = [0, 0, 80, 300][seed as usize % 4];
-            run.rig
-                .set_config(id, |config| config.trailing_bytes_max = trailing);
-        }
-        run.snapshot_weight = 80;
-        run.loss = 0;
-        let done = (0..1_500)
-            .try_for_each(|_| run.event())
-            .and_then(|()| run.heal());
-        done.unwrap_or_else(|why| panic!("seed {seed}, {nodes} voters: {why}"));
+        let run = far_behind(seed).unwrap_or_else(|why| panic!("{why}"));
         installed += run.rig.installed;
         crashes += run.crashes;
         pages += run.rig.pages;

@@ -355,7 +355,7 @@ fn leases_need_check_quorum_and_a_span_to_live_in() {
 /// node may be cut off at any moment: what it has sent, and what was sent to it, still arrives. Every
 /// node reads by lease in every tick. `members`: a fourth node has joined, and members come and go.
 /// Returns the reads by lease and the terms.
-fn f5(
+pub(super) fn f5(
     seed: u64,
     drift_ppm: u32,
     members: bool,
