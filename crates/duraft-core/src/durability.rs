@@ -229,7 +229,67 @@ mod tests {
                 assert_eq!(disk.log(), at(durable), "seed {seed}");
                 assert_eq!(disk.bytes(), disk.issued().0 - completed.0);
             }
+            assert_eq!(disk.completed(), completed);
             assert_eq!(disk.persisted(disk.issued().next()), Err(NeverIssued));
         }
+    }
+
+    #[test]
+    fn terms_votes_and_weights_leave_with_the_write_that_brought_them() {
+        let hard = |term| HardState {
+            term: crate::types::Term(term),
+            vote: None,
+        };
+        let mut disk = Durability::new(Boundary::default(), hard(3));
+        assert_eq!(
+            (disk.hard_state(), disk.last_hard_state()),
+            (hard(3), hard(3))
+        );
+        let first = disk.issue(10);
+        disk.hard_state_written(first, hard(4));
+        let second = disk.issue(7);
+        disk.appended(second, at(2));
+        let third = disk.issue(5);
+        disk.hard_state_written(third, hard(6));
+        disk.appended(third, at(5));
+        assert_eq!([first, second, third].map(|seq| seq.0), [1, 2, 3]);
+        assert_eq!((disk.under_way(), disk.bytes()), ((3, 2), 22));
+        assert_eq!(
+            (disk.hard_state(), disk.last_hard_state()),
+            (hard(3), hard(6))
+        );
+        let ends: Vec<_> = disk.appends().collect();
+        assert_eq!(ends, [(second, at(2)), (third, at(5))]);
+        disk.persisted(second).expect("issued");
+        assert_eq!((disk.under_way(), disk.bytes()), ((1, 1), 5));
+        assert_eq!(
+            (disk.hard_state(), disk.last_hard_state()),
+            (hard(4), hard(6))
+        );
+        assert_eq!((disk.log(), disk.completed()), (at(2), second));
+        disk.persisted(third).expect("issued");
+        assert_eq!((disk.under_way(), disk.bytes()), ((0, 0), 0));
+        assert_eq!(
+            (disk.hard_state(), disk.last_hard_state()),
+            (hard(6), hard(6))
+        );
+        assert_eq!((disk.log(), disk.issued()), (at(5), third));
+    }
+
+    #[test]
+    fn a_cut_at_the_beginning_of_a_write_leaves_nothing_of_it() {
+        let mut disk = Durability::new(at(1), HardState::default());
+        for end in [3, 5] {
+            let seq = disk.issue(1);
+            disk.appended(seq, at(end));
+        }
+        disk.truncate(at(4));
+        let ends: Vec<u64> = disk.appends().map(|(seq, _)| seq.0).collect();
+        assert_eq!(ends, [1, 2], "half of the second is left");
+        disk.truncate(at(3));
+        assert_eq!(disk.appends().count(), 1);
+        disk.truncate(at(1));
+        assert_eq!(disk.appends().count(), 0);
+        assert_eq!(disk.log(), at(1));
     }
 }

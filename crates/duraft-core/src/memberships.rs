@@ -145,6 +145,10 @@ mod tests {
                     "{start}, {index}"
                 );
             }
+            // Each is kept once: as the base, or in its place.
+            let later: Vec<u64> = rest.later().iter().map(|(at, _)| at.0).collect();
+            let behind = [12, 14].into_iter().filter(|at| *at > start);
+            assert_eq!(later, behind.collect::<Vec<u64>>(), "{start}");
         }
         let mut fresh = all;
         fresh.reset(Index(20), of(5));

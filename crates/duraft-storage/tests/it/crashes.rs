@@ -31,7 +31,13 @@ fn matches(recovered: &Recovered, model: &Model) -> bool {
         .all(|(id, group)| group.is(&recovered.groups[id]))
 }
 
-fn run(seed: u64, sector_bytes: usize, options: &WalOptions, groups: &[GroupId], lives: usize) {
+pub(crate) fn run(
+    seed: u64,
+    sector_bytes: usize,
+    options: &WalOptions,
+    groups: &[GroupId],
+    lives: usize,
+) {
     let mut rng = SplitMix64::new(seed);
     let mut disk = FaultDisk::new(FaultOptions {
         sector_bytes,

@@ -274,7 +274,7 @@ pub(crate) fn draw_commit(
 }
 
 /// A run of one seed: random commits, receipts and reopens, each compared with the model.
-fn run(seed: u64, options: &WalOptions, groups: &[GroupId], steps: usize) {
+pub(crate) fn run(seed: u64, options: &WalOptions, groups: &[GroupId], steps: usize) {
     let mut rng = SplitMix64::new(seed);
     let mut disk = disk();
     make(&disk, options, groups);
