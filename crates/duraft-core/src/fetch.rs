@@ -9,7 +9,8 @@
 //! - in a **gap** nothing is known until the chain joins what survives behind it. So the answers of one
 //!   node are collected until they do: all headers, and bodies up to `fetch_bytes_max`. Then everything
 //!   collected is what this node had written once, and is written again; the bodies that had no room are
-//!   fetched once more, now by their headers, from anybody.
+//!   fetched once more, now by their headers, from anybody. No more is written at a time than the limit
+//!   of writes under way admits: a gap may be larger.
 //!
 //! One node is asked at a time, the leader first. Who does not answer, or has something else there, is
 //! followed by the next one. A gap can wait for ever: the leader's ordinary appends fill it too. A batch
@@ -119,6 +120,13 @@ impl Chain {
                 Batch { header, body }
             })
             .collect()
+    }
+
+    /// Batches that are not written yet: their bodies are fetched again.
+    fn put_back(&mut self, batches: Vec<Batch>) {
+        for batch in batches.into_iter().rev() {
+            self.headers.push_front(batch.header);
+        }
     }
 }
 
@@ -456,11 +464,12 @@ impl Raft {
         if self.fetches.chain.proven {
             let mut known = self.fetches.chain.headers.iter();
             let same = batches.into_iter().zip(known.by_ref());
-            let fit: Vec<Batch> = same
+            let mut fit: Vec<Batch> = same
                 .take_while(|(batch, header)| batch.header == **header)
                 .map(|(batch, _)| batch)
                 .collect();
             assert_eq!(after, self.log.last(), "asked for at the end of the log");
+            fit.truncate(self.disk_room_for(&fit));
             brought = !fit.is_empty();
             if brought {
                 self.fetches.chain.headers.drain(..fit.len());
@@ -486,7 +495,9 @@ impl Raft {
                 }
                 brought = true;
                 if self.fetches.chain.proven {
-                    let batches = self.fetches.chain.take();
+                    let mut batches = self.fetches.chain.take();
+                    let rest = batches.split_off(self.disk_room_for(&batches));
+                    self.fetches.chain.put_back(rest);
                     self.fill_gap(batches);
                     break;
                 }

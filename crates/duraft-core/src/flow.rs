@@ -61,9 +61,15 @@ impl Raft {
 
     /// How many of these batches a follower takes: as many as fit, and one where nothing else is held.
     pub(crate) fn room_for(&self, batches: &[Batch]) -> usize {
-        if !self.has_room() {
-            return 0;
+        if self.has_room() {
+            self.disk_room_for(batches)
+        } else {
+            0
         }
+    }
+
+    /// How many of these batches the limit of writes under way admits.
+    pub(crate) fn disk_room_for(&self, batches: &[Batch]) -> usize {
         let mut held = self.disk.bytes();
         let fits = |batch: &&Batch| {
             let first = held == 0;
