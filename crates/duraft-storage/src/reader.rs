@@ -31,8 +31,8 @@ impl WalReader {
     }
 
     /// Consecutive whole batches from the one that begins at `first`, up to the one that ends at or
-    /// before `last` and up to `bytes_max` bytes, but at least one. Bodies and descriptors that come
-    /// from the disk are checked.
+    /// before `last` and up to `bytes_max` bytes of descriptors and bodies, without what pads them on
+    /// disk, but at least one. Bodies and descriptors that come from the disk are checked.
     pub fn read(
         &self,
         group: GroupId,
@@ -82,7 +82,7 @@ impl WalReader {
             if header.first != next {
                 break;
             }
-            let cost = entry.stored_bytes();
+            let cost = header.cost();
             let over = header.last() > last || bytes.saturating_add(cost) > bytes_max;
             if !entries.is_empty() && over {
                 break;

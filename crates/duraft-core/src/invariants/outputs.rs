@@ -51,11 +51,16 @@ pub(super) fn check_send(before: &Raft, raft: &Raft, envelope: &Envelope) -> Ver
             batches,
             commit,
         } => {
-            let first = raft.log.boundary_after(prev.index());
+            // The step may have given back the page of headers that the message was made with.
+            let holder = match raft.log.boundary_after(prev.index()) {
+                None => before,
+                Some(_) => raft,
+            };
+            let first = holder.log.boundary_after(prev.index());
             ensure(
                 durable == own
                     && leader.is_some()
-                    && first.is_some_and(|at| are_in_log(raft, at, prev, batches))
+                    && first.is_some_and(|at| are_in_log(holder, at, prev, batches))
                     && *commit <= raft.commit(),
                 "I4 a leader sends its own log",
                 found,

@@ -115,6 +115,12 @@ impl Sim {
 
     pub(super) fn send(&mut self, envelope: Envelope) {
         self.report.messages += 1;
+        let members = self.history.latest_membership();
+        if members.contains(envelope.from) && members.contains(envelope.to) {
+            self.at_rest.0 += 1;
+        } else {
+            self.at_rest.1 += 1;
+        }
         let number = self.report.messages;
         let (from, to) = (host_of(envelope.from), host_of(envelope.to));
         self.trace(|| {

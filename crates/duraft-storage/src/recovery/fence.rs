@@ -10,6 +10,10 @@
 //! alone: where nothing that stays has a checkpoint, the newest absorbed segment that has one stays
 //! too, until the next rotation. It says less than the fence, but which groups there are.
 //!
+//! What stays must be durable. Of a segment whose successor declares its end, it is. Where the successor
+//! is lost, blocks may stand in the cache of the system alone, with the copy that was made of them lost
+//! too. They are written again where they are.
+//!
 //! A slot that the newest, unproven segment had freed is not written again at once: were that segment
 //! damaged, the freed slot would hold the only copy.
 
@@ -22,7 +26,7 @@ use crate::errors::{OpenError, ReadError};
 use crate::format::block::Flags;
 use crate::format::header::{SegmentEnd, SegmentHeader, StoreFile};
 use crate::format::record::Frame;
-use crate::format::{BLOCK_BYTES, FIRST_COMMIT_BLOCK, block_offset};
+use crate::format::{BLOCK_BYTES, FIRST_COMMIT_BLOCK, block_offset, memory_index};
 use crate::index::{GroupIndex, StoreIndex};
 use crate::options::{Ablation, Entropy, WalOptions, records_bytes_max};
 use crate::pool::{Need, Pool, Slot};
@@ -120,6 +124,9 @@ pub(super) fn begin(
         let seq = image.segment().map_or(0, |header| header.seq);
         let segment = Segment::new(seq, image.slot, Arc::clone(&image.file));
         wal.pool.release(segment, wal.last_commit + 1);
+    }
+    for told in &segments[..moves.kept] {
+        fasten(told)?;
     }
     write_fence(&mut wal, slot, &segments, &moves, &batches)?;
     if !file_is_whole {
@@ -402,6 +409,21 @@ fn bury(slot: &Slot, images: &[SlotImage], layout: &Layout) -> Result<(), OpenEr
         let first_block = block_offset(FIRST_COMMIT_BLOCK);
         slot.file.write_at(&[0; BLOCK_BYTES], first_block)?;
         slot.file.sync_data()?;
+    }
+    Ok(())
+}
+
+/// Makes durable what may not be. The same bytes are written in their place: after an error of an earlier
+/// sync, the system may take what only its cache holds for what the disk holds, and sync nothing.
+fn fasten(told: &Told) -> Result<(), OpenError> {
+    for (first, end) in &told.loose {
+        let at = block_offset(*first);
+        let mut bytes = vec![0; memory_index(block_offset(*end) - at)];
+        let read = told.segment.file.read_at(&mut bytes, at)?;
+        told.segment.file.write_at(&bytes[..read], at)?;
+    }
+    if !told.loose.is_empty() {
+        told.segment.file.sync_data()?;
     }
     Ok(())
 }

@@ -209,6 +209,9 @@ struct Told {
     end: Option<SegmentEnd>,
     /// Its first block, and so its checkpoint, can be read.
     begins: bool,
+    /// Runs of blocks that are believed, as first and end, but may stand in the system's cache alone:
+    /// the successor is lost. Had an open begun it, then with copies of what was not proven here.
+    loose: Vec<(u32, u32)>,
 }
 
 /// Scans and replays the chain, segment by segment.
@@ -255,10 +258,15 @@ fn tell(
             items.first(),
             Some(Item::Block(header)) if header.block == FIRST_COMMIT_BLOCK
         );
+        let loose = match part.declared {
+            None if place < tail => runs(&items),
+            None | Some(_) => Vec::new(),
+        };
         segments.push(Told {
             segment,
             end,
             begins,
+            loose,
         });
     }
     if let Some(hole) = layout.lost_after {
@@ -284,6 +292,22 @@ fn tell(
         segments,
         report,
     })
+}
+
+/// The runs of blocks among these items, the segment's header before them.
+fn runs(items: &[Item]) -> Vec<(u32, u32)> {
+    let blocks = items.iter().filter_map(|item| match item {
+        Item::Block(header) => Some((header.block, header.block + header.blocks())),
+        Item::Hole { .. } => None,
+    });
+    let mut runs = vec![(0, 1)];
+    for (first, end) in blocks {
+        match runs.last_mut() {
+            Some((_, before)) if *before == first => *before = end,
+            Some(_) | None => runs.push((first, end)),
+        }
+    }
+    runs
 }
 
 fn scan_part(lens: &Lens, bytes: &[u8], part: &Part) -> (Vec<Item>, Option<SegmentEnd>) {
