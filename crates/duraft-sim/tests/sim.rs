@@ -1,6 +1,6 @@
 //! Clusters from seeds. `duraft sim swarm` runs more of them.
 
-use duraft_sim::{Report, Sim, SimConfig, TICKS, shortfalls};
+use duraft_sim::{Recover, Report, Sim, SimConfig, TICKS, shortfalls};
 use duraft_storage::OnDamage;
 
 fn run(config: SimConfig, ticks: u64) -> Report {
@@ -139,4 +139,28 @@ fn damaged_log_opened_twice_keeps_what_it_showed() {
 fn clients_are_judged_where_a_search_for_their_order_would_take_too_long() {
     // Found by the swarm: the log's own order proves it.
     run(SimConfig::from_seed(1_001_020), TICKS);
+}
+
+#[test]
+fn what_a_hundred_thousand_seeds_have_found() {
+    let seeds = [
+        // A gap was filled with one write of any size (I8).
+        1_024_441,
+        // A fence was lost, and what it was a copy of counted on, though only the cache had it (B12).
+        1_020_483,
+        // A page of headers came back one batch short, so snapshots were never recorded (C6).
+        1_016_262,
+        // The checks: I4 looked for headers that had left memory in the same step, L6 counted how nodes
+        // that have left are brought up to their farewell.
+        1_069_340, 1_014_640,
+    ];
+    for seed in seeds {
+        run(
+            SimConfig {
+                recover: Recover::AtCrashes,
+                ..SimConfig::from_seed(seed)
+            },
+            TICKS,
+        );
+    }
 }

@@ -182,6 +182,23 @@ fn a_gap_larger_than_memory_allows_is_proven_first_and_fetched_again() {
 }
 
 #[test]
+fn a_gap_is_filled_no_faster_than_the_disk_takes_it() {
+    // All of it is proven at once, and more than may be on its way to the disk (I8, after every step).
+    let mut rig = Rig::with(3, &[], |id| Config {
+        unpersisted_bytes_max: 300,
+        max_batch_bytes: 200,
+        ..Config::new(id, GROUP, 1)
+    });
+    let terms = [1; 1_000];
+    for id in 1..=3 {
+        rig.seed_log(id, 1, &terms);
+    }
+    rig.crash_with(3, |disk| disk.lose(2..=998));
+    assert!(wait_whole(&mut rig, 3, 2_000, &[1]));
+    assert_eq!(rig.raft(3).last(), rig.raft(2).last());
+}
+
+#[test]
 fn a_vote_is_for_no_less_than_what_was_acknowledged() {
     // Node 3 has lost the copy that made entry 5 committed. Whoever lacks it must not lead.
     let mut rig = Rig::new(3, 1);

@@ -3,7 +3,9 @@
 
 use crate::support::*;
 use duraft_core::{GroupId, HardState, NodeId, Position, Term, Write};
-use duraft_disk::{Damage as Rot, Disk, FaultDisk, SplitMix64, Survival};
+use duraft_disk::{
+    CacheAfter, Damage as Rot, Disk, DiskOp, Effect, Fault, FaultDisk, SplitMix64, Survival,
+};
 use duraft_storage::{JoinAs, OnDamage, Wal, WalOptions, bootstrap_joining};
 use std::collections::BTreeMap;
 
@@ -349,4 +351,88 @@ fn one_bad_sector_of_a_store_that_rotates_and_compacts_closes_nothing() {
     store.close("closed");
     store.open("after a close");
     assert_opened("rotated and compacted", &store.outcome);
+}
+
+/// Batches that a failed sync left in the system's cache, as readable as if they were on disk, and as many
+/// opens after the process was killed. Each open copies them into its fence or counts on an earlier copy.
+fn killed_with_a_full_cache(cache: CacheAfter, opens: u64) -> FaultDisk {
+    // So many slots are ready that the one with the copied batches is not written again.
+    let small = WalOptions {
+        slots_ready_min: 8,
+        ..options()
+    };
+    let (disk, mut wal) = fresh(&small);
+    let mut writer = Writer::new(GROUP);
+    wal.commit(&[writer.vote(1, Some(1))])
+        .expect("a whole disk");
+    let mut pool = wal.preparer();
+    while pool.turn().expect("a whole disk") {}
+    let mut end = Position::START;
+    let mut append = |count| {
+        let batches = (0..count).map(|_| {
+            let next = batch(GROUP, &end, 1, 1, 400, 7);
+            end = next.header.position();
+            next
+        });
+        writer.append(batches.collect())
+    };
+    wal.commit(&[append(1)]).expect("a whole disk");
+    disk.inject(
+        Fault::new(Effect::SyncFails {
+            cache,
+            landed: None,
+        })
+        .on(DiskOp::SyncData),
+    );
+    wal.commit(&[append(3)]).expect_err("the sync fails");
+    drop(wal);
+    let mut disk = disk.process_crash();
+    for open in 0..opens {
+        let (wal, _) = reopen(&disk, &small, 3 + open).expect("a whole disk");
+        drop(wal);
+        disk = disk.process_crash();
+    }
+    disk
+}
+
+#[test]
+fn what_only_the_cache_of_the_system_holds_is_not_counted_on() {
+    // A bad sector can take the copy, and leave what it was a copy of: readable, and never durable.
+    let small = WalOptions {
+        policy: OnDamage::RepairFromPeers,
+        ..options()
+    };
+    let view = |disk: &FaultDisk, seed| {
+        let (_wal, mut recovered) = reopen(disk, &small, seed).ok()?;
+        let found = recovered.groups.remove(&GROUP).expect("the one group");
+        Some((found.hard_state, found.batches, found.damage))
+    };
+    let mut looked = (0, 0);
+    for (cache, opens) in [CacheAfter::OldContent, CacheAfter::NewContent]
+        .into_iter()
+        .flat_map(|cache| (1..=3).map(move |opens| (cache, opens)))
+    {
+        let disk = killed_with_a_full_cache(cache, opens);
+        for name in disk.list("wal").expect("a folder of slots") {
+            let file = format!("wal/{name}");
+            for sector in 0..disk.sectors(&file).expect("a slot") {
+                let struck = disk.fork();
+                if !Bad::Zeros.strike(&struck, &file, sector, 0) {
+                    continue;
+                }
+                let Some(shown) = view(&struck, 20) else {
+                    continue;
+                };
+                looked.0 += 1;
+                looked.1 += u64::from(shown.1.len() == 4 && shown.2.is_none());
+                let after = view(&struck.power_loss(Survival::Nothing), 21);
+                assert_eq!(
+                    Some(shown),
+                    after,
+                    "{cache:?}, {opens} opens, {file} sector {sector}"
+                );
+            }
+        }
+    }
+    assert!(looked.0 > 100 && looked.1 > 40, "{looked:?}");
 }

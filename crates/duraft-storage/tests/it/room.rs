@@ -1,7 +1,7 @@
 //! Slots come back: however long a log lives, its disk holds what is live and little more.
 
 use crate::support::*;
-use duraft_core::{HardState, NodeId, Position, Term, Write};
+use duraft_core::{Batch, HardState, Index, NodeId, Position, Term, Write};
 use duraft_disk::{FaultDisk, SplitMix64, Survival};
 use duraft_storage::{Wal, WalOptions};
 
@@ -168,4 +168,30 @@ fn segments_that_only_an_old_batch_keeps_are_absorbed_by_the_next_open() {
         life.later_term();
     }
     assert_eq!(slots(&life.wal), before, "old slots are used again");
+}
+
+#[test]
+fn a_read_counts_what_it_returns_and_not_how_that_is_padded_on_disk() {
+    // Who asks for batches that cost so much together gets them all: a page of headers is of no use
+    // without its last one.
+    let (_, mut wal) = fresh(&options());
+    let mut writer = Writer::new(GROUP);
+    let mut end = Position::START;
+    let batches: Vec<Batch> = (1..=5)
+        .map(|len| {
+            let next = batch(GROUP, &end, 1, 1, len, 3);
+            end = next.header.position();
+            next
+        })
+        .collect();
+    let cost: u64 = batches.iter().map(Batch::cost).sum();
+    assert!(batches.iter().any(|batch| batch.body.len() % 8 != 0));
+    let vote = writer.vote(1, Some(1));
+    wal.commit(&[vote, writer.append(batches)])
+        .expect("a whole disk");
+    let read = |bytes_max| {
+        let read = wal.reader().read(GROUP, Index(1), Index(5), bytes_max);
+        read.expect("stored batches").len()
+    };
+    assert_eq!((read(cost), read(cost - 1), read(0)), (5, 4, 1));
 }
