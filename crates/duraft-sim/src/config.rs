@@ -67,6 +67,8 @@ pub struct Clients {
     pub session_idle_entries: u64,
     /// A linearizable read.
     pub read: u64,
+    /// Part of the reads that a lease may vouch for; the others ask a quorum.
+    pub by_lease: u64,
     /// A wish that another node leads, or that this one does not.
     pub handover: u64,
     /// A membership change.
@@ -227,6 +229,7 @@ impl SimConfig {
                 sessions: 0,
                 session_idle_entries: 1_000_000,
                 read: 0,
+                by_lease: CERTAIN / 2,
                 handover: 0,
                 change: 0,
             },

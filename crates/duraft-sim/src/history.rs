@@ -83,6 +83,12 @@ impl History {
         }
     }
 
+    /// The latest term behind `term` that has had a leader, and who that was.
+    pub(crate) fn led_after(&self, term: Term) -> Option<(Term, NodeId)> {
+        let (latest, (leader, _)) = self.leaders.last_key_value()?;
+        (*latest > term).then_some((*latest, *leader))
+    }
+
     /// A1, B11: a node speaks as the leader of a term.
     pub(crate) fn leads(&mut self, term: Term, node: NodeId, life: Incarnation) -> Verdict {
         let known = *self.leaders.entry(term).or_insert((node, life));

@@ -113,17 +113,19 @@ impl Lab {
             Lab::NodesLease => nodes(seed, wrong, |config| {
                 (config.nodes, config.pool) = (3, 3);
                 (config.core.pre_vote, config.core.check_quorum) = (true, true);
-                // Answers may be nearly two election timeouts old; elections are quick.
-                config.core.election_ticks = 6;
                 config.core.lease = Some(Lease { drift_ppm: 0 });
                 (config.clock_drift_ppm, config.clock_jump, config.pause) = (0, 0, 0);
                 config.lease_unchecked = true;
-                (config.network.slow_max, config.network.delay_max) = (100, 4);
+                // Rounds are rare and answers old: nearly as old as a voter's patience, and an
+                // election is over before the next round.
+                (config.core.election_ticks, config.core.heartbeat_ticks) = (18, 6);
+                (config.network.slow_max, config.network.delay_max) = (150, 4);
                 config.network.loss = 0;
                 config.network.repartition = 500;
                 (config.disk.sync_max, config.disk.stall, config.disk.failure) = (4, 0, 0);
                 (config.disk.no_space, config.crash, config.blackout) = (0, 0, 0);
-                (config.clients.read, config.clients.change) = (10_000, 0);
+                (config.clients.read, config.clients.by_lease) = (10_000, 10_000);
+                config.clients.change = 0;
                 (config.damage, config.wipe) = (0, 0);
             }),
             Lab::Situations => situations(seed),

@@ -9,6 +9,7 @@ use duraft_core::{AppendReply, BatchHeader, BatchKind, Envelope, Index, Message,
 use duraft_core::{Position, Term};
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 impl Sim {
     /// Everything a message promises must be on its sender's disk.
@@ -197,6 +198,27 @@ impl Sim {
                 "A4: node {} leads term {term} with {header:?} where {end} is committed",
                 host + 1
             ))
+        }
+    }
+
+    /// D5: a lease is a promise of a quorum to help nobody else into office. While a node believes in
+    /// one, by the core's count and by its driver's clock, no later term has had a leader, whether
+    /// or not there was anything to read that is stale.
+    pub(super) fn check_lease(&self, host: usize, until: Option<Duration>) -> Step {
+        if until.is_none_or(|until| until <= self.boottime(host)) {
+            return Ok(());
+        }
+        let Some(life) = &self.hosts[host].life else {
+            return Ok(());
+        };
+        let term = life.driver.raft().term();
+        match self.history.led_after(term) {
+            None => Ok(()),
+            Some((later, leader)) => Err(format!(
+                "D5: node {} answers a read by its lease of term {term}, and node {leader} was \
+                 elected in term {later}",
+                host + 1
+            )),
         }
     }
 

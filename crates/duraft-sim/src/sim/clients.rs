@@ -5,7 +5,7 @@
 //! told before it was asked: commands by their acknowledgement, states by an earlier read.
 
 use super::{Sim, Step};
-use crate::config::SimConfig;
+use crate::config::{CERTAIN, SimConfig};
 use crate::fault::{FaultKind, between, place};
 use crate::recorder::{Recorder, numbered, taken_apart};
 use crate::trace::{TraceEvent, TraceKind};
@@ -268,7 +268,8 @@ impl Sim {
         if self.hosts[host].life.is_none() {
             return;
         }
-        let basis = if self.dice.clients.below(2) == 0 {
+        let by_quorum = CERTAIN - self.config.clients.by_lease.min(CERTAIN);
+        let basis = if self.dice.clients.below(CERTAIN) < by_quorum {
             ReadBasis::Quorum
         } else {
             ReadBasis::Lease

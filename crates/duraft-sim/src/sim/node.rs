@@ -82,7 +82,10 @@ impl Sim {
                 self.check_handed(host, &batches)?;
                 self.give(host, batches.into_iter().map(Work::Batch));
             }
-            Effect::Read(work) => self.give(host, [Work::Read(work)]),
+            Effect::Read(work) => {
+                self.check_lease(host, work.lease_until)?;
+                self.give(host, [Work::Read(work)]);
+            }
             Effect::InstallSnapshot(snapshot) => {
                 if let Some(life) = &mut self.hosts[host].life {
                     life.handed = snapshot.position.index();
