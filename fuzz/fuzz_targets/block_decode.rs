@@ -1,27 +1,3 @@
-//! Any bytes as a commit block or as block 0 of a slot: an error or a value, never a panic.
-//!
-//! With an even first byte all checksums are made right first, so that what lies behind them is
-//! reached too.
 #![no_main]
 
-use duraft_storage::fuzzing;
-use libfuzzer_sys::fuzz_target;
-
-const STORE: [u8; 16] = *b"a store to fuzz!";
-
-fuzz_target!(|data: &[u8]| {
-    let Some((choice, rest)) = data.split_first() else { return };
-    let mut bytes = rest.to_vec();
-    if choice % 4 < 2 {
-        // Blocks are whole multiples of 4 KiB.
-        bytes.resize(bytes.len().next_multiple_of(4096).max(4096), 0);
-    }
-    if choice % 2 == 0 {
-        fuzzing::reseal(&STORE, &mut bytes);
-    }
-    if let Ok(records) = fuzzing::decode_block(&STORE, &bytes) {
-        assert!(64 + 64 * records <= bytes.len(), "every record has a descriptor in the block");
-    }
-    let _ = fuzzing::decode_slot_header(&STORE, u32::from(*choice), &bytes);
-    let _ = fuzzing::store_id(&bytes);
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| duraft_fuzz::block_decode::run(data));

@@ -7,6 +7,7 @@ mod crashes;
 mod damage;
 mod damage_plants;
 mod damage_table;
+mod fuzz_seeds;
 mod golden;
 mod leadership;
 mod noise;

@@ -10,6 +10,7 @@
 
 use duraft_sim::spec::enumerate::{Bounds, Space};
 use duraft_sim::spec::snapshots::Snapshots;
+use duraft_sim::spec::walk::Walk;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Instant;

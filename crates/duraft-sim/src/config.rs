@@ -26,6 +26,9 @@ pub struct Network {
     pub repartition: u64,
     /// What a slow link may add to a delay; a third of the links are slow. 0: none is.
     pub slow_max: u64,
+    /// What everything to one of the nodes may take longer: it is heard at once and hears late. 0: all
+    /// hear alike.
+    pub late_max: u64,
 }
 
 /// How disks behave.
@@ -201,6 +204,7 @@ impl SimConfig {
                 duplicate: 0,
                 repartition: 0,
                 slow_max: 0,
+                late_max: 0,
             },
             disk: DiskFaults {
                 sync_min: 1,

@@ -114,7 +114,7 @@ impl SimConfig {
                 self.network.delay_min = calm.network.delay_min;
                 self.network.delay_max = calm.network.delay_max;
             }
-            FaultKind::SlowLinks => self.network.slow_max = 0,
+            FaultKind::SlowLinks => (self.network.slow_max, self.network.late_max) = (0, 0),
             FaultKind::Partition => self.network.repartition = 0,
             FaultKind::SlowDisk => self.disk.sync_max = calm.disk.sync_max,
             FaultKind::Stall => self.disk.stall = 0,

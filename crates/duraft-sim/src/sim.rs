@@ -132,8 +132,8 @@ impl Sim {
         for id in 1..=pool {
             sim.add_host(NodeId(id));
         }
-        let slow_max = sim.config.network.slow_max;
-        sim.links = Links::new(sim.hosts.len(), slow_max, &mut sim.dice.network);
+        let (nodes, network, seed) = (sim.hosts.len(), sim.config.network, sim.config.seed);
+        sim.links = Links::new(nodes, network, seed, &mut sim.dice.network);
         sim
     }
 

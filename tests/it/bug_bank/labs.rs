@@ -5,7 +5,7 @@ use super::situations::SITUATIONS;
 use crate::wal_crash::bank;
 use duraft_core::{Lease, NodeId};
 use duraft_sim::explore::{self, Explorer};
-use duraft_sim::{Sim as Nodes, SimConfig};
+use duraft_sim::{Recover, Sim as Nodes, SimConfig};
 use duraft_storage::OnDamage;
 use duraft_tests::sim::{Sim, World};
 use duraft_tests::swarm::{Rot, Swarm};
@@ -33,7 +33,7 @@ pub(super) enum Lab {
     NodesSnapshot,
     /// The same with damaged and lost disks all the time, short lives and slow links.
     NodesDamage,
-    /// The same with leases that only the cores count, and links on which answers are old.
+    /// The same with leases that only the cores count, and a node to which answers come late.
     NodesLease,
     /// Situations told step by step, a few of them per seed.
     Situations,
@@ -110,24 +110,7 @@ impl Lab {
                 config.network.slow_max = 400;
                 config.network.loss = 0;
             }),
-            Lab::NodesLease => nodes(seed, wrong, |config| {
-                (config.nodes, config.pool) = (3, 3);
-                (config.core.pre_vote, config.core.check_quorum) = (true, true);
-                config.core.lease = Some(Lease { drift_ppm: 0 });
-                (config.clock_drift_ppm, config.clock_jump, config.pause) = (0, 0, 0);
-                config.lease_unchecked = true;
-                // Rounds are rare and answers old: nearly as old as a voter's patience, and an
-                // election is over before the next round.
-                (config.core.election_ticks, config.core.heartbeat_ticks) = (18, 6);
-                (config.network.slow_max, config.network.delay_max) = (150, 4);
-                config.network.loss = 0;
-                config.network.repartition = 500;
-                (config.disk.sync_max, config.disk.stall, config.disk.failure) = (4, 0, 0);
-                (config.disk.no_space, config.crash, config.blackout) = (0, 0, 0);
-                (config.clients.read, config.clients.by_lease) = (10_000, 10_000);
-                config.clients.change = 0;
-                (config.damage, config.wipe) = (0, 0);
-            }),
+            Lab::NodesLease => nodes(seed, wrong, leases),
             Lab::Situations => situations(seed),
             Lab::Storage => match wrong {
                 Wrong::Store(fault) => bank::tries(fault, seed, true),
@@ -218,6 +201,30 @@ fn nodes(seed: u64, wrong: Wrong, shape: impl FnOnce(&mut SimConfig)) -> Option<
     }
     let found = Nodes::new(config).run(700).err();
     found.map(|violation| violation.what)
+}
+
+/// Leases that nothing but the core counts. One node hears late: while it leads, answers are nearly as
+/// old as a voter's patience, and of a later leader it learns last. Rounds are rare, so that an election
+/// may be over before the next one.
+fn leases(config: &mut SimConfig) {
+    (config.nodes, config.pool) = (3, 3);
+    (config.core.pre_vote, config.core.check_quorum) = (true, true);
+    config.core.lease = Some(Lease { drift_ppm: 0 });
+    config.lease_unchecked = true;
+    (config.core.election_ticks, config.core.heartbeat_ticks) = (42, 14);
+    (config.clock_drift_ppm, config.clock_jump, config.pause) = (0, 0, 0);
+    (config.network.delay_max, config.network.loss) = (4, 0);
+    (config.network.slow_max, config.network.late_max) = (0, 450);
+    config.network.repartition = 200;
+    (config.disk.sync_max, config.disk.stall, config.disk.failure) = (4, 0, 0);
+    (config.disk.no_space, config.crash, config.blackout) = (0, 0, 0);
+    (config.damage, config.wipe, config.snapshot_bytes) = (0, 0, None);
+    // Who asks a node that is cut off waits long: there must be enough others.
+    (config.clients.plain, config.clients.sessions) = (200, 0);
+    (config.clients.read, config.clients.by_lease) = (10_000, 10_000);
+    (config.clients.propose, config.clients.handover) = (1_000, 0);
+    config.clients.change = 0;
+    config.recover = Recover::AtCrashes;
 }
 
 /// Walks through the worlds of a scope; there are a few scopes.

@@ -4,14 +4,14 @@
 //! [`Search::explore`] lets the power fail within every disk operation of a life, builds the disks
 //! that may be left, opens each, and from some of them lives and crashes again, three deep.
 
-use super::engine::{self, Setup, Store};
+use super::engine::{self, Arrival, Setup, Store};
 use super::model::{Expected, Shape, State, draw_write};
 use duraft_core::{BatchKind, GroupId, SnapshotWrite, Write};
 use duraft_disk::{
     CrashState, DiskOp, Effect, Fault, FaultDisk, FaultOptions, SplitMix64, Subsets,
     for_each_crash_state,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -44,6 +44,8 @@ pub(super) struct Level {
     pub(super) drawn: usize,
     /// Up to so many pending items all outcomes are visited.
     pub(super) exhaustive_max: usize,
+    /// Outcomes drawn besides in which sectors are torn.
+    pub(super) torn: usize,
     /// One in so many crash states is where the next life begins; 0 for none.
     pub(super) descend_every: u64,
     /// One in so many crash points also kills the process alone, keeping the cache; 0 for none.
@@ -64,6 +66,15 @@ pub(super) enum Doing {
     Compact,
     /// Changing the membership.
     Change,
+    /// Receiving a snapshot from a peer.
+    Transfer,
+}
+
+/// The same, and the snapshot that was coming from a peer.
+#[derive(Clone, Default)]
+pub(super) struct Task {
+    doing: Doing,
+    arriving: Option<Arrival>,
 }
 
 impl Doing {
@@ -90,8 +101,14 @@ impl Doing {
 /// What was done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Counts {
-    /// Crash states by what was under way: plain, take, install, compact, change.
-    pub(super) paths: [u64; 5],
+    /// Crash states by what was under way: plain, take, install, compact, change, transfer.
+    pub(super) paths: [u64; 6],
+    /// Crash states that differ from all others of their plan, in what the disk holds.
+    pub(super) distinct: u64,
+    /// Crash states with torn sectors.
+    pub(super) torn: u64,
+    /// Transfers that were cut off, taken up and ended.
+    pub(super) taken_up: u64,
     /// Crash states recovered from and checked, by the number of crashes before.
     pub(super) states: [u64; DEPTH],
     /// Moments at which the power failed.
@@ -118,6 +135,9 @@ impl Counts {
         for (sum, more) in self.paths.iter_mut().zip(other.paths) {
             *sum += more;
         }
+        self.distinct += other.distinct;
+        self.torn += other.torn;
+        self.taken_up += other.taken_up;
         self.points += other.points;
         self.exhaustive += other.exhaustive;
         self.process_crashes += other.process_crashes;
@@ -145,7 +165,7 @@ pub(super) enum End {
 pub(super) struct Lived {
     pub(super) expected: Expected,
     pub(super) end: End,
-    doing: Doing,
+    task: Task,
 }
 
 /// A disk on which older lives have written, and what it must hold.
@@ -231,7 +251,7 @@ pub(super) fn live(
             return Ok(Lived {
                 expected,
                 end: End::Opening,
-                doing: Doing::Plain,
+                task: Task::default(),
             });
         }
         Err(story) => return Err(story),
@@ -239,18 +259,18 @@ pub(super) fn live(
     // What the store has shown must stay.
     expected = Expected::exactly(found);
     watch(Moment::Opened, &expected);
-    let mut doing = Doing::Plain;
+    let mut task = Task::default();
     let script = (seed, writes);
-    match write(store, plan, script, &mut expected, &mut doing, watch) {
+    match write(store, plan, script, &mut expected, &mut task, watch) {
         Ok(()) => Ok(Lived {
             expected,
             end: End::Finished,
-            doing,
+            task,
         }),
         Err(_) if disk.crashed() => Ok(Lived {
             expected,
             end: End::Writing,
-            doing,
+            task,
         }),
         Err(error) => {
             let state = expected.newest().show();
@@ -267,22 +287,20 @@ fn write(
     plan: &Plan,
     (seed, writes): (u64, usize),
     expected: &mut Expected,
-    doing: &mut Doing,
+    task: &mut Task,
     watch: Watch<'_>,
 ) -> Result<(), String> {
     let mut rng = SplitMix64::new(seed);
     let mut left = writes;
     while left > 0 {
-        // The one thing on the disk before the commit is the file of a snapshot.
-        *doing = Doing::Take;
-        let commit = draw_commit(&store, plan, &mut rng, &mut left, expected)?;
+        let commit = draw_commit(&store, plan, &mut rng, &mut left, expected, task)?;
         let named = naming(&commit);
-        *doing = Doing::of(&commit);
+        task.doing = Doing::of(&commit);
         store.commit(commit)?;
         expected.acknowledge();
         watch(Moment::Committed, expected);
         store.after_commit(&named)?;
-        *doing = Doing::Plain;
+        task.doing = Doing::Plain;
         if rng.below(4) == 0 {
             store.receipt()?;
             watch(Moment::Receipted, expected);
@@ -315,7 +333,10 @@ pub(super) fn draw_commit(
     rng: &mut SplitMix64,
     left: &mut usize,
     expected: &mut Expected,
+    task: &mut Task,
 ) -> Result<Vec<(GroupId, Write)>, String> {
+    // The one thing on the disk before the commit are the files of snapshots.
+    task.arriving = None;
     let mut commit = Vec::new();
     let mut room = store.commit_bytes_max();
     let wanted = (1 + rng.below(3)).min(*left as u64);
@@ -335,8 +356,16 @@ pub(super) fn draw_commit(
             break;
         };
         room = rest;
-        if let Some(SnapshotWrite { snapshot, .. }) = &mut write.snapshot {
-            store.write_file(group, snapshot)?;
+        if let Some(SnapshotWrite { snapshot, reset }) = &mut write.snapshot {
+            if plan.shape.busy && *reset {
+                let arrival = Arrival::of(group, snapshot);
+                *snapshot = arrival.snapshot.clone();
+                task.doing = Doing::Transfer;
+                store.receive_file(task.arriving.insert(arrival))?;
+            } else {
+                task.doing = Doing::Take;
+                store.write_file(group, snapshot)?;
+            }
         }
         expected.submit(group, &write);
         commit.push((group, write));
@@ -374,6 +403,8 @@ pub(super) struct Search<'a> {
     pub(super) plan: &'a Plan,
     pub(super) counts: Counts,
     pub(super) stories: Vec<Story>,
+    /// Fingerprints of the crash states so far.
+    seen: HashSet<u64>,
 }
 
 impl<'a> Search<'a> {
@@ -382,6 +413,7 @@ impl<'a> Search<'a> {
             plan,
             counts: Counts::default(),
             stories: Vec::new(),
+            seen: HashSet::new(),
         }
     }
 
@@ -445,6 +477,7 @@ impl<'a> Search<'a> {
         let Level {
             drawn,
             exhaustive_max,
+            torn,
             process_every,
             ..
         } = self.plan.levels[level];
@@ -452,7 +485,7 @@ impl<'a> Search<'a> {
             exhaustive_max,
             drawn,
             seed,
-            torn: 0,
+            torn,
             dedupe: true,
         };
         let (tally, _) = for_each_crash_state(disk, &subsets, |state| {
@@ -487,13 +520,16 @@ impl<'a> Search<'a> {
         path: &str,
     ) {
         self.counts.states[level] += 1;
-        self.counts.paths[lived.doing as usize] += 1;
-        let seed = mix(seed, state.disk.fingerprint());
+        self.counts.paths[lived.task.doing as usize] += 1;
+        self.counts.torn += u64::from(!state.tears.is_empty());
+        let fingerprint = state.disk.fingerprint();
+        self.counts.distinct += u64::from(self.seen.insert(fingerprint));
+        let seed = mix(seed, fingerprint);
         let path = || {
             let (trace, fates) = (show_trace(disk), state.fates);
             format!("{path}\n{trace}\n  power lost, {state}\n  fates {fates:?}, next seed {seed}")
         };
-        let found = match self.recover_twice(&state.disk, &lived.expected, seed) {
+        let found = match self.recover_twice(&state.disk, lived, seed) {
             Ok(found) => found,
             Err(story) => return self.tell(story, &path()),
         };
@@ -506,16 +542,16 @@ impl<'a> Search<'a> {
     }
 
     /// Recovers, and of a part of the states recovers once more from what the first one made
-    /// durable.
+    /// durable, and lets a transfer that was cut off go on.
     fn recover_twice(
         &mut self,
         disk: &FaultDisk,
-        expected: &Expected,
+        lived: &Lived,
         seed: u64,
     ) -> Result<Arc<State>, Story> {
         let disk = disk.fork();
         self.counts.recoveries += 1;
-        let (store, found) = open(&disk, self.plan, seed, expected)?;
+        let (store, found) = open(&disk, self.plan, seed, &lived.expected)?;
         drop(store);
         if seed.is_multiple_of(4) {
             self.counts.recoveries += 1;
@@ -523,6 +559,10 @@ impl<'a> Search<'a> {
             let exact = Expected::exactly(found.clone());
             open(&again, self.plan, mix(seed, 3), &exact)
                 .map_err(|story| Story(format!("recovered twice: {}", story.0)))?;
+        }
+        if let Some(arrival) = lived.task.arriving.as_ref().filter(|_| seed % 4 == 1) {
+            self.counts.taken_up += 1;
+            arrival.taken_up(&disk, &self.plan.setup).map_err(Story)?;
         }
         Ok(found)
     }

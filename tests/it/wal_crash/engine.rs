@@ -284,6 +284,62 @@ fn make_file(files: &SnapshotStore, drawn: &Snapshot) -> Result<Snapshot, String
     writer.finish().map_err(|error| told(&error))
 }
 
+/// A snapshot of a peer on its way here.
+#[derive(Clone)]
+pub(super) struct Arrival {
+    group: GroupId,
+    pub(super) snapshot: Snapshot,
+    bytes: Bytes,
+}
+
+/// What comes at once: less than any part of a file that is checked by itself.
+const PIECE_BYTES: usize = 300;
+
+impl Arrival {
+    /// What the workload drew stands on a peer's disk.
+    pub(super) fn of(group: GroupId, drawn: &Snapshot) -> Arrival {
+        let elsewhere = FaultDisk::new(FaultOptions::default());
+        let files = snapshots(&elsewhere, None, group).expect("an empty disk");
+        let snapshot = make_file(&files, drawn).expect("the disk works");
+        let source = files.source(&snapshot).expect("it was just made");
+        let bytes = source.read(0, u32::MAX).expect("the disk works");
+        Arrival {
+            group,
+            snapshot,
+            bytes,
+        }
+    }
+
+    /// Its bytes come, as far as they have not come before.
+    fn receive(&self, files: &SnapshotStore) -> Result<(), SnapshotError> {
+        let mut receiver = files.receive(&self.snapshot)?;
+        while !receiver.is_complete() {
+            let at = receiver.received();
+            let from = usize::try_from(at).expect("small files");
+            let upto = self.bytes.len().min(from + PIECE_BYTES);
+            receiver.write(at, &self.bytes[from..upto])?;
+        }
+        receiver.finish().map(drop)
+    }
+
+    /// After a crash, on a recovered store: the peer goes on sending, and all of it is there.
+    pub(super) fn taken_up(&self, disk: &FaultDisk, setup: &Setup) -> Result<(), String> {
+        let told = |error: &dyn std::fmt::Display| format!("a transfer taken up: {error}");
+        let files = snapshots(disk, setup.files, self.group).map_err(|error| told(&error))?;
+        self.receive(&files).map_err(|error| told(&error))?;
+        let mut reader = files.read(&self.snapshot).map_err(|error| told(&error))?;
+        let mut content = Vec::new();
+        reader
+            .read_to_end(&mut content)
+            .map_err(|error| told(&error))?;
+        if content == content_of(self.snapshot.file.nonce) {
+            Ok(())
+        } else {
+            Err(told(&"holds something else"))
+        }
+    }
+}
+
 /// What the workload's snapshots hold: up to two chunks.
 pub(super) fn content_of(nonce: u64) -> Vec<u8> {
     let len = usize::try_from(nonce % 900).expect("below 900");
@@ -507,6 +563,12 @@ impl Store {
             make_file(&self.files[&group], drawn)?
         };
         Ok(())
+    }
+
+    /// Receives a snapshot of a peer.
+    pub(super) fn receive_file(&self, arrival: &Arrival) -> Result<(), String> {
+        let received = arrival.receive(&self.files[&arrival.group]);
+        received.map_err(|error| format!("snapshot file: {error}"))
     }
 
     /// What comes after the commit that names snapshots.

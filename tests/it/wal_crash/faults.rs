@@ -1,7 +1,7 @@
 //! Operations that fail while the machine goes on: what a life does after the first failed write or
 //! sync, and what the next life makes of a cache that lies.
 
-use super::drive::{self, Counts, Plan, Story, mix};
+use super::drive::{self, Counts, Plan, Story, Task, mix};
 use super::model::Expected;
 use duraft_disk::{
     CacheAfter, DiskOp, Effect, Fault, FaultDisk, SplitMix64, Subsets, Survival,
@@ -112,9 +112,10 @@ impl<'a> FaultSearch<'a> {
         *expected = Expected::exactly(found);
         let mut rng = SplitMix64::new(seed);
         let mut left = plan.levels[0].writes;
+        let task = &mut Task::default();
         while left > 0 {
             let before = expected.clone();
-            let drawn = drive::draw_commit(&store, plan, &mut rng, &mut left, expected);
+            let drawn = drive::draw_commit(&store, plan, &mut rng, &mut left, expected, task);
             let Ok(commit) = drawn else {
                 // A snapshot that cannot be written is not the end of the log.
                 *expected = before;
@@ -127,7 +128,7 @@ impl<'a> FaultSearch<'a> {
                     return Err("a commit failed and the log is not poisoned".into());
                 }
                 let mut unused = expected.clone();
-                let more = drive::draw_commit(&store, plan, &mut rng, &mut left, &mut unused);
+                let more = drive::draw_commit(&store, plan, &mut rng, &mut left, &mut unused, task);
                 let more = more.unwrap_or_default();
                 let before = disk.mutations();
                 let refused = store.commit(more).is_err()
@@ -195,8 +196,10 @@ impl<'a> FaultSearch<'a> {
         assert!(expected.find(&found).is_some(), "open has checked that");
         let mut rng = SplitMix64::new(seed);
         let mut left = 3;
+        let task = &mut Task::default();
         while left > 0 {
-            let commit = drive::draw_commit(&store, self.plan, &mut rng, &mut left, &mut expected);
+            let commit =
+                drive::draw_commit(&store, self.plan, &mut rng, &mut left, &mut expected, task);
             let commit = commit.map_err(Story)?;
             let named = drive::naming(&commit);
             store.commit(commit).map_err(Story)?;

@@ -5,7 +5,10 @@
 //! (all subsets of the pending sectors where at most 12 are pending, else all prefixes, all single
 //! missing, all single present and at least 2,000 drawn ones) is recovered by the shipped code, and
 //! from some of them the next life begins and crashes again, three deep, with at least 16 drawn
-//! subsets per operation there.
+//! subsets per operation there. Beside these, some are drawn in which sectors are torn: the log promises
+//! nothing less on a disk that breaks the promise of whole sectors. In busy plans every second write takes
+//! or installs a snapshot or changes the members, and what is installed comes in pieces; a transfer that
+//! was cut off must go on in the next life.
 //!
 //! What is asked of each recovery, written from the design and checked against a model that shares
 //! no code with the log:
@@ -92,6 +95,7 @@ fn plan(seed: u64, sector_bytes: usize, slot_kib: u64) -> Plan {
             command_max,
             heavy: sector_bytes <= 1024,
             batches_max: 3,
+            busy: false,
         },
         history: vec![history, history, 10],
         levels: [
@@ -99,6 +103,7 @@ fn plan(seed: u64, sector_bytes: usize, slot_kib: u64) -> Plan {
                 writes,
                 drawn: 2000,
                 exhaustive_max: 12,
+                torn: 40,
                 descend_every: first,
                 process_every: 10,
             },
@@ -106,6 +111,7 @@ fn plan(seed: u64, sector_bytes: usize, slot_kib: u64) -> Plan {
                 writes: 4,
                 drawn: 16,
                 exhaustive_max: 4,
+                torn: 2,
                 descend_every: second,
                 process_every: 600,
             },
@@ -113,6 +119,7 @@ fn plan(seed: u64, sector_bytes: usize, slot_kib: u64) -> Plan {
                 writes: 2,
                 drawn: 16,
                 exhaustive_max: 4,
+                torn: 2,
                 descend_every: 0,
                 process_every: 0,
             },
@@ -200,6 +207,32 @@ fn first_lives_of_young_stores() {
     young.iter_mut().for_each(|plan| plan.history.clear());
     let counts = search("young stores", young);
     assert_states(&counts, [1_700, 19_000, 32_000]);
+}
+
+#[test]
+fn snapshots_members_and_transfers_are_cut_off_everywhere() {
+    let mut plans = plans(2, 2048, &[24, 32]);
+    plans.extend(self::plans(2, 4096, &[32, 20]));
+    plans.iter_mut().for_each(|plan| plan.shape.busy = true);
+    let counts = search("snapshots, members, transfers", plans);
+    let [_, take, install, compact, change, transfer] = counts.paths;
+    let least = [take, install, compact, change, transfer];
+    assert!(least.iter().all(|states| *states > 100), "{counts:?}");
+    assert!(counts.taken_up > 100 && counts.torn > 1_000, "{counts:?}");
+}
+
+/// Blocks of one sector each: only a torn one can have a good header and a bad body.
+#[test]
+fn torn_sectors_find_what_whole_ones_cannot() {
+    let torn = |seed, torn| {
+        let mut plan = plan(seed, 4096, 16);
+        plan.setup.ablation = Some(Ablation::NoBodyChecksum);
+        plan.levels.iter_mut().for_each(|level| level.torn *= torn);
+        Search::run(&plan).stories.len()
+    };
+    let found = (0..12).find(|seed| torn(*seed, 5) > 0);
+    let seed = found.expect("a torn body is not noticed without its checksum");
+    assert_eq!(torn(seed, 0), 0, "seed {seed}: no sector is torn");
 }
 
 #[test]
@@ -550,6 +583,7 @@ fn long() {
         let slot = [16, 20, 24, 32, 48][usize::try_from(rng.below(5)).expect("below 5")];
         let mut plan = plan(seed, sector, slot);
         plan.violations_max = violations.unwrap_or(1);
+        plan.shape.busy = rng.below(2) == 0;
         if does("crash") {
             let search = Search::run(&plan);
             counts.add(&search.counts);
@@ -576,8 +610,9 @@ fn long() {
         }
         let decided: u64 = people.iter().map(|(_, states)| states).sum();
         println!(
-            "seed {seed}: {sector} byte sectors, {slot} KiB slots; \
+            "seed {seed}: {sector} byte sectors, {slot} KiB slots, busy {}; \
              so far {} crash states {:?}, {} damages",
+            plan.shape.busy,
             counts.total() + decided,
             counts.paths,
             damages.done
@@ -591,10 +626,10 @@ fn long() {
         seed - shards,
         counts.total()
     );
-    let [plain, take, install, compact, change] = counts.paths;
+    let [plain, take, install, compact, change, transfer] = counts.paths;
     println!(
         "crash states by path: take {take}, install {install}, compact {compact}, change {change}, \
-         others {plain}; {people:?}"
+         transfer {transfer}, others {plain}; {people:?}"
     );
     kinds.assert_none();
 }

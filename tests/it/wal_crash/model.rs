@@ -265,7 +265,15 @@ pub(super) struct Shape {
     pub(super) heavy: bool,
     /// A group holds at most so many batches before it compacts.
     pub(super) batches_max: usize,
+    /// Every second write is about snapshots or members, and snapshots of peers come in pieces.
+    pub(super) busy: bool,
 }
+
+/// What [`draw_write`] chooses from, beside others: a snapshot is taken, one is installed, members
+/// change. The last is drawn of busy shapes only; elsewhere a body may happen to be a membership.
+const TAKE: u64 = 5;
+const INSTALL: u64 = 8;
+const CHANGE: u64 = 16;
 
 /// Draws the next write of a group in this state. Every batch has content of its own, so what comes
 /// back without leave, or from another place, is seen.
@@ -287,7 +295,11 @@ pub(super) fn draw_write(
     let mut end = state.end();
     let mut hard = state.hard;
     let full = state.batches.len() >= shape.batches_max;
-    match rng.below(16) {
+    let choice = match shape.busy && rng.below(2) == 0 {
+        true => [TAKE, INSTALL, INSTALL, CHANGE][usize::try_from(rng.below(4)).expect("below 4")],
+        false => rng.below(CHANGE),
+    };
+    match choice {
         // A new term or a new vote and nothing else.
         0..=1 => {
             hard = later_term(rng, hard);
@@ -308,12 +320,12 @@ pub(super) fn draw_write(
             }
         }
         // A snapshot is taken, and perhaps the log compacted.
-        5 if !state.batches.is_empty() => {
+        TAKE if !state.batches.is_empty() => {
             take(rng, state, &mut write, false);
             return write;
         }
         // A snapshot from elsewhere takes the place of the log.
-        8 => {
+        INSTALL => {
             hard = later_term(rng, hard);
             write.hard_state = Some(hard);
             end = install(rng, state, hard.term, &mut write);
@@ -331,8 +343,12 @@ pub(super) fn draw_write(
         hard = later_term(rng, hard);
         write.hard_state = Some(hard);
     }
-    for _ in 0..1 + rng.below(3) {
-        let batch = draw_body(rng, shape)
+    for n in 0..1 + rng.below(3) {
+        let body = match choice == CHANGE && n == 0 {
+            true => draw_membership(rng),
+            false => draw_body(rng, shape),
+        };
+        let batch = body
             .seal(group, &end, hard.term)
             .expect("small batches have a place");
         end = batch.header.position();
@@ -421,16 +437,7 @@ fn later_term(rng: &mut SplitMix64, hard: HardState) -> HardState {
 fn draw_body(rng: &mut SplitMix64, shape: &Shape) -> Body {
     match rng.below(24) {
         0 => return Body::noop(),
-        1 => {
-            let bytes = membership_body(Some(rng.next()));
-            return Body {
-                kind: BatchKind::Membership,
-                codec: 0,
-                count: 1,
-                checksum: crc32(&bytes),
-                bytes,
-            };
-        }
+        1 => return draw_membership(rng),
         _ => {}
     }
     let count = 1 + rng.below(4);
@@ -457,6 +464,17 @@ fn draw_body(rng: &mut SplitMix64, shape: &Shape) -> Body {
         count: u32::try_from(count).expect("a few commands"),
         checksum: crc32(&bytes),
         bytes: Bytes::from(bytes),
+    }
+}
+
+fn draw_membership(rng: &mut SplitMix64) -> Body {
+    let bytes = membership_body(Some(rng.next()));
+    Body {
+        kind: BatchKind::Membership,
+        codec: 0,
+        count: 1,
+        checksum: crc32(&bytes),
+        bytes,
     }
 }
 
@@ -501,6 +519,7 @@ mod tests {
             command_max: 2000,
             heavy: false,
             batches_max: 6,
+            busy: false,
         };
         let mut rng = SplitMix64::new(1);
         let mut expected = Expected::exactly(Arc::new(State::empty(1)));

@@ -516,7 +516,7 @@ fn few(seed: u64) -> Subsets {
         exhaustive_max: 6,
         drawn: 24,
         seed,
-        torn: 0,
+        torn: 2,
         dedupe: true,
     }
 }

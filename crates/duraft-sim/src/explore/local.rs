@@ -2,8 +2,8 @@
 
 use super::canonical::words;
 use super::world::Options;
-use crate::spec::enumerate::{Twice, hash128};
 use crate::spec::refine::{Names, is_told, may_say, path};
+use crate::spec::walk::{Twice, hash128};
 use crate::spec::{Action, Log, Node, Part, Record};
 use duraft_core::{
     Batch, BatchKind, Body, Boot, Completion, Envelope, GroupId, HardState, Incarnation, Input,

@@ -1,7 +1,7 @@
 //! The worlds, walked breadth first.
 
 use super::local::{Failure, Happening, Locals, MessageId, StateId, Step};
-use crate::spec::enumerate::{Twice, hash128};
+use crate::spec::walk::{Twice, hash128};
 use crate::spec::{Action, Log, Node};
 use duraft_core::{AppendReply, Config, GroupId, Message, NodeId, Raft, RoleKind};
 use std::collections::{HashMap, VecDeque};

@@ -4,11 +4,12 @@
 //! be of any shape: two sides, one node alone, one that hears and is not heard, a chain.
 
 use super::{Happening, Sim, host_of};
+use crate::config::Network;
 use crate::fault::{FaultKind, between, place};
 use crate::trace::{TraceEvent, TraceKind};
 use duraft::DriverInput;
 use duraft::transfer::{TransferFrame, TransferInput};
-use duraft_core::{Envelope, NodeId};
+use duraft_core::{Envelope, NodeId, mix64};
 use duraft_disk::SplitMix64;
 
 /// The state of all links.
@@ -21,7 +22,8 @@ pub(super) struct Links {
 }
 
 impl Links {
-    pub(super) fn new(nodes: usize, slow_max: u64, rng: &mut SplitMix64) -> Links {
+    pub(super) fn new(nodes: usize, network: Network, seed: u64, rng: &mut SplitMix64) -> Links {
+        let slow_max = network.slow_max;
         let slow = |_| {
             if slow_max > 0 && rng.below(3) == 0 {
                 rng.below(slow_max + 1)
@@ -29,11 +31,17 @@ impl Links {
                 0
             }
         };
-        Links {
+        let mut links = Links {
             nodes,
             cut: vec![false; nodes * nodes],
             slow: (0..nodes * nodes).map(slow).collect(),
+        };
+        let mut other = SplitMix64::new(mix64(seed ^ 0x6C61_7465));
+        let (late, by) = (place(&mut other, nodes), other.below(network.late_max + 1));
+        for from in (0..nodes).filter(|from| *from != late) {
+            links.slow[from * nodes + late] += by;
         }
+        links
     }
 
     pub(super) fn is_cut(&self, from: usize, to: usize) -> bool {

@@ -3,8 +3,9 @@
 use super::logs::{Entry, Log, Logs};
 use super::node::{Action, Node, Part, Record};
 use super::said::{Message, Said};
-use duraft_core::{Membership, NodeId, mix64};
-use std::collections::{BTreeSet, HashSet};
+use super::walk::{Walk, hash128};
+use duraft_core::{Membership, NodeId};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 /// The constants of `DurableRaft.tla`.
@@ -38,6 +39,8 @@ pub struct State {
 pub struct Space {
     bounds: Bounds,
     voters: Membership,
+    /// All ways to name the nodes.
+    namings: Vec<Vec<u64>>,
     /// The logs that the states name.
     pub logs: Logs,
 }
@@ -48,43 +51,9 @@ impl Space {
         Space {
             bounds,
             voters: Membership::new((0..bounds.nodes).map(NodeId), []).expect("a few voters"),
+            namings: permutations(bounds.nodes),
             logs: Logs::default(),
         }
-    }
-
-    /// `Init`.
-    pub fn initial(&self) -> State {
-        let fresh = Record {
-            term: 0,
-            vote: None,
-            log: Log::EMPTY,
-        };
-        State {
-            nodes: (0..self.bounds.nodes)
-                .map(|_| Node::booted(fresh))
-                .collect(),
-            said: Said::default(),
-            crashes: 0,
-        }
-    }
-
-    /// `Next`: the actions and what they lead to.
-    pub fn successors(&mut self, state: &State) -> Vec<(&'static str, State)> {
-        let mut found = Vec::new();
-        for me in 0..self.bounds.nodes {
-            for action in self.actions(state, me) {
-                let node = &state.nodes[place(me)];
-                let allowed = state
-                    .said
-                    .permits(me, node, action, &self.logs, &self.voters);
-                if let Some(new) = node.act(me, action, &self.logs)
-                    && allowed
-                {
-                    found.push((action.name(), self.after(state, me, action, new)));
-                }
-            }
-        }
-        found
     }
 
     /// Every action with every parameter that might be possible for a node.
@@ -221,8 +190,87 @@ impl Space {
         next
     }
 
-    /// A state in words that TLC's dump can be brought into too.
-    pub fn describe(&self, state: &State) -> String {
+    fn renamed(&self, state: &State, naming: &[u64]) -> State {
+        let to = |id: u64| naming[place(id)];
+        let vote = |record: Record| Record {
+            vote: record.vote.map(to),
+            ..record
+        };
+        let mut nodes = state.nodes.clone();
+        for (id, node) in (0..).zip(&state.nodes) {
+            nodes[place(to(id))] = Node {
+                record: vote(node.record),
+                durable: vote(node.durable),
+                writes: node.writes.iter().copied().map(vote).collect(),
+                ..node.clone()
+            };
+        }
+        let messages = state.said.messages.iter().map(|message| {
+            let mut message = *message;
+            match &mut message {
+                Message::Vote {
+                    to: candidate,
+                    from,
+                    ..
+                } => {
+                    (*candidate, *from) = (to(*candidate), to(*from));
+                }
+                Message::Request { from, .. }
+                | Message::Entries { from, .. }
+                | Message::Ack { from, .. } => *from = to(*from),
+            }
+            message
+        });
+        State {
+            nodes,
+            said: Said {
+                messages: messages.collect(),
+                ..state.said.clone()
+            },
+            crashes: state.crashes,
+        }
+    }
+}
+
+impl Walk for Space {
+    type State = State;
+
+    /// `Init`.
+    fn initial(&self) -> State {
+        let fresh = Record {
+            term: 0,
+            vote: None,
+            log: Log::EMPTY,
+        };
+        State {
+            nodes: (0..self.bounds.nodes)
+                .map(|_| Node::booted(fresh))
+                .collect(),
+            said: Said::default(),
+            crashes: 0,
+        }
+    }
+
+    /// `Next`: the actions and what they lead to.
+    fn successors(&mut self, state: &State) -> Vec<(&'static str, State)> {
+        let mut found = Vec::new();
+        for me in 0..self.bounds.nodes {
+            for action in self.actions(state, me) {
+                let node = &state.nodes[place(me)];
+                let allowed = state
+                    .said
+                    .permits(me, node, action, &self.logs, &self.voters);
+                if let Some(new) = node.act(me, action, &self.logs)
+                    && allowed
+                {
+                    found.push((action.name(), self.after(state, me, action, new)));
+                }
+            }
+        }
+        found
+    }
+
+    fn describe(&self, state: &State) -> String {
         let mut text = String::new();
         let log = |log: Log| {
             let entries = self.logs.entries(log);
@@ -279,154 +327,20 @@ impl Space {
         text
     }
 
-    /// A state's name that does not depend on which node is which: the least of all namings.
-    fn key(&self, state: &State, namings: &[Vec<u64>]) -> u128 {
-        let keys = namings
-            .iter()
-            .map(|naming| hash128(&self.renamed(state, naming)));
+    /// The least of all namings: which node is which makes no difference.
+    fn key(&self, state: &State) -> u128 {
+        let namings = self.namings.iter();
+        let keys = namings.map(|naming| hash128(&self.renamed(state, naming)));
         keys.min().unwrap_or(0)
     }
 
-    fn renamed(&self, state: &State, naming: &[u64]) -> State {
-        let to = |id: u64| naming[place(id)];
-        let vote = |record: Record| Record {
-            vote: record.vote.map(to),
-            ..record
-        };
-        let mut nodes = state.nodes.clone();
-        for (id, node) in (0..).zip(&state.nodes) {
-            nodes[place(to(id))] = Node {
-                record: vote(node.record),
-                durable: vote(node.durable),
-                writes: node.writes.iter().copied().map(vote).collect(),
-                ..node.clone()
-            };
-        }
-        let messages = state.said.messages.iter().map(|message| {
-            let mut message = *message;
-            match &mut message {
-                Message::Vote {
-                    to: candidate,
-                    from,
-                    ..
-                } => {
-                    (*candidate, *from) = (to(*candidate), to(*from));
-                }
-                Message::Request { from, .. }
-                | Message::Entries { from, .. }
-                | Message::Ack { from, .. } => *from = to(*from),
-            }
-            message
-        });
-        State {
-            nodes,
-            said: Said {
-                messages: messages.collect(),
-                ..state.said.clone()
-            },
-            crashes: state.crashes,
-        }
-    }
-
-    /// Walks all states, up to the names of nodes, breadth first. Returns how many there are, or the
-    /// first one that breaks an invariant, and which.
-    pub fn exhaust(&mut self) -> Result<usize, String> {
-        let namings = permutations(self.bounds.nodes);
-        let mut frontier = vec![self.initial()];
-        let mut seen: HashSet<u128> = HashSet::new();
-        seen.insert(self.key(&frontier[0], &namings));
-        while !frontier.is_empty() {
-            let mut next = Vec::new();
-            for state in &frontier {
-                for (name, after) in self.successors(state) {
-                    if !seen.insert(self.key(&after, &namings)) {
-                        continue;
-                    }
-                    if let Some(broken) = super::broken_invariant(&after, &self.voters, &self.logs)
-                    {
-                        let words = self.describe(&after);
-                        return Err(format!("{broken} after {name}: {words}"));
-                    }
-                    next.push(after);
-                }
-            }
-            frontier = next;
-        }
-        Ok(seen.len())
-    }
-
-    /// All states and edges in words, in no order: what is compared with TLC.
-    pub fn graph(&mut self) -> (BTreeSet<String>, BTreeSet<String>) {
-        let (mut states, mut edges) = (BTreeSet::new(), BTreeSet::new());
-        let mut frontier = vec![self.initial()];
-        states.insert(self.describe(&frontier[0]));
-        while let Some(state) = frontier.pop() {
-            let from = self.describe(&state);
-            for (name, after) in self.successors(&state) {
-                let to = self.describe(&after);
-                edges.insert(format!("{from} {name} {to}"));
-                if states.insert(to) {
-                    frontier.push(after);
-                }
-            }
-        }
-        (states, edges)
+    fn broken_invariant(&self, state: &State) -> Option<&'static str> {
+        super::broken_invariant(state, &self.voters, &self.logs)
     }
 }
 
 fn place(id: u64) -> usize {
     usize::try_from(id).expect("few nodes")
-}
-
-/// FNV-1a over all lines, added up: a number for a set.
-pub fn sum_of<'a>(lines: impl IntoIterator<Item = &'a String>) -> u64 {
-    let fnv = |line: &String| {
-        let step = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        line.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, step)
-    };
-    lines.into_iter().map(fnv).fold(0, u64::wrapping_add)
-}
-
-/// Two different 64-bit hashes of a value.
-pub(crate) fn hash128(value: &impl std::hash::Hash) -> u128 {
-    let mut hasher = Twice(0x6475_7261, 0x6674_3032);
-    value.hash(&mut hasher);
-    u128::from(hasher.0) << 64 | u128::from(hasher.1)
-}
-
-/// A hasher of 128 bits.
-#[derive(Default)]
-pub(crate) struct Twice(u64, u64);
-
-impl std::hash::Hasher for Twice {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.write_u64(u64::from_le_bytes(word) ^ (chunk.len() as u64) << 56);
-        }
-    }
-
-    fn write_u8(&mut self, word: u8) {
-        self.write_u64(u64::from(word));
-    }
-
-    fn write_u32(&mut self, word: u32) {
-        self.write_u64(u64::from(word));
-    }
-
-    fn write_usize(&mut self, word: usize) {
-        self.write_u64(word as u64);
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        self.0 = mix64(self.0 ^ word);
-        self.1 = mix64(self.1.rotate_left(29) ^ word ^ 0x9E37_79B9_7F4A_7C15);
-    }
 }
 
 fn permutations(nodes: u64) -> Vec<Vec<u64>> {

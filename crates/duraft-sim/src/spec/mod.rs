@@ -7,7 +7,8 @@
 //!   predicate: which action leads from one state of a node to another? The core's steps are checked
 //!   by it ([`refine`]);
 //! - [`enumerate`] walks scopes that are too large for TLC, with the same invariants;
-//! - [`snapshots`] does the same with `DurableRaftSnapshots.tla`.
+//! - [`snapshots`] does the same with `DurableRaftSnapshots.tla`;
+//! - [`walk`] is the walk of both.
 //!
 //! Logs are names here ([`Log`]), their content is in one [`Logs`]: comparing two logs compares two
 //! numbers. The forbidden optimisations are switches of the TLA+ text only.
@@ -20,6 +21,7 @@ mod node;
 pub mod refine;
 mod said;
 pub mod snapshots;
+pub mod walk;
 
 pub use invariants::broken_invariant;
 pub use judge::Judge;

@@ -4,12 +4,13 @@
 //! before is in a file) and which files there are: a file becomes durable by itself, in no order with the
 //! writes of the log.
 
-use super::enumerate::{Bounds, Space, State, hash128, sum_of};
+use super::enumerate::{Bounds, Space, State};
 use super::logs::Log;
 use super::node::{Node, Part, Record};
 use super::said::Message;
+use super::walk::{Walk, hash128};
 use duraft_core::{Membership, NodeId};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 /// Where a node's log begins, and its files.
@@ -78,31 +79,6 @@ impl Snapshots {
             record_first: false,
             install_anyway: false,
         }
-    }
-
-    /// `SInit`.
-    pub fn initial(&self) -> Whole {
-        let logs = self.space.initial();
-        let files = vec![Files::NONE; logs.nodes.len()];
-        Whole { logs, files }
-    }
-
-    /// `SNext`: the actions and what they lead to.
-    pub fn successors(&mut self, state: &Whole) -> Vec<(&'static str, Whole)> {
-        let mut found = Vec::new();
-        for (_, logs) in self.space.successors(&state.logs) {
-            let files = follow(&state.logs, &logs, &state.files);
-            found.push(("Without", Whole { logs, files }));
-        }
-        for me in 0..state.files.len() {
-            self.write_files(state, me, &mut found);
-            self.compact(state, me, &mut found);
-            self.install(state, me, &mut found);
-            if state.logs.crashes < self.bounds.crashes {
-                found.push(("Fail", self.fail(state, me)));
-            }
-        }
-        found
     }
 
     /// `Take`, `Receive` and `Written`.
@@ -237,9 +213,37 @@ impl Snapshots {
         next.logs.nodes[me] = booted;
         next
     }
+}
 
-    /// A state in words that TLC's dump can be brought into too.
-    pub fn describe(&self, state: &Whole) -> String {
+impl Walk for Snapshots {
+    type State = Whole;
+
+    /// `SInit`.
+    fn initial(&self) -> Whole {
+        let logs = self.space.initial();
+        let files = vec![Files::NONE; logs.nodes.len()];
+        Whole { logs, files }
+    }
+
+    /// `SNext`: the actions and what they lead to.
+    fn successors(&mut self, state: &Whole) -> Vec<(&'static str, Whole)> {
+        let mut found = Vec::new();
+        for (_, logs) in self.space.successors(&state.logs) {
+            let files = follow(&state.logs, &logs, &state.files);
+            found.push(("Without", Whole { logs, files }));
+        }
+        for me in 0..state.files.len() {
+            self.write_files(state, me, &mut found);
+            self.compact(state, me, &mut found);
+            self.install(state, me, &mut found);
+            if state.logs.crashes < self.bounds.crashes {
+                found.push(("Fail", self.fail(state, me)));
+            }
+        }
+        found
+    }
+
+    fn describe(&self, state: &Whole) -> String {
         let logs = &self.space.logs;
         let mut text = self.space.describe(&state.logs);
         let log = |log: Log| {
@@ -260,8 +264,11 @@ impl Snapshots {
         text
     }
 
-    /// The name of an invariant that does not hold, if there is one.
-    pub fn broken_invariant(&self, state: &Whole) -> Option<&'static str> {
+    fn key(&self, state: &Whole) -> u128 {
+        hash128(state)
+    }
+
+    fn broken_invariant(&self, state: &Whole) -> Option<&'static str> {
         let logs = &self.space.logs;
         let there = |(node, files): (&Node, &Files)| {
             let prefix = |log: Log| logs.prefix(log, files.start);
@@ -284,52 +291,6 @@ impl Snapshots {
             return Some("StartCommitted");
         }
         super::broken_invariant(&state.logs, &self.voters, logs)
-    }
-
-    /// Walks all states, breadth first: how many there are, or what breaks first.
-    pub fn exhaust(&mut self) -> Result<usize, String> {
-        let mut frontier = vec![self.initial()];
-        let mut seen: HashSet<u128> = HashSet::from([hash128(&frontier[0])]);
-        while !frontier.is_empty() {
-            let mut next = Vec::new();
-            for state in &frontier {
-                for (name, after) in self.successors(state) {
-                    if !seen.insert(hash128(&after)) {
-                        continue;
-                    }
-                    if let Some(broken) = self.broken_invariant(&after) {
-                        return Err(format!("{broken} after {name}: {}", self.describe(&after)));
-                    }
-                    next.push(after);
-                }
-            }
-            frontier = next;
-        }
-        Ok(seen.len())
-    }
-
-    /// All states and edges in words, in no order: what is compared with TLC.
-    pub fn graph(&mut self) -> (BTreeSet<String>, BTreeSet<String>) {
-        let (mut states, mut edges) = (BTreeSet::new(), BTreeSet::new());
-        let mut frontier = vec![self.initial()];
-        states.insert(self.describe(&frontier[0]));
-        while let Some(state) = frontier.pop() {
-            let from = self.describe(&state);
-            for (name, after) in self.successors(&state) {
-                let to = self.describe(&after);
-                edges.insert(format!("{from} {name} {to}"));
-                if states.insert(to) {
-                    frontier.push(after);
-                }
-            }
-        }
-        (states, edges)
-    }
-
-    /// Numbers of states and edges, each with the sum over its words.
-    pub fn pins(&mut self) -> [(usize, u64); 2] {
-        let (states, edges) = self.graph();
-        [&states, &edges].map(|lines| (lines.len(), sum_of(lines)))
     }
 }
 
