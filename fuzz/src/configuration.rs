@@ -52,7 +52,7 @@ fn options(p: &mut Program<'_>) -> WalOptions {
         slot_bytes,
         ..WalOptions::default()
     };
-    if p.byte() % 2 == 0 {
+    if p.byte().is_multiple_of(2) {
         return usual;
     }
     WalOptions {
@@ -131,7 +131,7 @@ pub fn run(data: &[u8]) {
     for seq in 1..=12 {
         // The lengths of commands are a part of the body.
         let most = (max_batch_bytes as usize).saturating_sub(8);
-        let bytes = if p.byte() % 2 == 0 {
+        let bytes = if p.byte().is_multiple_of(2) {
             most
         } else {
             usize::from(p.byte()).min(most)

@@ -172,14 +172,14 @@ fn message(p: &mut Program<'_>, raft: &Raft) -> Message {
         },
         1 => Message::PreVoteReply {
             wanted: Term(p.number()),
-            granted: p.byte() % 2 == 0,
+            granted: p.byte().is_multiple_of(2),
         },
         2 => Message::Vote {
             last: p.id(),
-            forced: p.byte() % 4 == 0,
+            forced: p.byte().is_multiple_of(4),
         },
         3 => Message::VoteReply {
-            granted: p.byte() % 4 != 0,
+            granted: !p.byte().is_multiple_of(4),
         },
         4..=7 => {
             let prev = position(p, raft);
@@ -197,7 +197,7 @@ fn message(p: &mut Program<'_>, raft: &Raft) -> Message {
             round: p.number(),
             health: Health {
                 priority: p.byte() % 3,
-                impaired: p.byte() % 4 == 0,
+                impaired: p.byte().is_multiple_of(4),
             },
         },
         10 | 11 => Message::AppendReply(AppendReply::Accepted {
@@ -208,7 +208,7 @@ fn message(p: &mut Program<'_>, raft: &Raft) -> Message {
         14 => Message::ReadIndexReply {
             id: p.number(),
             asker: incarnation(p, raft),
-            index: (p.byte() % 2 == 0).then(|| Index(p.number())),
+            index: (p.byte().is_multiple_of(2)).then(|| Index(p.number())),
         },
         15 => Message::Fetch {
             after: position(p, raft),
@@ -221,8 +221,8 @@ fn message(p: &mut Program<'_>, raft: &Raft) -> Message {
             }
         }
         18 => Message::DamageReport {
-            lost_suffix: p.byte() % 2 == 0,
-            needs_snapshot: (p.byte() % 2 == 0).then(|| Index(p.number())),
+            lost_suffix: p.byte().is_multiple_of(2),
+            needs_snapshot: (p.byte().is_multiple_of(2)).then(|| Index(p.number())),
         },
         19 => Message::Heal {
             asker: incarnation(p, raft),
@@ -234,7 +234,7 @@ fn message(p: &mut Program<'_>, raft: &Raft) -> Message {
             voters: (0..p.byte() % 5).map(|_| p.node()).collect(),
         },
         22 => Message::RolledBack { seen: p.id() },
-        _ => Message::AppendReply(if p.byte() % 2 == 0 {
+        _ => Message::AppendReply(if p.byte().is_multiple_of(2) {
             AppendReply::Rejected {
                 prev: p.id(),
                 hint: p.id(),
@@ -259,7 +259,7 @@ fn change(p: &mut Program<'_>) -> MemberChange {
         2 => MemberChange::AddLearner {
             id,
             promotion: Promotion::WhenCaughtUp {
-                replacing: (p.byte() % 2 == 0).then(|| p.node()),
+                replacing: (p.byte().is_multiple_of(2)).then(|| p.node()),
             },
         },
         _ => MemberChange::Remove(id),
@@ -337,7 +337,7 @@ fn input(p: &mut Program<'_>, raft: &Raft, host: &mut Host) -> Input {
         },
         10 => Input::Read {
             id: ProposalId(p.number()),
-            basis: if p.byte() % 2 == 0 {
+            basis: if p.byte().is_multiple_of(2) {
                 ReadBasis::Quorum
             } else {
                 ReadBasis::Lease
@@ -346,7 +346,7 @@ fn input(p: &mut Program<'_>, raft: &Raft, host: &mut Host) -> Input {
         16 | 17 => Input::ChangeMembership {
             id: ProposalId(p.number()),
             changes: (0..p.byte() % 4).map(|_| change(p)).collect(),
-            leave: if p.byte() % 3 == 0 {
+            leave: if p.byte().is_multiple_of(3) {
                 Leave::Explicit
             } else {
                 Leave::Automatic
@@ -413,7 +413,7 @@ fn input(p: &mut Program<'_>, raft: &Raft, host: &mut Host) -> Input {
 
 /// What recovery reports: a log of a few batches, perhaps behind a snapshot, perhaps with gaps.
 fn boot(p: &mut Program<'_>, membership: Membership) -> Boot {
-    let start = if p.byte() % 3 == 0 {
+    let start = if p.byte().is_multiple_of(3) {
         Position {
             id: LogId {
                 term: Term(2),
@@ -435,7 +435,7 @@ fn boot(p: &mut Program<'_>, membership: Membership) -> Boot {
             checksum: 0,
             bytes: vec![0; count as usize * 4].into(),
         };
-        let term = Term(prev.term().0 + u64::from(p.byte() % 3 == 0));
+        let term = Term(prev.term().0 + u64::from(p.byte().is_multiple_of(3)));
         let Ok(batch) = body.seal(GroupId(1), &prev, term) else {
             break;
         };
@@ -447,12 +447,12 @@ fn boot(p: &mut Program<'_>, membership: Membership) -> Boot {
         membership: membership.clone(),
         file: file(p),
     });
-    let damage = (p.byte() % 2 == 0).then(|| damage(p, &mut headers, last));
+    let damage = (p.byte().is_multiple_of(2)).then(|| damage(p, &mut headers, last));
     Boot {
         incarnation: Incarnation(1),
         hard_state: HardState {
             term: Term(last.term().0 + u64::from(p.byte() % 3)),
-            vote: (p.byte() % 2 == 0).then(|| p.node()),
+            vote: (p.byte().is_multiple_of(2)).then(|| p.node()),
         },
         start,
         batches: headers,
@@ -482,16 +482,16 @@ fn damage(p: &mut Program<'_>, headers: &mut Vec<BatchHeader>, last: Position) -
             survivors.push(header);
         }
     }
-    let lost_suffix = p.byte() % 3 == 0;
+    let lost_suffix = p.byte().is_multiple_of(3);
     Damage {
         missing,
         survivors,
-        end: (!lost_suffix || p.byte() % 2 == 0).then_some(last),
+        end: (!lost_suffix || p.byte().is_multiple_of(2)).then_some(last),
         lost_suffix,
-        vote_uncertain: p.byte() % 3 == 0,
+        vote_uncertain: p.byte().is_multiple_of(3),
         floor: last.id,
         last_membership: Index(0),
-        snapshot_lost: p.byte() % 8 == 0,
+        snapshot_lost: p.byte().is_multiple_of(8),
     }
 }
 
@@ -502,16 +502,16 @@ fn config(p: &mut Program<'_>) -> Config {
         GroupId(1),
         u64::from(p.byte()),
     );
-    config.pre_vote = p.byte() % 4 != 0;
-    config.check_quorum = p.byte() % 4 != 0;
+    config.pre_vote = !p.byte().is_multiple_of(4);
+    config.check_quorum = !p.byte().is_multiple_of(4);
     config.cache_bytes_max = u64::from(p.byte());
     config.max_batch_bytes = 128;
     config.priority = p.byte() % 3;
-    config.lease = (p.byte() % 3 == 0).then(|| Lease {
+    config.lease = (p.byte().is_multiple_of(3)).then(|| Lease {
         drift_ppm: u32::from(p.byte()) * 1000,
     });
-    config.stall_ticks = (p.byte() % 2 == 0).then(|| u32::from(p.byte()));
-    if p.byte() % 2 == 0 {
+    config.stall_ticks = (p.byte().is_multiple_of(2)).then(|| u32::from(p.byte()));
+    if p.byte().is_multiple_of(2) {
         // From the edges as well.
         config.heartbeat_ticks = p.number() as u32;
         config.election_ticks = p.number() as u32;

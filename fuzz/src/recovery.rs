@@ -166,7 +166,7 @@ fn patch(disk: &FaultDisk, choices: u8, mut program: &[u8]) -> bool {
         file.write_at(bytes, at).expect("written");
         patched = true;
     }
-    if patched && choices % 2 == 0 {
+    if patched && choices.is_multiple_of(2) {
         let mut store = vec![0; 4096];
         disk.open("STORE")
             .and_then(|file| file.read_at(&mut store, 0))

@@ -28,7 +28,7 @@ fn u32_at(bytes: &[u8], at: std::ops::Range<usize>) -> u32 {
 }
 
 /// Gives the frame a header that fits its length and checksums that fit its content.
-fn seal(frame: &mut Vec<u8>) {
+fn seal(frame: &mut [u8]) {
     if frame.len() < HEADER {
         return;
     }
