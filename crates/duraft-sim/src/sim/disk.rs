@@ -6,7 +6,7 @@ use crate::fault::{FaultKind, between, place};
 use crate::life::{Life, Thread};
 use crate::trace::{TraceEvent, TraceKind};
 use duraft::DriverInput;
-use duraft_core::{Completion, Load, Raft};
+use duraft_core::{Batch, BatchHeader, Completion, Load, Raft};
 use duraft_disk::{CacheAfter, DiskOp, Effect as DiskEffect, Fault, FaultDisk, SplitMix64};
 use duraft_disk::{Survival, TraceEntry};
 use duraft_storage::PipelineEvent;
@@ -199,6 +199,7 @@ impl Sim {
                 // C7: what is read was issued by somebody, and is what it was.
                 self.history.batch_is_known(&batch.header)?;
             }
+            self.check_read_enough(host, &load, batches)?;
         }
         let result = read.map_err(|error| duraft::load_error(&error));
         let completion = Completion::Loaded {
@@ -213,6 +214,24 @@ impl Sim {
             },
         );
         Ok(())
+    }
+
+    /// C7: who asks for batches up to a number of bytes is given all that fit. A page of old headers is of
+    /// no use without its last one.
+    fn check_read_enough(&self, host: usize, load: &Load, read: &[Batch]) -> Step {
+        let Some(last) = read.last().map(|batch| batch.header.last()) else {
+            return Ok(());
+        };
+        let cost: u64 = read.iter().map(Batch::cost).sum();
+        let fits =
+            |next: &&BatchHeader| next.last() <= load.last && cost + next.cost() <= load.bytes_max;
+        match self.history.next_committed(last).filter(fits) {
+            Some(next) if !self.hosts[host].damaged => Err(format!(
+                "C7: node {} reads {load:?} and gets batches up to {last}, though {next:?} fits",
+                host + 1
+            )),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// A crash is due in one of the next `steps` disk operations, perhaps.
