@@ -100,10 +100,35 @@ impl Sim {
         if let Some(life) = &node.life {
             self.history.begins(node.id, &life.driver.raft().start())?;
         }
-        if node.life.as_ref().is_some_and(|life| life.state_lost) {
+        let state_lost = node.life.as_ref().is_some_and(|life| life.state_lost);
+        self.check_begins_durable(host)?;
+        if state_lost {
             return Ok(());
         }
         self.check_restored(host)
+    }
+
+    /// B13: what an open shows is on the disk, not in the system's cache alone: a power loss right after it
+    /// leaves just that.
+    fn check_begins_durable(&mut self, host: usize) -> Step {
+        let node = &mut self.hosts[host];
+        let Some(life) = &node.life else {
+            return Ok(());
+        };
+        if self.config.recover == Recover::Never {
+            return Ok(());
+        }
+        let raft = life.driver.raft();
+        let shown = (raft.durable_hard_state(), raft.last(), node.damaged);
+        let disk = node.recovered(&self.config)?.0;
+        let durable = (disk.hard_state, disk.last, disk.damaged);
+        if shown == durable {
+            return Ok(());
+        }
+        Err(format!(
+            "B13: node {} begins with {shown:?} and has {durable:?} on its disk",
+            host + 1
+        ))
     }
 
     /// After a turn: what the leader's log became, what became committed.
