@@ -17,8 +17,8 @@
 //!   heartbeat round was sent, on a clock that counts suspend (RULES.md 26).
 //!
 //! Bounds: at most [`DriverOptions::commands_max`] commands are unanswered here, at most
-//! [`DriverOptions::batches_in_flight_max`] own batches are in the log without being applied; the
-//! core bounds the reads.
+//! [`DriverOptions::batches_in_flight_max`] own batches are in the log without being applied; of
+//! the reads that wait there are at most as many as the core's configuration says.
 
 mod commands;
 mod reads;
@@ -35,7 +35,7 @@ use duraft_core::{
     Completion, Envelope, Event, Index, Input, Leave, Load, LogId, MemberChange, NodeId, Output,
     ProposalId, Raft, Response, RoleKind, Snapshot, Term, Write, WriteSeq,
 };
-use reads::SentRounds;
+use reads::{SentRounds, fail_reads};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -297,8 +297,10 @@ pub struct Driver {
     proposed: BTreeMap<ProposalId, Vec<Waiter>>,
     /// Batches with a place in the log, by their first entry; not applied yet.
     placed: BTreeMap<(Index, Term), Vec<Waiter>>,
-    /// Reads that the core has not answered.
-    reads: BTreeMap<ProposalId, ReadRequest>,
+    /// Reads that came in this turn; the core is asked for all of them at once.
+    gathered: Vec<ReadRequest>,
+    /// Reads that the core has not answered, by the question that stands for them.
+    reads: BTreeMap<ProposalId, Vec<ReadRequest>>,
     /// When the heartbeat rounds of this leader were sent.
     rounds: SentRounds,
     /// Transfers and step-downs that the core has not answered.
@@ -348,6 +350,7 @@ impl Driver {
             held: VecDeque::new(),
             proposed: BTreeMap::new(),
             placed: BTreeMap::new(),
+            gathered: Vec::new(),
             reads: BTreeMap::new(),
             rounds: SentRounds::default(),
             handovers: BTreeMap::new(),
@@ -399,7 +402,7 @@ impl Driver {
 
     /// Reads whose clients wait here. Those handed over for reading are not counted.
     pub fn waiting_reads(&self) -> usize {
-        self.reads.len()
+        self.gathered.len() + self.reads.values().map(Vec::len).sum::<usize>()
     }
 
     /// Takes in everything that happened, then lets time pass up to `now`, then proposes what can be
@@ -417,6 +420,7 @@ impl Driver {
         while let Some(input) = inputs.pop_front() {
             self.take(input, effects);
         }
+        self.ask_gathered(effects);
         self.pass_time(now.tick, effects);
         self.propose_held(effects);
     }
@@ -425,7 +429,7 @@ impl Driver {
         match input {
             DriverInput::Received(envelope) => self.step(Input::Received(envelope), effects),
             DriverInput::Propose(proposal) => self.hold(proposal, effects),
-            DriverInput::Read(request) => self.ask(request, effects),
+            DriverInput::Read(request) => self.gathered.push(request),
             DriverInput::Admin(admin) => self.administer(admin, effects),
             DriverInput::Unreachable(peer) => self.step(Input::Unreachable { peer }, effects),
             DriverInput::Completed {
@@ -624,8 +628,8 @@ impl Driver {
                 for waiter in self.proposed.remove(&id).into_iter().flatten() {
                     self.fail(waiter, error.clone(), effects);
                 }
-                if let Some(request) = self.reads.remove(&id) {
-                    effects.push(Effect::FailRead(request.job, error.clone()));
+                if let Some(requests) = self.reads.remove(&id) {
+                    fail_reads(requests, &error, effects);
                 }
                 if let Some(responder) = self.handovers.remove(&id) {
                     effects.push(Effect::Answer(responder, Err(error)));
@@ -649,10 +653,9 @@ impl Driver {
             self.fail(waiter, unknown(UnknownReason::Stopped), effects);
         }
         assert_eq!(self.waiting, 0, "every command has got its outcome");
-        for request in std::mem::take(&mut self.reads).into_values() {
-            let stopped = rejected(RejectReason::Stopped, None);
-            effects.push(Effect::FailRead(request.job, stopped));
-        }
+        let stopped = rejected(RejectReason::Stopped, None);
+        let asked = std::mem::take(&mut self.reads).into_values().flatten();
+        fail_reads(asked, &stopped, effects);
         for responder in std::mem::take(&mut self.handovers).into_values() {
             let stopped = Err(unknown(UnknownReason::Stopped));
             effects.push(Effect::Answer(responder, stopped));

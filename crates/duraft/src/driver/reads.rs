@@ -1,9 +1,9 @@
 //! The driver's reads: asked of the core, handed to the state machine's thread.
 
 use super::{Driver, Effect, rejected};
-use crate::outcome::RejectReason;
+use crate::outcome::{RejectReason, RequestError};
 use crate::reads::{ReadRequest, ReadWork};
-use duraft_core::{Envelope, Index, Input, Message, ProposalId, ReadBasis, Term};
+use duraft_core::{Envelope, Index, Input, Message, ProposalId, ReadBasis, Reject, Term};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -50,18 +50,45 @@ impl SentRounds {
 }
 
 impl Driver {
-    /// Asks the core from which index on a read may be answered.
-    pub(super) fn ask(&mut self, request: ReadRequest, effects: &mut Vec<Effect>) {
+    /// Asks the core from which index on the reads of this turn may be answered: once for all of one
+    /// basis, so that they share a round to a quorum. Asked one by one, the first would begin a round
+    /// and the others wait for it to end and for one more.
+    pub(super) fn ask_gathered(&mut self, effects: &mut Vec<Effect>) {
+        if self.gathered.is_empty() {
+            return;
+        }
+        let by_lease = |request: &ReadRequest| request.basis == ReadBasis::Lease;
+        let (leased, others) = self.gathered.drain(..).partition(by_lease);
+        self.ask(ReadBasis::Quorum, others, effects);
+        self.ask(ReadBasis::Lease, leased, effects);
+    }
+
+    fn ask(&mut self, basis: ReadBasis, requests: Vec<ReadRequest>, effects: &mut Vec<Effect>) {
+        if requests.is_empty() {
+            return;
+        }
+        // By the question before this one, perhaps.
         if self.stopped.is_some() {
-            let stopped = rejected(RejectReason::Stopped, None);
-            effects.push(Effect::FailRead(request.job, stopped));
+            fail_reads(requests, &rejected(RejectReason::Stopped, None), effects);
             return;
         }
         let id = self.take_id();
-        let basis = request.basis;
-        self.note_deadline(request.deadline);
-        self.reads.insert(id, request);
+        for request in &requests {
+            self.note_deadline(request.deadline);
+        }
+        self.reads.insert(id, requests);
         self.step(Input::Read { id, basis }, effects);
+        // The core counts questions. Those that wait are bounded here; what a lease answers has gone.
+        let over = self
+            .waiting_reads()
+            .saturating_sub(self.raft.config().reads_max);
+        if over > 0
+            && let Some(requests) = self.reads.get_mut(&id)
+        {
+            let kept = requests.len().saturating_sub(over);
+            let error = RequestError::refused(Reject::ReadLimit, self.raft.leader());
+            fail_reads(requests.drain(kept..), &error, effects);
+        }
     }
 
     /// The core has named the index. Where a lease vouches for it, the lease ends a fixed time after
@@ -73,7 +100,7 @@ impl Driver {
         lease: Option<u64>,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(request) = self.reads.remove(&id) else {
+        let Some(requests) = self.reads.remove(&id) else {
             return;
         };
         let lease_until = match lease {
@@ -83,34 +110,43 @@ impl Driver {
                 match sent.zip(self.options.lease) {
                     Some((sent, lease)) => Some(sent + lease),
                     None => {
-                        let basis = ReadBasis::Quorum;
-                        self.ask(ReadRequest { basis, ..request }, effects);
+                        self.ask(ReadBasis::Quorum, requests, effects);
                         return;
                     }
                 }
             }
         };
-        effects.push(Effect::Read(ReadWork {
-            index,
-            lease_until,
-            request,
+        effects.extend(requests.into_iter().map(|request| {
+            Effect::Read(ReadWork {
+                index,
+                lease_until,
+                request,
+            })
         }));
     }
 
     /// Ends the reads whose deadline has come; returns the earliest deadline that is left.
     pub(super) fn end_expired_reads(&mut self, effects: &mut Vec<Effect>) -> Option<u64> {
         let now = self.now.tick;
-        let expired = |request: &ReadRequest| request.deadline.is_some_and(|at| at <= now);
-        let waiting = self.reads.iter();
-        let late: Vec<ProposalId> = waiting
-            .filter_map(|(id, request)| expired(request).then_some(*id))
-            .collect();
-        for request in late.iter().filter_map(|id| self.reads.remove(id)) {
-            let error = rejected(RejectReason::Expired, None);
-            effects.push(Effect::FailRead(request.job, error));
+        let expired = |request: &mut ReadRequest| request.deadline.is_some_and(|at| at <= now);
+        let error = rejected(RejectReason::Expired, None);
+        for requests in self.reads.values_mut() {
+            fail_reads(requests.extract_if(.., expired), &error, effects);
         }
-        self.reads.values().filter_map(|r| r.deadline).min()
+        self.reads.retain(|_, requests| !requests.is_empty());
+        let waiting = self.reads.values().flatten();
+        waiting.filter_map(|request| request.deadline).min()
     }
+}
+
+/// Tells clients that nothing was read.
+pub(super) fn fail_reads(
+    requests: impl IntoIterator<Item = ReadRequest>,
+    error: &RequestError,
+    effects: &mut Vec<Effect>,
+) {
+    let fail = |request: ReadRequest| Effect::FailRead(request.job, error.clone());
+    effects.extend(requests.into_iter().map(fail));
 }
 
 #[cfg(test)]

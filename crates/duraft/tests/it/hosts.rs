@@ -158,13 +158,13 @@ impl Host {
                     result: Err(duraft_core::LoadError::Io),
                 });
             }
-            other @ (Effect::FailRead(..)
-            | Effect::Answer(..)
+            Effect::FailRead(job, error) => job.fail(error),
+            Effect::Stopped(_) => {}
+            other @ (Effect::Answer(..)
             | Effect::SendSnapshot { .. }
             | Effect::InstallSnapshot(_)
             | Effect::TakeSnapshot
-            | Effect::Retire(_)
-            | Effect::Stopped(_)) => panic!("not in these tests: {other:?}"),
+            | Effect::Retire(_)) => panic!("not in these tests: {other:?}"),
         }
     }
 
@@ -265,29 +265,31 @@ impl Cluster {
         self.settle();
     }
 
-    pub(crate) fn settle(&mut self) {
-        loop {
-            self.hosts.iter_mut().for_each(Host::run);
-            let sent = self.hosts.iter_mut().flat_map(|host| host.sent.drain(..));
-            let sent: Vec<Envelope> = sent.collect();
-            if sent.is_empty() {
-                return;
-            }
-            for envelope in sent {
-                let place = |id: NodeId| usize::try_from(id.0).expect("small") - 1;
-                let (from, to) = (place(envelope.from), place(envelope.to));
-                if self.silent == Some(to) {
-                    self.sent_to_silent += bytes_in(&envelope);
-                } else if self.black_hole == Some(to)
-                    && matches!(envelope.message, Message::Append { .. })
-                {
-                    // Nobody hears of it.
-                } else if self.silent != Some(from) {
-                    let input = DriverInput::Received(envelope);
-                    self.hosts[to].inputs.push_back(input);
-                }
+    /// What was sent arrives, and is taken in.
+    pub(crate) fn exchange(&mut self) -> bool {
+        self.hosts.iter_mut().for_each(Host::run);
+        let sent = self.hosts.iter_mut().flat_map(|host| host.sent.drain(..));
+        let sent: Vec<Envelope> = sent.collect();
+        let some = !sent.is_empty();
+        for envelope in sent {
+            let place = |id: NodeId| usize::try_from(id.0).expect("small") - 1;
+            let (from, to) = (place(envelope.from), place(envelope.to));
+            if self.silent == Some(to) {
+                self.sent_to_silent += bytes_in(&envelope);
+            } else if self.black_hole == Some(to)
+                && matches!(envelope.message, Message::Append { .. })
+            {
+                // Nobody hears of it.
+            } else if self.silent != Some(from) {
+                let input = DriverInput::Received(envelope);
+                self.hosts[to].inputs.push_back(input);
             }
         }
+        some
+    }
+
+    pub(crate) fn settle(&mut self) {
+        while self.exchange() {}
     }
 
     /// Clients of `place` ask for a thousand commands more, some at a time.

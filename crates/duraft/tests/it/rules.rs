@@ -1,11 +1,12 @@
 //! Rules that the driver and the runtime keep; those of the core and the log are tested with them.
 
 use crate::common::{DEADLINE, Journal, membership, options, scratch};
-use crate::hosts::{Cluster, LEASE, TICK};
+use crate::hosts::{Cluster, Host, LEASE, TICK};
 use bytes::Bytes;
 use duraft::{
-    Applier, DriverInput, Index, Membership, Network, Node, NodeId, Outcome, ReadBasis, ReadJob,
-    ReadRequest, ReadWork, RequestError, Responder, RoleKind, TcpOptions,
+    Applier, BusyReason, DriverInput, Index, Membership, Network, Node, NodeId, Outcome, ReadBasis,
+    ReadJob, ReadRequest, ReadWork, RejectReason, RequestError, Responder, RoleKind, StopReason,
+    TcpOptions,
 };
 use duraft_core::Position;
 use duraft_disk::{DiskOp, Gate, StallDisk};
@@ -92,6 +93,103 @@ fn lease_ends_a_fixed_time_after_its_round_was_sent_also_when_the_machine_slept(
     let work = host.reads.pop().expect("the core has seen no tick");
     let until = work.lease_until.expect("by a lease");
     assert!(until < host.now(), "what is read now is late");
+}
+
+/// So many reads come in at once; what their clients hear.
+fn read_at_once(host: &mut Host, reads: usize, deadline: Option<u64>) -> Vec<Heard> {
+    let read = |_| {
+        let (mut request, heard) = counting_read(ReadBasis::Quorum);
+        request.deadline = deadline;
+        host.inputs.push_back(DriverInput::Read(request));
+        heard
+    };
+    (0..reads).map(read).collect()
+}
+
+fn refused_with(heard: &[Heard], error: &RequestError) -> usize {
+    let is_it = |heard: &&Heard| {
+        let heard = heard.lock().expect("unpoisoned");
+        heard
+            .as_ref()
+            .is_some_and(|answer| answer.as_ref() == Err(error))
+    };
+    heard.iter().filter(is_it).count()
+}
+
+#[test]
+fn reads_that_come_together_share_one_round_and_one_question() {
+    // Asked one by one, the first would begin a round, and all others wait for it and for the next.
+    let (mut cluster, leader) = Cluster::elected();
+    let follower = (leader + 1) % 3;
+    let _hear = read_at_once(&mut cluster.hosts[leader], 50, None);
+    cluster.exchange();
+    cluster.exchange();
+    cluster.hosts[leader].run();
+    assert_eq!(
+        cluster.hosts[leader].reads.len(),
+        50,
+        "one round has answered all"
+    );
+    assert!(cluster.hosts[leader].sent.is_empty(), "and no other began");
+
+    let _hear = read_at_once(&mut cluster.hosts[follower], 50, None);
+    // The question, the leader's round, its answers, the answer.
+    for _ in 0..4 {
+        cluster.exchange();
+    }
+    cluster.hosts[follower].run();
+    assert_eq!(cluster.hosts[follower].reads.len(), 50);
+    assert!(cluster.hosts.iter().all(|host| host.sent.is_empty()));
+}
+
+#[test]
+fn reads_that_wait_are_bounded_and_each_ends_with_its_own_deadline() {
+    // A leader that has lost its quorum would gather them for ever.
+    let (mut cluster, leader) = Cluster::elected();
+    let host = &mut cluster.hosts[leader];
+    let max = host.driver.raft().config().reads_max;
+    let busy = RequestError::Busy {
+        why: BusyReason::Reads,
+    };
+    let soon = read_at_once(host, 10, Some(host.tick + 2));
+    let many = read_at_once(host, max, None);
+    host.run();
+    assert_eq!(
+        (refused_with(&soon, &busy), refused_with(&many, &busy)),
+        (0, 10)
+    );
+    let more = read_at_once(host, 5, None);
+    host.run();
+    assert_eq!(
+        (refused_with(&more, &busy), host.driver.waiting_reads()),
+        (5, max)
+    );
+    host.tick += 2;
+    host.run();
+    let late = RequestError::Rejected {
+        reason: RejectReason::Expired,
+        leader: None,
+    };
+    assert_eq!(
+        (refused_with(&soon, &late), refused_with(&many, &late)),
+        (10, 0)
+    );
+
+    // Whoever comes with the end, or after it, hears of it.
+    let stopped = RequestError::Rejected {
+        reason: RejectReason::Stopped,
+        leader: None,
+    };
+    let mut last = read_at_once(host, 3, None);
+    let stop = DriverInput::Stop(StopReason::Shutdown);
+    host.inputs.push_back(stop);
+    last.extend(read_at_once(host, 3, None));
+    host.run();
+    last.extend(read_at_once(host, 3, None));
+    host.run();
+    assert_eq!(refused_with(&last, &stopped), 9);
+    assert_eq!(refused_with(&many, &stopped), max - 10);
+    assert_eq!(host.driver.waiting_reads(), 0);
 }
 
 #[test]
