@@ -12,7 +12,6 @@ use super::machine::Machine;
 use super::proxy::{NoResponse, Proxy};
 use super::reply::{Reply, answers};
 use super::stats::Stats;
-use super::timed::SyncTimes;
 use bytes::Bytes;
 use duraft::{Node, NodeId, ReadBasis, RejectReason, RequestError, RoleKind};
 use std::sync::Arc;
@@ -79,7 +78,6 @@ pub(crate) struct Engine {
     pub(crate) stats: Arc<Stats>,
     pub(crate) lead: watch::Receiver<Lead>,
     pub(crate) proxy: Proxy,
-    pub(crate) times: Arc<SyncTimes>,
 }
 
 impl Engine {
@@ -205,7 +203,7 @@ impl Engine {
                     .collect()
             };
             let pending = match freshness {
-                Freshness::Linearizable => self.node.read(ReadBasis::Quorum, look),
+                Freshness::Linearizable => self.node.read(self.basis(), look),
                 Freshness::Stale => self.node.read_stale(look),
             };
             let why = match pending.await {
@@ -218,6 +216,14 @@ impl Engine {
                 },
             };
             self.pause(&mut lead, until, &why).await?;
+        }
+    }
+
+    /// What makes a read linearizable: clocks only where the configuration says how good they are.
+    fn basis(&self) -> ReadBasis {
+        match self.config.raft.lease_drift_ppm {
+            0 => ReadBasis::Quorum,
+            1.. => ReadBasis::Lease,
         }
     }
 

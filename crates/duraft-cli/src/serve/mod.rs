@@ -24,7 +24,6 @@ mod resp;
 mod server;
 pub(crate) mod setup;
 mod stats;
-mod timed;
 
 use crate::output::say;
 use clap::Args;

@@ -5,9 +5,9 @@ use super::config::Config;
 use super::engine::Engine;
 use super::proxy::Proxy;
 use super::setup::{SetupError, follow_lead, start};
-use super::stats::{Sample, Stats};
-use super::timed::SyncTimes;
+use super::stats::{Sample, Stats, micros};
 use super::{http, redis};
+use duraft::{Histogram, Stage};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
 use std::net::SocketAddr;
@@ -112,8 +112,7 @@ impl Server {
         let listeners = runtime.block_on(Listeners::bind(&config))?;
         let listening = listeners.addresses().map_err(system("listen"))?;
         let book = Arc::new(Book::open(&config));
-        let times = SyncTimes::new();
-        let node = start(&config, &book, &times)?;
+        let node = start(&config, &book)?;
         let engine = Arc::new(Engine {
             lead: follow_lead(&node).map_err(system("start threads"))?,
             proxy: Proxy::new(&config.limits),
@@ -121,7 +120,6 @@ impl Server {
             node,
             config,
             book,
-            times,
         });
         runtime.spawn(redis::serve(listeners.client, Arc::clone(&engine)));
         runtime.spawn(http::serve(
@@ -179,10 +177,13 @@ async fn until_end(engine: &Engine) -> Result<(), ServeError> {
 async fn watch(engine: Arc<Engine>) {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     let mut commands = 0;
+    let mut syncs = Histogram::default();
     loop {
         tick.tick().await;
         let status = engine.node.status();
-        let recent = engine.times.take_recent();
+        let all = engine.node.stats().stage(Stage::Sync).clone();
+        let recent = all.since(&syncs);
+        syncs = all;
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -192,10 +193,10 @@ async fn watch(engine: Arc<Engine>) {
             term: status.term.0,
             commit: status.commit.0,
             applied: status.applied.0,
-            syncs: recent.len(),
-            sync_p50_us: recent.value_at_quantile(0.5),
-            sync_p99_us: recent.value_at_quantile(0.99),
-            sync_max_us: recent.max(),
+            syncs: recent.count(),
+            sync_p50_us: micros(recent.quantile(0.5)),
+            sync_p99_us: micros(recent.quantile(0.99)),
+            sync_max_us: micros(recent.quantile(1.0)),
             commands: total - commands,
         });
         commands = total;

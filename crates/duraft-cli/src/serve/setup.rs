@@ -5,10 +5,9 @@ use super::command::CODEC;
 use super::config::Config;
 use super::engine::Lead;
 use super::machine::Machine;
-use super::timed::{SyncTimes, TimedDisk};
 use duraft::{
-    ClusterId, EventsError, JoinAs, Membership, Network, Node, NodeEvent, NodeId, NodeOptions,
-    OnDamage, RealDisk, Security, StartError, TcpOptions, TlsOptions,
+    ClusterId, EventsError, JoinAs, Lease, Membership, Network, Node, NodeEvent, NodeId,
+    NodeOptions, OnDamage, RealDisk, Security, StartError, TcpOptions, TlsOptions,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -47,16 +46,11 @@ fn small(number: u64) -> u32 {
 }
 
 /// The library's options. Whatever they break is told by [`Node::start`].
-fn options(
-    config: &Config,
-    times: &Arc<SyncTimes>,
-    peers: BTreeMap<NodeId, String>,
-) -> Result<NodeOptions, SetupError> {
+fn options(config: &Config, peers: BTreeMap<NodeId, String>) -> Result<NodeOptions, SetupError> {
     let disk = RealDisk::create(Path::new(&config.dir)).map_err(|source| SetupError::Folder {
         dir: config.dir.clone(),
         source,
     })?;
-    let disk = TimedDisk::over(Arc::new(disk), Arc::clone(times));
     let cluster = ClusterId(config.cluster_id());
     let mut options = NodeOptions::new(NodeId(config.id), cluster, Arc::new(disk));
     let batch = config.raft.batch_bytes_max;
@@ -67,6 +61,10 @@ fn options(
     options.core.max_batch_bytes = small(batch);
     options.core.append_bytes_max = options.core.append_bytes_max.max(batch);
     options.core.priority = u8::try_from(config.raft.priority).unwrap_or(u8::MAX);
+    options.core.lease = match small(config.raft.lease_drift_ppm) {
+        0 => None,
+        drift_ppm => Some(Lease { drift_ppm }),
+    };
     options.tick = config.raft.tick;
     options.propose_timeout = Some(config.clients.request_timeout);
     options.wal.slot_bytes = config.storage.slot_bytes;
@@ -115,7 +113,7 @@ pub(crate) fn make_store(config: &Config, begin: Begin) -> Result<(), SetupError
         .nodes
         .iter()
         .map(|peer| (NodeId(peer.id), peer.peer.clone()));
-    let options = options(config, &SyncTimes::new(), peers.collect())?;
+    let options = options(config, peers.collect())?;
     match begin {
         Begin::First => {
             let voters = config.nodes.iter().map(|peer| NodeId(peer.id));
@@ -132,11 +130,7 @@ pub(crate) fn make_store(config: &Config, begin: Begin) -> Result<(), SetupError
 const NOWHERE: &str = "127.0.0.1:1";
 
 /// Opens the store and starts the node.
-pub(crate) fn start(
-    config: &Config,
-    book: &Arc<Book>,
-    times: &Arc<SyncTimes>,
-) -> Result<Node, SetupError> {
+pub(crate) fn start(config: &Config, book: &Arc<Book>) -> Result<Node, SetupError> {
     if !Path::new(&config.dir).join("STORE").exists() {
         return Err(SetupError::NoStore {
             dir: config.dir.clone(),
@@ -148,7 +142,7 @@ pub(crate) fn start(
     let start = |peers: &BTreeMap<NodeId, String>| {
         let learns = Arc::clone(book);
         let machine = Machine::new(Arc::new(move |members| learns.learn(members)));
-        let options = options(config, times, peers.clone())?;
+        let options = options(config, peers.clone())?;
         Ok::<_, SetupError>(Node::start(options, Box::new(machine)))
     };
     let node = match start(&peers)? {

@@ -97,6 +97,7 @@ pub(crate) struct Raft {
     pub(crate) heartbeat_ticks: u64,
     pub(crate) batch_bytes_max: u64,
     pub(crate) priority: u64,
+    pub(crate) lease_drift_ppm: u64,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -161,6 +162,7 @@ impl Default for Config {
                 heartbeat_ticks: 0,
                 batch_bytes_max: 0,
                 priority: 0,
+                lease_drift_ppm: 0,
             },
             storage: Storage {
                 slot_bytes: 0,

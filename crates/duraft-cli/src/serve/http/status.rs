@@ -4,8 +4,8 @@ use super::client;
 use super::{Answer, problem, text};
 use crate::serve::config::Peer;
 use crate::serve::engine::Engine;
-use crate::serve::stats::Sample;
-use duraft::{Node, ReadBasis, RoleKind};
+use crate::serve::stats::{Sample, micros};
+use duraft::{Node, ReadBasis, RoleKind, Stage};
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -98,7 +98,8 @@ pub(crate) fn role_name(role: RoleKind) -> &'static str {
 pub(super) async fn of(engine: &Engine) -> NodeStatus {
     let (keys, key_value_bytes) = engine.sizes().await;
     let status = engine.node.status();
-    let (syncs, _) = engine.times.all();
+    let stats = engine.node.stats();
+    let syncs = stats.stage(Stage::Sync);
     NodeStatus {
         id: status.id.0,
         cluster: engine.config.cluster.clone(),
@@ -125,10 +126,10 @@ pub(super) async fn of(engine: &Engine) -> NodeStatus {
         key_value_bytes,
         connections: engine.stats.connections.get(),
         sync: SyncView {
-            count: syncs.len(),
-            p50_us: syncs.value_at_quantile(0.5),
-            p99_us: syncs.value_at_quantile(0.99),
-            max_us: syncs.max(),
+            count: syncs.count(),
+            p50_us: micros(syncs.quantile(0.5)),
+            p99_us: micros(syncs.quantile(0.99)),
+            max_us: micros(syncs.max()),
         },
     }
 }
