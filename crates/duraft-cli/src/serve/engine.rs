@@ -171,6 +171,9 @@ impl Engine {
             let text = format!("node {leader} leads, and its address is not known here");
             return Err(Attempt::Again(text));
         };
+        if !self.config.may_pass_on_to(&peer.client) {
+            return Err(Attempt::End(Failure::Moved(leader)));
+        }
         self.stats.passed_on.add(1);
         let response = self.proxy.ask(&peer.client, entry, until).await;
         response.map_err(|why| match why {

@@ -220,6 +220,15 @@ impl Config {
         self.listen_on(|l| &l.admin, |p| &p.admin)
     }
 
+    /// May a client's commands go to another node's client address, which is without TLS?
+    ///
+    /// Nodes that have certificates say nothing to each other in plain text beyond their own machine;
+    /// those that have none do so where the whole cluster does.
+    pub(crate) fn may_pass_on_to(&self, address: &str) -> bool {
+        let plaintext = self.security.plaintext && !self.security.is_tls();
+        plaintext || rules::is_loopback(address)
+    }
+
     /// Every rule that it breaks.
     pub(crate) fn validate(&self) -> Vec<Problem> {
         rules::check(self)

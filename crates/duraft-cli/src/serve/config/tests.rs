@@ -189,3 +189,14 @@ fn only_this_machine_reaches_a_loopback_address() {
     ];
     assert_eq!(told(THREE, &remote), Vec::<String>::new());
 }
+
+#[test]
+fn commands_are_passed_on_in_plain_text_only_where_nodes_have_no_certificates() {
+    let mut config = Config::default();
+    let (near, far) = ("127.0.0.1:7201", "10.0.0.1:7201");
+    assert!(config.may_pass_on_to(near) && !config.may_pass_on_to(far));
+    config.security.plaintext = true;
+    assert!(config.may_pass_on_to(near) && config.may_pass_on_to(far));
+    config.security.certificate = "node-1.pem".into();
+    assert!(config.may_pass_on_to(near) && !config.may_pass_on_to(far));
+}

@@ -5,12 +5,15 @@
 //! | `GET` | 200 and the value, or 404; `?consistency=stale` asks this node alone |
 //! | `PUT` | 204, or 412 where `?if=absent`, `?if=present` or `?expected=VALUE` does not hold |
 //! | `DELETE` | 204, or 404 where there was no such key |
+//!
+//! 307 where another node leads to which nothing may be passed on.
 
 use super::{Answer, bytes, failed, not_allowed, problem};
 use crate::serve::command::{Look, Op, When};
-use crate::serve::engine::{Elsewhere, Engine, Freshness};
+use crate::serve::engine::{Elsewhere, Engine, Failure, Freshness};
 use crate::serve::reply::Reply;
 use bytes::Bytes;
+use hyper::header::{HeaderValue, LOCATION};
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 
@@ -26,33 +29,51 @@ pub(super) async fn answer(parts: &Parts, value: Bytes, engine: &Engine) -> Answ
         let text = format!("the key is longer than limits.key_bytes_max = {max}");
         return problem(StatusCode::URI_TOO_LONG, &text);
     }
-    match parts.method {
+    let answered = match parts.method {
         Method::GET | Method::HEAD => get(key, query, engine).await,
         Method::PUT => put(key, value, query, engine).await,
         Method::DELETE => delete(key, engine).await,
-        _ => not_allowed("GET, HEAD, PUT, DELETE"),
-    }
+        _ => Ok(not_allowed("GET, HEAD, PUT, DELETE")),
+    };
+    answered.unwrap_or_else(|failure| redirect(&failure, parts, engine))
 }
 
-async fn get(key: Bytes, query: &str, engine: &Engine) -> Answer {
+/// Where the client is to go itself, or what is wrong.
+fn redirect(failure: &Failure, parts: &Parts, engine: &Engine) -> Answer {
+    let leader = match failure {
+        Failure::Moved(leader) => engine.book.find(leader.0),
+        Failure::Refused(_) | Failure::NotLeader(_) | Failure::Unknown(_) => None,
+    };
+    let place = leader.and_then(|peer| {
+        let place = format!("http://{}{}", peer.http, parts.uri);
+        HeaderValue::from_str(&place).ok()
+    });
+    let Some(place) = place else {
+        return failed(failure);
+    };
+    let text = "another node leads, and nodes with certificates pass nothing on in plain text";
+    let mut answer = problem(StatusCode::TEMPORARY_REDIRECT, text);
+    answer.headers_mut().insert(LOCATION, place);
+    answer
+}
+
+async fn get(key: Bytes, query: &str, engine: &Engine) -> Result<Answer, Failure> {
     let freshness = match parameter(query, "consistency").as_deref() {
         None | Some(b"linearizable") => Freshness::Linearizable,
         Some(b"stale") => Freshness::Stale,
         Some(_) => {
             let text = "consistency must be linearizable or stale";
-            return problem(StatusCode::BAD_REQUEST, text);
+            return Ok(problem(StatusCode::BAD_REQUEST, text));
         }
     };
-    match engine.read(vec![Look::Get(key)], freshness).await {
-        Ok(replies) => match replies.into_iter().next() {
-            Some(Reply::Bulk(value)) => bytes(StatusCode::OK, "application/octet-stream", value),
-            Some(_) | None => problem(StatusCode::NOT_FOUND, "there is no such key"),
-        },
-        Err(failure) => failed(&failure),
-    }
+    let replies = engine.read(vec![Look::Get(key)], freshness).await?;
+    Ok(match replies.into_iter().next() {
+        Some(Reply::Bulk(value)) => bytes(StatusCode::OK, "application/octet-stream", value),
+        Some(_) | None => problem(StatusCode::NOT_FOUND, "there is no such key"),
+    })
 }
 
-async fn put(key: Bytes, value: Bytes, query: &str, engine: &Engine) -> Answer {
+async fn put(key: Bytes, value: Bytes, query: &str, engine: &Engine) -> Result<Answer, Failure> {
     let expected = parameter(query, "expected");
     let when = match (parameter(query, "if").as_deref(), expected) {
         (None, None) => When::Always,
@@ -61,7 +82,7 @@ async fn put(key: Bytes, value: Bytes, query: &str, engine: &Engine) -> Answer {
         (Some(b"present"), None) => When::Present,
         (Some(_), _) => {
             let text = "if must be absent or present, and does not go with expected";
-            return problem(StatusCode::BAD_REQUEST, text);
+            return Ok(problem(StatusCode::BAD_REQUEST, text));
         }
     };
     let get = false;
@@ -71,22 +92,23 @@ async fn put(key: Bytes, value: Bytes, query: &str, engine: &Engine) -> Answer {
         when,
         get,
     };
-    match engine.write(&[op], Elsewhere::Pass).await {
-        Ok(replies) if replies == [Reply::Ok] => empty(),
-        Ok(_) => problem(
-            StatusCode::PRECONDITION_FAILED,
-            "the condition does not hold",
-        ),
-        Err(failure) => failed(&failure),
-    }
+    let replies = engine.write(&[op], Elsewhere::Pass).await?;
+    Ok(if replies == [Reply::Ok] {
+        empty()
+    } else {
+        let text = "the condition does not hold";
+        problem(StatusCode::PRECONDITION_FAILED, text)
+    })
 }
 
-async fn delete(key: Bytes, engine: &Engine) -> Answer {
-    match engine.write(&[Op::Del(vec![key])], Elsewhere::Pass).await {
-        Ok(replies) if replies == [Reply::Int(1)] => empty(),
-        Ok(_) => problem(StatusCode::NOT_FOUND, "there was no such key"),
-        Err(failure) => failed(&failure),
-    }
+async fn delete(key: Bytes, engine: &Engine) -> Result<Answer, Failure> {
+    let op = Op::Del(vec![key]);
+    let replies = engine.write(&[op], Elsewhere::Pass).await?;
+    Ok(if replies == [Reply::Int(1)] {
+        empty()
+    } else {
+        problem(StatusCode::NOT_FOUND, "there was no such key")
+    })
 }
 
 fn empty() -> Answer {

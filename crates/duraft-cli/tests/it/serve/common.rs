@@ -51,6 +51,13 @@ impl Drop for Running {
 impl Cluster {
     /// Makes and starts so many nodes, with these fields set on all of them.
     pub(crate) fn start(nodes: usize, set: &[&str]) -> Cluster {
+        let mut cluster = Cluster::make(nodes, set);
+        (1..=nodes).for_each(|id| cluster.restart(id));
+        cluster
+    }
+
+    /// Makes so many nodes.
+    pub(crate) fn make(nodes: usize, set: &[&str]) -> Cluster {
         let dir = scratch();
         let (host, port) = (host(), ports());
         let made = duraft(&[
@@ -67,15 +74,26 @@ impl Cluster {
         ]);
         assert!(made.status.success(), "{}", text(&made.stderr));
         let set = set.iter().chain(&["storage.slots_ready=1"]);
-        let mut cluster = Cluster {
+        Cluster {
             host,
             port,
             dir,
             set: set.map(ToString::to_string).collect(),
             nodes: (0..nodes).map(|_| None).collect(),
+        }
+    }
+
+    /// Writes another value into a node's file, where there is one.
+    pub(crate) fn edit(&self, id: usize, field: &str, value: &str) {
+        let text = std::fs::read_to_string(self.file(id)).expect("the file");
+        let begin = format!("{field} = ");
+        assert_eq!(text.matches(&format!("\n{begin}")).count(), 1, "{field}");
+        let line = |line: &str| match line.starts_with(&begin) {
+            true => format!("{begin}{value}\n"),
+            false => format!("{line}\n"),
         };
-        (1..=nodes).for_each(|id| cluster.restart(id));
-        cluster
+        let text: String = text.lines().map(line).collect();
+        std::fs::write(self.file(id), text).expect("written");
     }
 
     pub(crate) fn file(&self, id: usize) -> PathBuf {
@@ -194,7 +212,7 @@ fn drain(log: &Receiver<String>) -> Vec<String> {
     std::iter::from_fn(|| log.recv_timeout(Duration::from_secs(2)).ok()).collect()
 }
 
-/// One HTTP request; `headers` are whole lines.
+/// One HTTP request; `headers` are whole lines. Status and body.
 pub(crate) fn http(
     address: &str,
     method: &str,
@@ -202,6 +220,22 @@ pub(crate) fn http(
     headers: &str,
     body: &str,
 ) -> (u16, String) {
+    let answer = http_answer(address, method, path, headers, body);
+    let status = answer.get(9..12).and_then(|status| status.parse().ok());
+    let body = answer
+        .split_once("\r\n\r\n")
+        .map(|(_, body)| body.to_string());
+    (status.expect("a status"), body.expect("a body"))
+}
+
+/// The whole answer to a request.
+pub(crate) fn http_answer(
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> String {
     let mut stream = TcpStream::connect(address).expect("a server");
     stream.set_read_timeout(Some(PATIENCE)).expect("a time");
     let request = format!(
@@ -212,12 +246,7 @@ pub(crate) fn http(
     stream.write_all(request.as_bytes()).expect("it takes it");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("an answer");
-    let answer = text(&answer);
-    let status = answer.get(9..12).and_then(|status| status.parse().ok());
-    let body = answer
-        .split_once("\r\n\r\n")
-        .map(|(_, body)| body.to_string());
-    (status.expect("a status"), body.expect("a body"))
+    text(&answer)
 }
 
 pub(crate) fn ok() -> OwnedFrame {

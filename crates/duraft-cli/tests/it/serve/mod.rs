@@ -6,3 +6,4 @@ mod cluster;
 mod common;
 mod limits;
 mod settings;
+mod tls;
