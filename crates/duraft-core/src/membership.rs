@@ -23,7 +23,8 @@ use core::fmt;
 
 /// Largest number of members.
 pub const MEMBERS_MAX: usize = 32;
-/// Largest encoded membership, in bytes.
+/// Largest encoded membership, in bytes: every member a voter on one side and something on the other. One
+/// that is larger, with many outgoing voters that are to be promoted again, is refused.
 pub const MEMBERSHIP_BYTES_MAX: usize = HEAD_BYTES + (2 * 8 + 8) * MEMBERS_MAX;
 
 const HEAD_BYTES: usize = 10;
@@ -148,6 +149,8 @@ pub enum ChangeError {
     NoVoters,
     /// More members than [`MEMBERS_MAX`] would be left.
     TooMany(usize),
+    /// The membership would take so many bytes, more than [`MEMBERSHIP_BYTES_MAX`].
+    TooLarge(usize),
 }
 
 impl fmt::Display for ChangeError {
@@ -162,6 +165,11 @@ impl fmt::Display for ChangeError {
             ChangeError::TooMany(n) => {
                 write!(f, "{n} members would be over the limit of {MEMBERS_MAX}")
             }
+            ChangeError::TooLarge(bytes) => write!(
+                f,
+                "the membership would take {bytes} bytes, over the limit of {MEMBERSHIP_BYTES_MAX}: \
+                 demote fewer voters that are to be promoted again in one change"
+            ),
         }
     }
 }
@@ -204,6 +212,10 @@ impl Membership {
         let members = self.members().count();
         if members > MEMBERS_MAX {
             return Err(MembershipProblem::TooMany(members));
+        }
+        let len = self.encoded_len();
+        if len > MEMBERSHIP_BYTES_MAX {
+            return Err(MembershipProblem::Encoding { len });
         }
         Ok(self)
     }
@@ -320,9 +332,10 @@ impl Membership {
                 leave,
             });
         }
-        match next.members().count() {
-            n if n > MEMBERS_MAX => Err(ChangeError::TooMany(n)),
-            _ => Ok(next),
+        match (next.members().count(), next.encoded_len()) {
+            (n, _) if n > MEMBERS_MAX => Err(ChangeError::TooMany(n)),
+            (_, bytes) if bytes > MEMBERSHIP_BYTES_MAX => Err(ChangeError::TooLarge(bytes)),
+            (_, _) => Ok(next),
         }
     }
 
@@ -379,7 +392,7 @@ impl Membership {
     /// the id it replaces, its own where it replaces nobody
     /// ```
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEAD_BYTES + 8 * self.members().count());
+        let mut bytes = Vec::with_capacity(self.encoded_len());
         bytes.push(VERSION);
         bytes.push(match self.leave() {
             None => 0,
@@ -405,6 +418,12 @@ impl Membership {
             bytes.extend(replaced.unwrap_or(*id).0.to_le_bytes());
         }
         bytes
+    }
+
+    /// How long [`Membership::encode`] makes it.
+    fn encoded_len(&self) -> usize {
+        let ids = self.voters.len() + self.outgoing().count() + self.learners.len();
+        HEAD_BYTES + 8 * ids + 2 * 8 * self.promotions.len()
     }
 
     /// Reads what [`Membership::encode`] wrote, and nothing else.
@@ -596,5 +615,36 @@ mod tests {
             Err(MembershipProblem::TooMany(33))
         );
         assert!(Membership::new([NodeId(0), NodeId(u64::MAX)], []).is_ok());
+    }
+
+    #[test]
+    fn no_membership_is_longer_than_the_limit_that_everybody_reserves() {
+        let voters = Membership::new((0..32).map(NodeId), []).expect("32 voters");
+        let demote = |count| {
+            let changes: Vec<MemberChange> = (1..=count)
+                .map(|id| MemberChange::AddLearner {
+                    id: NodeId(id),
+                    promotion: Promotion::WhenCaughtUp { replacing: None },
+                })
+                .collect();
+            voters.change(&changes, Leave::Explicit)
+        };
+        let mut refused = 0;
+        for count in 1..32 {
+            match demote(count) {
+                Ok(joint) => {
+                    let bytes = joint.encode();
+                    assert!(bytes.len() <= MEMBERSHIP_BYTES_MAX);
+                    assert_eq!(bytes.len(), joint.encoded_len());
+                    assert_eq!(Membership::decode(&bytes), Ok(joint));
+                }
+                Err(ChangeError::TooLarge(bytes)) => {
+                    assert!(bytes > MEMBERSHIP_BYTES_MAX);
+                    refused += 1;
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+        assert!((1..16).contains(&refused), "{refused} of 31");
     }
 }

@@ -412,10 +412,10 @@ impl EntryLog {
         drop(state);
         let (mut found, mut bytes, mut next) = (Vec::new(), 0u64, first);
         let stored_last = last.min(tail_first.previous());
-        while next <= stored_last && bytes < bytes_max {
-            for batch in self
-                .reader
-                .read(ENTRIES, next, stored_last, bytes_max - bytes)?
+        while next <= stored_last && (found.is_empty() || bytes < bytes_max) {
+            for batch in
+                self.reader
+                    .read(ENTRIES, next, stored_last, bytes_max.saturating_sub(bytes))?
             {
                 bytes += u64::from(batch.header.body_len);
                 let (index, term) = (batch.header.first, batch.header.term);
