@@ -190,6 +190,6 @@ pub(crate) fn wait_for<T>(mut look: impl FnMut() -> Option<T>) -> Result<T> {
         if begun.elapsed() > PATIENCE {
             return Err("no leader was elected".into());
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::park_timeout(Duration::from_millis(5));
     }
 }
