@@ -283,7 +283,7 @@ fn http_serves_keys_status_and_metrics() {
     check_metrics(&metrics);
     let synced = metrics
         .lines()
-        .find_map(|l| l.strip_prefix("duraft_sync_seconds_count "));
+        .find_map(|l| l.strip_prefix("duraft_stage_seconds_count{stage=\"sync\"} "));
     assert!(synced.is_some_and(|n| n != "0"), "{metrics}");
 }
 

@@ -171,15 +171,18 @@ fn ten_thousand_idle_connections_take_little_memory_and_hold_nobody_up() {
     assert_eq!(redis.ask(&["SET", "k", "v"]), ok());
     let before = memory(cluster.pid(1));
     let mut idle = Vec::with_capacity(CONNECTIONS);
-    for n in 0..CONNECTIONS {
-        let mut stream = TcpStream::connect(cluster.client(1)).expect("room");
-        // Each has been used once, so none is merely a place in the listener's queue.
-        if n % 100 == 99 {
+    while idle.len() < CONNECTIONS {
+        // Each has been used, so none is merely a place in the listener's queue, and each has had buffers.
+        let begun = idle.len();
+        for _ in 0..100 {
+            let mut stream = TcpStream::connect(cluster.client(1)).expect("room");
             stream.write_all(b"PING\r\n").expect("it takes it");
+            idle.push(stream);
+        }
+        for stream in &mut idle[begun..] {
             let mut pong = [0; 7];
             stream.read_exact(&mut pong).expect("it answers");
         }
-        idle.push(stream);
     }
     let info = redis.ask(&["INFO", "clients"]);
     let OwnedFrame::BlobString { data, .. } = info else {
