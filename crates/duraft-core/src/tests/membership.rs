@@ -556,3 +556,22 @@ fn a_full_uncommitted_window_does_not_stop_a_change() {
     );
     assert_eq!(rig.raft(1).uncommitted_bytes(), Some(0));
 }
+
+#[test]
+fn the_largest_membership_is_exactly_as_long_as_the_limit() {
+    // 32 outgoing voters, 31 of them learners, 16 of those to be promoted again: 10 + 8 + 256 + 248 + 256.
+    let before = Membership::new((1..=32).map(NodeId), []).unwrap();
+    let demoted = |promoted: u64| {
+        let promotion = |n| match n <= 1 + promoted {
+            true => Promotion::WhenCaughtUp { replacing: None },
+            false => Promotion::Never,
+        };
+        let changes: Vec<MemberChange> = (2..=32).map(|n| learner(n, promotion(n))).collect();
+        before.change(&changes, Leave::Explicit)
+    };
+    let largest = demoted(16).unwrap();
+    let bytes = largest.encode();
+    assert_eq!((bytes.len(), MEMBERSHIP_BYTES_MAX), (778, 778));
+    assert_eq!(Membership::decode(&bytes), Ok(largest));
+    assert_eq!(demoted(17), Err(ChangeError::TooLarge(794)));
+}

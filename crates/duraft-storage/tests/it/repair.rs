@@ -5,8 +5,8 @@
 use crate::damage::{filled, lost, repairing, roomy, tail_file, zero_block};
 use crate::support::*;
 use duraft_core::{
-    Batch, GroupId, HardState, Healed, Index, Leave, LogId, MEMBERS_MAX, MemberChange, Membership,
-    NodeId, Position, Promotion, Term, Write,
+    Batch, GroupId, HardState, Healed, Index, Leave, LogId, MEMBERS_MAX, MEMBERSHIP_BYTES_MAX,
+    MemberChange, Membership, NodeId, Position, Promotion, Term, Write,
 };
 use duraft_disk::{FaultDisk, Survival};
 use duraft_storage::{
@@ -567,18 +567,24 @@ fn a_membership_is_forced_on_nobody_who_cannot_bear_it() {
 
 /// A membership whose encoding is as long as can be: the voters of the change before go, and each is a
 /// learner that waits to come back in place of another.
-fn largest() -> Membership {
+pub(crate) fn largest() -> Membership {
     let members = u64::try_from(MEMBERS_MAX).expect("a few");
     let before = Membership::new((0..members).map(NodeId), []).expect("voters");
     let changes: Vec<MemberChange> = (1..members)
         .map(|id| MemberChange::AddLearner {
             id: NodeId(id),
-            promotion: Promotion::Never,
+            promotion: if id <= 16 {
+                Promotion::WhenCaughtUp { replacing: None }
+            } else {
+                Promotion::Never
+            },
         })
         .collect();
-    before
+    let largest = before
         .change(&changes, Leave::Explicit)
-        .expect("one voter stays")
+        .expect("one voter stays");
+    assert_eq!(largest.encode().len(), MEMBERSHIP_BYTES_MAX);
+    largest
 }
 
 #[test]
