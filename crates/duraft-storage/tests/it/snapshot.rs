@@ -100,18 +100,6 @@ fn feed(receiver: &mut SnapshotReceiver, bytes: &[u8], step: usize) -> Result<()
 }
 
 #[test]
-fn a_snapshot_of_the_largest_membership_is_read() {
-    let disk = disk();
-    let store = store(&disk);
-    let members = crate::repair::largest();
-    let mut writer = store.create(position(9), &members, 7).expect("begun");
-    writer.write_all(b"content").expect("the disk works");
-    let snapshot = writer.finish().expect("the disk works");
-    assert_eq!(snapshot.membership, members);
-    assert_eq!(read_all(&store, &snapshot).expect("whole"), b"content");
-}
-
-#[test]
 fn what_is_written_is_read() {
     // Lengths around the ends of chunks, where a last chunk is empty, full, or a single byte.
     let lengths = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, 10 * CHUNK + 7];

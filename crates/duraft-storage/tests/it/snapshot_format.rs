@@ -1,7 +1,7 @@
 //! Golden bytes of a snapshot file. `docs/snapshot-format.md` describes them; they were computed from
 //! that description by other code. A change here is a change of the format.
 
-use super::snapshot::{CHUNK, disk, membership, raw, read_all, store};
+use super::snapshot::{CHUNK, disk, membership, position, raw, read_all, store};
 use duraft_core::{Digest, Index, LogId, Position, Snapshot, SnapshotFile, Term};
 use std::io::Write;
 
@@ -75,4 +75,16 @@ fn a_file_of_this_version_is_read_for_ever() {
     receiver.write(0, &file).expect("good bytes");
     receiver.finish().expect("whole");
     assert_eq!(read_all(&store, &snapshot).expect("whole"), content);
+}
+
+#[test]
+fn a_snapshot_of_the_largest_membership_is_read() {
+    let disk = disk();
+    let store = store(&disk);
+    let members = crate::repair::largest();
+    let mut writer = store.create(position(9), &members, 7).expect("begun");
+    writer.write_all(b"content").expect("the disk works");
+    let snapshot = writer.finish().expect("the disk works");
+    assert_eq!(snapshot.membership, members);
+    assert_eq!(read_all(&store, &snapshot).expect("whole"), b"content");
 }
