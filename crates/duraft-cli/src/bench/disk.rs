@@ -6,6 +6,7 @@ use super::folder::Folder;
 use super::progress::Progress;
 use super::raw::RawDisk;
 use super::report::{Measured, Report, Round, Workload};
+use super::stages::StageCounts;
 use super::summary::Latencies;
 use duraft_disk::RealDisk;
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ pub(crate) fn run(load: &LoadArgs) -> Result<ExitCode, BenchError> {
         raw: raw.all,
         series: None,
         log_io: None,
+        stages: StageCounts::default(),
         missed: 0,
     };
     let report = Report::new(facts, workload(load, bytes), measured, None);

@@ -16,6 +16,7 @@ mod report;
 mod series;
 mod snapshot;
 mod soak;
+mod stages;
 mod stuck;
 mod summary;
 mod timed;

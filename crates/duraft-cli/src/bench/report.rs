@@ -5,6 +5,7 @@ use super::error::BenchError;
 use super::facts::Facts;
 use super::raw::RawSlice;
 use super::series::{Point, Series};
+use super::stages::StageCounts;
 use super::summary::{Bin, Latencies, Percentiles, Spread};
 use super::timed::LogIo;
 use crate::output::write_json;
@@ -69,6 +70,8 @@ pub(crate) struct Measured {
     pub(crate) raw: Latencies,
     pub(crate) series: Option<Series>,
     pub(crate) log_io: Option<LogIo>,
+    /// What the nodes measured of a command's way.
+    pub(crate) stages: StageCounts,
     pub(crate) missed: u64,
 }
 
@@ -94,9 +97,13 @@ impl Measured {
                 });
             }
         };
-        if let Some(io) = &self.log_io {
-            add("log write", &io.writes);
-            add("log sync", &io.syncs);
+        let measured = self.stages.latencies();
+        for (name, latencies) in &measured {
+            add(*name, latencies);
+        }
+        if let Some(io) = self.log_io.as_ref().filter(|_| measured.is_empty()) {
+            add("write", &io.writes);
+            add("sync", &io.syncs);
         }
         add("whole request", &self.latencies);
         stages

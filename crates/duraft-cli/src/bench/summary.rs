@@ -66,6 +66,13 @@ impl Latencies {
         self.record_number(ns);
     }
 
+    /// The same latency, so many times.
+    pub(crate) fn record_many(&mut self, latency: Duration, count: u64) {
+        let ns = u64::try_from(latency.as_nanos()).unwrap_or(HIGHEST_NS);
+        let recorded = self.0.record_n(ns.clamp(1, HIGHEST_NS), count);
+        debug_assert!(recorded.is_ok(), "{ns} is within the bounds");
+    }
+
     pub(crate) fn count(&self) -> u64 {
         self.0.len()
     }

@@ -10,6 +10,7 @@ use super::progress::Progress;
 use super::raw::RawDisk;
 use super::report::{Measured, Report, Round, Workload};
 use super::series::{Pace, Series};
+use super::stages::StageCounts;
 use super::summary::Latencies;
 use super::timed::{LogIo, TimedDisk, Watch};
 use duraft_disk::RealDisk;
@@ -80,6 +81,7 @@ pub(crate) fn run(load: &LoadArgs, args: &WalArgs) -> Result<ExitCode, BenchErro
         raw: raw.all,
         series: Some(series),
         log_io: Some(log_io),
+        stages: StageCounts::default(),
         missed,
     };
     let report = Report::new(facts, bench.workload(load), measured, None);

@@ -6,6 +6,7 @@ use super::local::{counters_of, submit_to};
 use super::protocol::{Order, Report, flush};
 use super::setup::Setup;
 use crate::bench::error::BenchError;
+use crate::bench::stages::StageCounts;
 use clap::Args;
 use std::io::{self, BufReader};
 use std::path::PathBuf;
@@ -73,6 +74,12 @@ pub(crate) fn run(args: ChildArgs) -> Result<ExitCode, BenchError> {
             Order::Submit(id) => submit_to(Some(&node), place, id, &setup, &answers),
             Order::Count => {
                 let _ = reports.send(Report::Counters(counters_of(&node)));
+            }
+            Order::Stages => {
+                for (place, end, count) in StageCounts::of(&node).iter() {
+                    let _ = reports.send(Report::Stage { place, end, count });
+                }
+                let _ = reports.send(Report::StagesEnd);
             }
         }
     }

@@ -5,6 +5,7 @@
 use super::command::{CommandId, CommandSet};
 use crate::bench::error::BenchError;
 use crate::bench::series::{Pace, Series};
+use crate::bench::stages::StageCounts;
 use crate::bench::summary::Latencies;
 use crate::bench::timed::LogIo;
 use std::collections::BTreeMap;
@@ -51,6 +52,8 @@ pub(crate) trait Cluster {
     fn log_io(&mut self, _node: usize) -> Option<LogIo> {
         None
     }
+    /// What the node has measured of the stages of commands in this life, where it can be asked.
+    fn stages(&mut self, node: usize) -> Option<StageCounts>;
     /// Ends the node without any warning. Its commands are answered with [`Outcome::Unknown`].
     fn kill(&mut self, node: usize) -> Result<(), BenchError>;
     /// Starts a killed node again from its files.

@@ -4,6 +4,7 @@ use super::command::{CommandId, encode};
 use super::load::{Answer, Cluster, Counters, Outcome};
 use super::setup::{NODES, Setup, node_place};
 use crate::bench::error::BenchError;
+use crate::bench::stages::StageCounts;
 use crate::bench::timed::{LogIo, Watch};
 use duraft::{Node, RequestError, Responder};
 use duraft_core::RoleKind;
@@ -58,6 +59,10 @@ impl Cluster for Local {
 
     fn log_io(&mut self, node: usize) -> Option<LogIo> {
         self.setup.watches.get(node).map(Watch::take)
+    }
+
+    fn stages(&mut self, node: usize) -> Option<StageCounts> {
+        self.nodes[node].as_ref().map(StageCounts::of)
     }
 
     fn kill(&mut self, node: usize) -> Result<(), BenchError> {

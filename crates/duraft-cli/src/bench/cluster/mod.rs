@@ -16,13 +16,14 @@ use super::args::{ClusterArgs, LoadArgs};
 use super::error::BenchError;
 use super::folder::Folder;
 use super::progress::Progress;
-use super::raw::RawDisk;
+use super::raw::{RawDisk, RawSlice};
 use super::report::{Measured, Report, Round, Workload};
 use super::series::Series;
+use super::stages::StageCounts;
 use super::summary::Latencies;
 use super::timed::LogIo;
 use duraft_disk::RealDisk;
-use load::{Cluster, Counters, Load};
+use load::{Cluster, Counters, Load, Slice};
 use local::Local;
 use processes::Processes;
 use setup::Setup;
@@ -92,10 +93,11 @@ impl Run<'_> {
         let mut all = Latencies::new();
         let mut leaders_killed = 0;
         clients.series = Some(Series::new(self.load.seconds));
-        let (mut log_io, mut missed) = (LogIo::new(), 0);
+        let (mut log_io, mut stages, mut missed) = (LogIo::new(), StageCounts::default(), 0);
         log_ios(&mut cluster);
         for _ in 0..self.load.rounds {
             let before = counters(&mut cluster);
+            let stages_before = stages_of(&mut cluster);
             let mut crash = Crash::new(slice, self.args.kill);
             let done = clients.run(&mut cluster, slice, DRAIN, |cluster, target, passed| {
                 crash.go_on(cluster, target, passed)
@@ -106,22 +108,16 @@ impl Run<'_> {
             if let Some(io) = log_ios(&mut cluster).get(leader).and_then(Option::as_ref) {
                 log_io.merge(io);
             }
+            let now = cluster.stages(leader).unwrap_or_default();
+            stages.merge_since(&now, &stages_before[leader]);
             missed += done.missed;
             let commits = work.group_commits.max(1);
             // What the disk does alone, at the size that the leader wrote.
             let raw = raw.measure(work.commit_bytes / commits, slice / RAW_SHARE)?;
-            let seconds = done.elapsed.as_secs_f64();
-            let commands = (done.latencies.count() - done.missed) as f64;
-            rounds.push(Round {
-                commands_per_second: commands / seconds,
-                latency: done.latencies.percentiles(),
-                commits_per_second: work.group_commits as f64 / seconds,
-                commit_bytes_mean: work.commit_bytes as f64 / commits as f64,
-                commands_per_sync: commands / commits as f64,
-                raw,
-            });
+            let round = round_of(&done, work, raw);
+            rounds.push(round);
             all.merge(&done.latencies);
-            progress.round_done(commands / seconds);
+            progress.round_done(round.commands_per_second);
         }
         let series = clients.series.take();
         clients.rate = None;
@@ -143,6 +139,7 @@ impl Run<'_> {
             raw: raw.all,
             series,
             log_io: (log_io.syncs.count() > 0).then_some(log_io),
+            stages,
             missed,
         };
         Ok(Report::new(
@@ -245,6 +242,28 @@ fn counters<C: Cluster>(cluster: &mut C) -> Vec<Counters> {
 fn log_ios<C: Cluster>(cluster: &mut C) -> Vec<Option<LogIo>> {
     (0..cluster.nodes())
         .map(|node| cluster.log_io(node))
+        .collect()
+}
+
+/// A slice of load, what the leader's log did in it, and the raw writes that followed.
+fn round_of(done: &Slice, work: Counters, raw: RawSlice) -> Round {
+    let seconds = done.elapsed.as_secs_f64();
+    let commands = (done.latencies.count() - done.missed) as f64;
+    let commits = work.group_commits.max(1) as f64;
+    Round {
+        commands_per_second: commands / seconds,
+        latency: done.latencies.percentiles(),
+        commits_per_second: work.group_commits as f64 / seconds,
+        commit_bytes_mean: work.commit_bytes as f64 / commits,
+        commands_per_sync: commands / commits,
+        raw,
+    }
+}
+
+/// What each node has measured of the stages of commands.
+fn stages_of<C: Cluster>(cluster: &mut C) -> Vec<StageCounts> {
+    (0..cluster.nodes())
+        .map(|node| cluster.stages(node).unwrap_or_default())
         .collect()
 }
 

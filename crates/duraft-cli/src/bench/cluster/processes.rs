@@ -6,6 +6,7 @@ use super::load::{Answer, Cluster, Counters, Outcome};
 use super::protocol::{Order, Report, flush};
 use super::setup::{NODES, Setup};
 use crate::bench::error::BenchError;
+use crate::bench::stages::StageCounts;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::io::{self, BufReader};
@@ -31,6 +32,7 @@ struct Running {
     queued: Vec<u8>,
     pending: Arc<Mutex<Pending>>,
     counters: Receiver<Counters>,
+    stages: Receiver<StageCounts>,
     reader: JoinHandle<()>,
 }
 
@@ -78,11 +80,13 @@ impl Running {
         let pending = Arc::new(Mutex::new(Pending::default()));
         let (ready_to, ready) = channel();
         let (counters_to, counters) = channel();
+        let (stages_to, stages) = channel();
         let listener = Listener {
             pending: Arc::clone(&pending),
             answers: answers.clone(),
             ready: ready_to,
             counters: counters_to,
+            stages: stages_to,
         };
         let reader = std::thread::spawn(move || listener.listen(output));
         let running = Running {
@@ -91,6 +95,7 @@ impl Running {
             queued: Vec::new(),
             pending,
             counters,
+            stages,
             reader,
         };
         match ready.recv_timeout(PATIENCE) {
@@ -129,12 +134,14 @@ struct Listener {
     answers: Sender<Answer>,
     ready: Sender<()>,
     counters: Sender<Counters>,
+    stages: Sender<StageCounts>,
 }
 
 impl Listener {
     // A channel whose other end is gone belongs to a run that has already failed.
     fn listen(self, output: ChildStdout) {
         let mut output = BufReader::new(output);
+        let mut stages = StageCounts::default();
         while let Ok(Some(report)) = Report::read(&mut output) {
             match report {
                 Report::Ready => {
@@ -147,6 +154,10 @@ impl Listener {
                 }
                 Report::Counters(counters) => {
                     let _ = self.counters.send(counters);
+                }
+                Report::Stage { place, end, count } => stages.add(place, end, count),
+                Report::StagesEnd => {
+                    let _ = self.stages.send(std::mem::take(&mut stages));
                 }
             }
         }
@@ -198,6 +209,13 @@ impl Cluster for Processes {
         Order::Count.encode(&mut running.queued);
         flush(&mut running.orders, &mut running.queued).ok()?;
         running.counters.recv_timeout(PATIENCE).ok()
+    }
+
+    fn stages(&mut self, node: usize) -> Option<StageCounts> {
+        let running = self.children[node].as_mut()?;
+        Order::Stages.encode(&mut running.queued);
+        flush(&mut running.orders, &mut running.queued).ok()?;
+        running.stages.recv_timeout(PATIENCE).ok()
     }
 
     fn kill(&mut self, node: usize) -> Result<(), BenchError> {

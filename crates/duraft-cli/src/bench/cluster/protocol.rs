@@ -15,6 +15,8 @@ pub(crate) enum Order {
     Submit(CommandId),
     /// Tell your counters.
     Count,
+    /// Tell how long the stages of commands took.
+    Stages,
 }
 
 /// Child to parent.
@@ -26,6 +28,10 @@ pub(crate) enum Report {
     Answer(Answer),
     /// Answer to [`Order::Count`].
     Counters(Counters),
+    /// A part of the answer to [`Order::Stages`]: so many values of a stage in a bucket.
+    Stage { place: u8, end: u64, count: u64 },
+    /// The end of that answer.
+    StagesEnd,
 }
 
 impl Order {
@@ -34,6 +40,7 @@ impl Order {
         match self {
             Order::Submit(id) => frame(out, 1, 0, id.client, [id.seq, 0]),
             Order::Count => frame(out, 2, 0, 0, [0, 0]),
+            Order::Stages => frame(out, 3, 0, 0, [0, 0]),
         }
     }
 
@@ -45,6 +52,7 @@ impl Order {
         match frame[0] {
             1 => Ok(Some(Order::Submit(command_id(&frame)))),
             2 => Ok(Some(Order::Count)),
+            3 => Ok(Some(Order::Stages)),
             other => Err(unknown(other)),
         }
     }
@@ -73,6 +81,8 @@ impl Report {
                     [c.group_commits, c.commit_bytes],
                 );
             }
+            Report::Stage { place, end, count } => frame(out, 4, place, 0, [end, count]),
+            Report::StagesEnd => frame(out, 5, 0, 0, [0, 0]),
         }
     }
 
@@ -103,6 +113,12 @@ impl Report {
                 group_commits: word(&frame, 8),
                 commit_bytes: word(&frame, 16),
             }),
+            4 => Report::Stage {
+                place: frame[1],
+                end: word(&frame, 8),
+                count: word(&frame, 16),
+            },
+            5 => Report::StagesEnd,
             other => return Err(unknown(other)),
         };
         Ok(Some(report))
@@ -191,6 +207,33 @@ mod tests {
                 "{report:?}"
             );
         }
+    }
+
+    #[test]
+    fn counts_of_stages_read_back() {
+        let mut out = Vec::new();
+        Order::Stages.encode(&mut out);
+        let order = Order::read(&mut out.as_slice()).unwrap();
+        assert_eq!(order, Some(Order::Stages));
+        out.clear();
+        let (place, end, count) = (6, u64::MAX, 7);
+        Report::Stage { place, end, count }.encode(&mut out);
+        Report::StagesEnd.encode(&mut out);
+        let mut from = out.as_slice();
+        let first = Report::read(&mut from).unwrap();
+        assert!(
+            matches!(
+                first,
+                Some(Report::Stage {
+                    place: 6,
+                    end: u64::MAX,
+                    count: 7
+                })
+            ),
+            "{first:?}"
+        );
+        let second = Report::read(&mut from).unwrap();
+        assert!(matches!(second, Some(Report::StagesEnd)), "{second:?}");
     }
 
     #[test]
