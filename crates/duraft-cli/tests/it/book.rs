@@ -93,7 +93,8 @@ fn commands_in(text: &str, top: &BTreeSet<String>) -> Vec<Vec<String>> {
             named && next.is_some_and(|next| *at == 0 || top.contains(next))
         };
         let program = (0..words.len()).find(begins);
-        let cargo = line.contains("cargo run") && !line.contains("--example");
+        let others = ["--example", "--manifest-path"];
+        let cargo = line.contains("cargo run") && !others.iter().any(|other| line.contains(other));
         let cargo = words.iter().position(|word| cargo && word == "--");
         if let Some(at) = cargo.or(program) {
             commands.push(words[at + 1..].to_vec());
