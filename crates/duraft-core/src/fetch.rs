@@ -9,8 +9,8 @@
 //! - in a **gap** nothing is known until the chain joins what survives behind it. So the answers of one
 //!   node are collected until they do: all headers, and bodies up to `fetch_bytes_max`. Then everything
 //!   collected is what this node had written once, and is written again; the bodies that had no room are
-//!   fetched once more, now by their headers, from anybody. No more is written at a time than the limit
-//!   of writes under way admits: a gap may be larger.
+//!   fetched once more, now by their headers, from anybody. No more is written at a time than
+//!   one append may bring, and than the limit of writes under way admits: a gap may be larger.
 //!
 //! One node is asked at a time, the leader first. Who does not answer, or has something else there, is
 //! followed by the next one. A gap can wait for ever: the leader's ordinary appends fill it too. A batch
@@ -469,7 +469,7 @@ impl Raft {
                 .map(|(batch, _)| batch)
                 .collect();
             assert_eq!(after, self.log.last(), "asked for at the end of the log");
-            fit.truncate(self.disk_room_for(&fit));
+            fit.truncate(self.fits_one_write(&fit));
             brought = !fit.is_empty();
             if brought {
                 self.fetches.chain.headers.drain(..fit.len());
@@ -496,7 +496,7 @@ impl Raft {
                 brought = true;
                 if self.fetches.chain.proven {
                     let mut batches = self.fetches.chain.take();
-                    let rest = batches.split_off(self.disk_room_for(&batches));
+                    let rest = batches.split_off(self.fits_one_write(&batches));
                     self.fetches.chain.put_back(rest);
                     self.fill_gap(batches);
                     break;
@@ -507,6 +507,19 @@ impl Raft {
             self.fetches.chain = Chain::new(self.log.last());
         }
         brought
+    }
+
+    /// How many of these batches are written at once: as an append would bring them, which the log has room
+    /// for, and as the limit of writes under way admits.
+    pub(crate) fn fits_one_write(&self, batches: &[Batch]) -> usize {
+        let mut bytes = 0;
+        let fits = |batch: &&Batch| {
+            let first = bytes == 0;
+            bytes += batch.cost();
+            first || bytes <= self.config.append_bytes_max
+        };
+        let one_append = batches.iter().take_while(fits).count();
+        one_append.min(self.disk_room_for(batches))
     }
 
     fn believes_anything(&self) -> bool {

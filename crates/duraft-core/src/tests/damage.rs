@@ -199,6 +199,28 @@ fn a_gap_is_filled_no_faster_than_the_disk_takes_it() {
 }
 
 #[test]
+fn a_gap_is_filled_with_writes_no_larger_than_an_append() {
+    // A log has room for one append in one write; what is proven at once may be more.
+    let mut rig = Rig::with(3, &[], |id| Config {
+        append_bytes_max: 300,
+        ..Config::new(id, GROUP, 1)
+    });
+    rig.seed_log(1, 1, &[1; 20]);
+    let raft = rig.raft(1);
+    let batches: Vec<Batch> = (raft.headers())
+        .map(|header| Batch {
+            header: *header,
+            body: bytes::Bytes::new(),
+        })
+        .collect();
+    let count = raft.fits_one_write(&batches);
+    let cost = |count: usize| batches[..count].iter().map(Batch::cost).sum::<u64>();
+    assert!(cost(count) <= 300 && cost(count + 1) > 300, "{count}");
+    rig.set_config(1, |config| config.append_bytes_max = 1);
+    assert_eq!(rig.raft(1).fits_one_write(&batches), 1, "one always fits");
+}
+
+#[test]
 fn a_vote_is_for_no_less_than_what_was_acknowledged() {
     // Node 3 has lost the copy that made entry 5 committed. Whoever lacks it must not lead.
     let mut rig = Rig::new(3, 1);
