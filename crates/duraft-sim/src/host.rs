@@ -157,7 +157,6 @@ impl Host {
             return Err(format!("node {} has lost its state: {damage:?}", self.id));
         }
         self.damaged = damage.is_some();
-        let state_lost = damage.is_some_and(|damage| damage.snapshot_lost);
         let mut core = config.core.clone();
         core.id = self.id;
         let mut raft = Raft::new(core, start.boot)
@@ -177,7 +176,6 @@ impl Host {
             store,
             wal,
             generation,
-            state_lost,
         };
         if self.scarred {
             self.judge.lock().retire();

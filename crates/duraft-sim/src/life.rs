@@ -63,8 +63,6 @@ pub(crate) struct Life {
     pub(crate) taking: VecDeque<Taking>,
     /// A snapshot is being taken.
     pub(crate) snapshot_busy: bool,
-    /// Neither log nor snapshots hold the state that the log goes on from.
-    pub(crate) state_lost: bool,
     pub(crate) nonce: u64,
     pub(crate) moving: VecDeque<TransferInput>,
     /// Threads whose next turn is planned.
@@ -97,7 +95,6 @@ pub(crate) struct Born {
     pub(crate) store: SnapshotStore,
     pub(crate) wal: Wal,
     pub(crate) generation: u64,
-    pub(crate) state_lost: bool,
 }
 
 /// Checks the core's invariants after every step and keeps the first violation.
@@ -147,7 +144,6 @@ impl Life {
             store,
             wal,
             generation,
-            state_lost,
         } = born;
         let broken: Shared<Option<String>> = Shared::default();
         *broken.lock() = judge.lock().boots(&raft).err();
@@ -200,7 +196,6 @@ impl Life {
             work: VecDeque::new(),
             taking: VecDeque::new(),
             snapshot_busy: false,
-            state_lost,
             nonce: generation,
             moving: VecDeque::new(),
             due: BTreeSet::new(),

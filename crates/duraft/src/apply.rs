@@ -12,7 +12,9 @@
 //! not given those commands again; the table of sessions still learns of them, without their answers,
 //! from the snapshot and the log behind it ([`Applier::catch_up`]).
 
-use crate::outcome::{Applied, Outcome, RejectReason, RequestError, StopReason, UnknownReason};
+use crate::outcome::{
+    Applied, BusyReason, Outcome, RejectReason, RequestError, StopReason, UnknownReason,
+};
 use crate::reads::{ReadDone, ReadWork};
 use crate::responder::Responder;
 use crate::sessions::{Admission, Sessions, TAGGED_CODEC, Tag};
@@ -131,6 +133,8 @@ pub struct Applier {
     sessions: Sessions,
     /// Everything up to here is in the replicated state.
     position: Position,
+    /// The log begins behind a state that is lost; a snapshot of a peer will bring it.
+    lacks_state: bool,
     /// The membership there.
     membership: Membership,
     /// Commands up to here are in the state machine's own durable state.
@@ -150,10 +154,24 @@ impl Applier {
             machine,
             sessions: Sessions::default(),
             position: start,
+            lacks_state: false,
             membership,
             reads: BTreeMap::new(),
             bytes_since_snapshot: 0,
         }
+    }
+
+    /// What the log begins behind cannot be read any more: nothing counts as applied until
+    /// [`Applier::restore`] brings another node's state. Until then reads wait, those that take any
+    /// state are refused, and no snapshot can be taken.
+    pub fn lose_state(&mut self) {
+        self.position = Position::START;
+        self.lacks_state = true;
+    }
+
+    /// Is the state machine's state lost, and none restored yet?
+    pub fn lacks_state(&self) -> bool {
+        self.lacks_state
     }
 
     /// The last applied index of a state machine that keeps its own durable state.
@@ -385,7 +403,11 @@ impl Applier {
 
     /// Takes a read: its closure runs when its index is applied.
     pub fn read(&mut self, work: ReadWork, done: &mut Vec<ReadDone>) {
-        if work.index <= self.position.index() {
+        if self.lacks_state && work.index == Index(0) {
+            // Any state would do for it, but there is none; that of an unfinished restore is no state.
+            let why = BusyReason::Snapshot;
+            work.request.job.fail(RequestError::Busy { why });
+        } else if work.index <= self.position.index() {
             done.push(work.run(&*self.machine));
         } else {
             self.reads.entry(work.index).or_default().push(work);
@@ -425,8 +447,11 @@ impl Applier {
         }
     }
 
-    /// A consistent view of the replicated state.
-    pub fn snapshot(&mut self) -> Result<SnapshotView, StopReason> {
+    /// A consistent view of the replicated state; none of one that is lost.
+    pub fn snapshot(&mut self) -> Result<Option<SnapshotView>, StopReason> {
+        if self.lacks_state {
+            return Ok(None);
+        }
         let machine = &mut self.machine;
         let own = catch_unwind(AssertUnwindSafe(|| machine.snapshot())).map_err(|panic| {
             StopReason::StateMachinePanicked {
@@ -436,14 +461,14 @@ impl Applier {
         })?;
         let sessions = self.sessions.clone();
         self.bytes_since_snapshot = 0;
-        Ok(SnapshotView {
+        Ok(Some(SnapshotView {
             position: self.position,
             membership: self.membership.clone(),
             work: Box::new(move |out| {
                 sessions.write(out)?;
                 own(out)
             }),
-        })
+        }))
     }
 
     /// Replaces the replicated state by a snapshot's. A state machine whose own durable state is as
@@ -467,6 +492,7 @@ impl Applier {
         }
         self.sessions = sessions;
         self.position = position;
+        self.lacks_state = false;
         self.membership = membership;
         self.bytes_since_snapshot = 0;
         Ok(())

@@ -240,7 +240,8 @@ impl Node {
         })
     }
 
-    /// Reads whatever this node has applied, which may be old, also where no leader is known.
+    /// Reads whatever this node has applied, which may be old, also where no leader is known. A node
+    /// that has lost its state to damage refuses with [`RequestError::Busy`] until it has a peer's.
     ///
     /// Cancel safety: dropping the future changes nothing but that nobody hears the answer.
     pub fn read_stale<M, R>(&self, read: impl FnMut(&M) -> R + Send + 'static) -> Pending<R>

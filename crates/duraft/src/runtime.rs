@@ -10,7 +10,7 @@ mod snapshots;
 mod stages;
 mod transfers;
 
-use crate::apply::StateMachine;
+use crate::apply::{Applier, StateMachine};
 use crate::clock::{Clock, monotonic};
 use crate::driver::{Driver, DriverInput};
 use crate::events::{EventRing, NodeEvent};
@@ -268,7 +268,7 @@ impl Runtime {
         let raft = Raft::new(options.core.clone(), begun.boot).map_err(StartError::Boot)?;
         let transport = make_transport(&options, &members)?;
         let driver = Driver::new(raft, generation, driver_options);
-        let shared = Arc::new(Shared::new(&options, &driver));
+        let shared = Arc::new(Shared::new(&options, &driver, &begun.applier));
         let mut runtime = Runtime {
             shared: Arc::clone(&shared),
             transport,
@@ -535,7 +535,7 @@ impl Drop for Runtime {
 }
 
 impl Shared {
-    fn new(options: &NodeOptions, driver: &Driver) -> Shared {
+    fn new(options: &NodeOptions, driver: &Driver, applier: &Applier) -> Shared {
         let raft = driver.raft();
         let status = Status {
             id: raft.id(),
@@ -544,7 +544,7 @@ impl Shared {
             term: raft.term(),
             leader: raft.leader(),
             commit: raft.commit(),
-            applied: raft.applied(),
+            applied: applier.position().index(),
             durable: raft.durable(),
             last: raft.last().id,
             membership: Arc::new(raft.membership().clone()),

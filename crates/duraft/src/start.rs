@@ -76,7 +76,9 @@ pub fn begin(parts: Parts<'_>, machine: Box<dyn StateMachine>) -> Result<Start, 
         }
     }
     let lost = damage.as_ref().is_some_and(|damage| damage.snapshot_lost);
-    if let Some(has) = applied.filter(|_| !lost) {
+    if lost {
+        applier.lose_state();
+    } else if let Some(has) = applied {
         catch_up(&parts, &mut applier, has)?;
     }
     let found = parts.found;

@@ -100,11 +100,7 @@ impl Sim {
         if let Some(life) = &node.life {
             self.history.begins(node.id, &life.driver.raft().start())?;
         }
-        let state_lost = node.life.as_ref().is_some_and(|life| life.state_lost);
         self.check_begins_durable(host)?;
-        if state_lost {
-            return Ok(());
-        }
         self.check_restored(host)
     }
 

@@ -153,7 +153,8 @@ fn state_of(life: &mut Life) -> Result<Vec<u8>, String> {
     let view = life
         .applier
         .snapshot()
-        .map_err(|reason| reason.to_string())?;
+        .map_err(|reason| reason.to_string())?
+        .ok_or("a node without a state at rest")?;
     let mut bytes = Vec::new();
     (view.work)(&mut bytes).map_err(|error| error.to_string())?;
     Ok(bytes)

@@ -90,6 +90,9 @@ impl Sim {
             .applier
             .snapshot()
             .map_err(|reason| format!("node {}: {reason}", host + 1))?;
+        let Some(view) = view else {
+            return Ok(());
+        };
         life.snapshot_busy = true;
         life.taking.push_back(Taking::Take(view));
         self.snapshot_soon(host);

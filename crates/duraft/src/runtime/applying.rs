@@ -148,13 +148,14 @@ impl ApplyLoop {
         responder: Option<Responder<SnapshotStatus>>,
     ) -> Result<(), StopReason> {
         if self.shared.snapshot_busy.swap(true, Ordering::AcqRel) {
-            if let Some(responder) = responder {
-                let why = BusyReason::Snapshot;
-                responder.answer(Err(RequestError::Busy { why }));
-            }
+            refuse(responder);
             return Ok(());
         }
-        let view = self.applier.snapshot()?;
+        let Some(view) = self.applier.snapshot()? else {
+            self.shared.snapshot_busy.store(false, Ordering::Release);
+            refuse(responder);
+            return Ok(());
+        };
         let _ = self
             .shared
             .taking
@@ -211,5 +212,13 @@ impl ApplyLoop {
                 self.shared.tell_driver(DriverInput::Read(late));
             }
         }
+    }
+}
+
+/// Tells who asked for a snapshot that one is being taken or restored.
+fn refuse(responder: Option<Responder<SnapshotStatus>>) {
+    if let Some(responder) = responder {
+        let why = BusyReason::Snapshot;
+        responder.answer(Err(RequestError::Busy { why }));
     }
 }

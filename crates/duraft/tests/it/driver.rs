@@ -8,13 +8,14 @@ use duraft::{
     RequestErrorKind, Responder, SnapshotWork, StateMachine, StopReason, UnknownReason,
 };
 use duraft_core::{
-    Boot, Completion, Config, Envelope, GroupId, HardState, Incarnation, Index, Membership, NodeId,
-    Position, Raft, RoleKind,
+    Boot, Completion, Config, Digest, Envelope, GroupId, HardState, Incarnation, Index, LogId,
+    Membership, NodeId, Position, Raft, RoleKind, Term,
 };
 use proptest::prelude::*;
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 const GENERATION: u64 = 1;
 const BUSY: RequestError = RequestError::Busy {
@@ -612,23 +613,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 #[test]
 fn read_that_waits_for_an_index_ends_with_its_deadline() {
     // A node that is cut off may never apply the index it was told: its clients would wait for ever.
-    let members = Membership::new([NodeId(1)], []).expect("valid");
-    let machine = Echo(Arc::new(Mutex::new(Vec::new())));
-    let mut applier = Applier::new(Box::new(machine), Position::START, members);
-    let answer = Arc::new(Mutex::new(None));
-    let heard = Arc::clone(&answer);
-    let responder = Responder::call(move |outcome: Result<(), RequestError>| {
-        *heard.lock().expect("unpoisoned") = Some(outcome);
-    });
-    let work = ReadWork {
-        index: Index(3),
-        lease_until: None,
-        request: ReadRequest {
-            basis: ReadBasis::Quorum,
-            deadline: Some(5),
-            job: ReadJob::new(|_: &Echo| (), responder),
-        },
-    };
+    let mut applier = applier_at(Position::START);
+    let (work, answer) = read_of(Index(3));
     let mut done = Vec::new();
     applier.read(work, &mut done);
     applier.expire_reads(4);
@@ -641,6 +627,72 @@ fn read_that_waits_for_an_index_ends_with_its_deadline() {
         leader: None,
     };
     assert_eq!(*answer.lock().expect("unpoisoned"), Some(Err(expired)));
+}
+
+#[test]
+fn read_at_a_node_that_has_lost_its_state_waits_for_another_nodes() {
+    // The log begins at 73, and what came before cannot be read: index 73 is not applied here.
+    let begin = Position {
+        id: LogId {
+            term: Term(6),
+            index: Index(73),
+        },
+        digest: Digest(1),
+    };
+    let mut source = applier_at(begin);
+    let view = source.snapshot().expect("no panic").expect("a state");
+    let mut bytes = Vec::new();
+    (view.work)(&mut bytes).expect("written");
+
+    let mut applier = applier_at(begin);
+    applier.lose_state();
+    assert_eq!(applier.position(), Position::START);
+    assert!(applier.snapshot().expect("no panic").is_none());
+    let (work, answer) = read_of(Index(73));
+    let (stale, refused) = read_of(Index(0));
+    let mut done = Vec::new();
+    applier.read(work, &mut done);
+    applier.read(stale, &mut done);
+    applier.run_reads(&mut done);
+    assert!(done.is_empty() && applier.has_reads());
+    let busy = RequestError::Busy {
+        why: BusyReason::Snapshot,
+    };
+    assert_eq!(*refused.lock().expect("unpoisoned"), Some(Err(busy)));
+    (applier.restore(begin, view.membership, &mut &bytes[..])).expect("restored");
+    applier.run_reads(&mut done);
+    for read in done {
+        assert!(read.deliver(Duration::ZERO).is_ok());
+    }
+    assert_eq!(*answer.lock().expect("unpoisoned"), Some(Ok(())));
+}
+
+type ReadAnswer = Arc<Mutex<Option<Result<(), RequestError>>>>;
+
+/// An applier of a log that begins at `start`.
+fn applier_at(start: Position) -> Applier {
+    let members = Membership::new([NodeId(1)], []).expect("valid");
+    let machine = Echo(Arc::new(Mutex::new(Vec::new())));
+    Applier::new(Box::new(machine), start, members)
+}
+
+/// A read of what is applied at `index`, until tick 5, and where its answer comes.
+fn read_of(index: Index) -> (ReadWork, ReadAnswer) {
+    let answer = ReadAnswer::default();
+    let heard = Arc::clone(&answer);
+    let responder = Responder::call(move |outcome: Result<(), RequestError>| {
+        *heard.lock().expect("unpoisoned") = Some(outcome);
+    });
+    let work = ReadWork {
+        index,
+        lease_until: None,
+        request: ReadRequest {
+            basis: ReadBasis::Quorum,
+            deadline: Some(5),
+            job: ReadJob::new(|_: &Echo| (), responder),
+        },
+    };
+    (work, answer)
 }
 
 proptest! {

@@ -219,7 +219,7 @@ fn answers_survive_a_snapshot() {
 
 /// Another node that got a snapshot of this one.
 fn restored(log: &mut Log) -> Log {
-    let view = log.applier.snapshot().expect("a view");
+    let view = log.applier.snapshot().expect("a view").expect("a state");
     // What is applied after the view was taken is not in it.
     let after = log.end;
     let mut bytes = Vec::new();
@@ -239,7 +239,7 @@ fn snapshot_shows_one_moment() {
     let mut log = Log::new();
     let session = log.open(SessionLimits::default());
     log.one(numbered(session, 1, 0, b"a")).expect("applied");
-    let view = log.applier.snapshot().expect("a view");
+    let view = log.applier.snapshot().expect("a view").expect("a state");
     let position = log.end;
     log.one(numbered(session, 2, 0, b"b")).expect("applied");
     let mut bytes = Vec::new();
@@ -261,7 +261,7 @@ fn damaged_table_of_sessions_is_an_error() {
         log.one(numbered(session, number, 0, b"abc"))
             .expect("applied");
     }
-    let view = log.applier.snapshot().expect("a view");
+    let view = log.applier.snapshot().expect("a view").expect("a state");
     let mut bytes = Vec::new();
     (view.work)(&mut bytes).expect("written");
     let own: usize = log.effects().iter().map(|c| 8 + c.len()).sum();

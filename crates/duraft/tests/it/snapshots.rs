@@ -3,8 +3,8 @@
 use crate::common::{DEADLINE, Journal, scratch, single};
 use bytes::Bytes;
 use duraft::{
-    ApplyContext, Index, Node, NodeEvent, NodeOptions, OnDamage, RejectReason, RequestError,
-    SessionLimits, SnapshotWork, StartError, StateMachine,
+    ApplyContext, BusyReason, Index, Node, NodeEvent, NodeOptions, OnDamage, RejectReason,
+    RequestError, SessionLimits, SnapshotWork, StartError, StateMachine,
 };
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -197,6 +197,17 @@ fn lost_state_is_an_error_and_not_an_empty_beginning() {
     let first = node.subscribe_from(0).next_wait(DEADLINE).map(|p| p.event);
     assert_eq!(first, Ok(NodeEvent::Damaged));
     assert!(node.status().damage.is_some_and(|d| d.snapshot_lost));
+    // Nobody takes the empty state for that of the log's beginning.
+    assert_eq!(node.status().applied, Index(0));
+    let refused = RequestError::Busy {
+        why: BusyReason::Snapshot,
+    };
+    let seen = node.read_stale_wait(DEADLINE, Journal::commands);
+    assert_eq!(seen, Err(refused.clone()));
+    let taken = node
+        .snapshot()
+        .wait_until(std::time::Instant::now() + DEADLINE);
+    assert_eq!(taken, Err(refused));
     node.shutdown();
 }
 
