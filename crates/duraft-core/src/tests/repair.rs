@@ -130,9 +130,9 @@ fn ten_thousand_divergent_entries_in_k_terms_take_at_most_k_and_two_round_trips(
         Shape::Short,
         Shape::LeadersTerms,
     ] {
-        // Batches of one entry are many: there, a few k.
+        // Batches of one entry are many: there, the largest k alone.
         let every: Vec<u64> = (1..=20).collect();
-        for (size, ks) in [(1, &[1, 2, 20][..]), (7, &[1, 5, 13]), (100, &every)] {
+        for (size, ks) in [(1, &[20][..]), (7, &[1, 5, 13]), (100, &every)] {
             let mut line = alloc::string::String::new();
             for k in ks.iter().copied() {
                 let (ours, theirs) = logs(shape, k, size);
