@@ -21,6 +21,8 @@ pub(crate) struct History {
     /// What leaders sent of their logs, by term and batch end; some is sent by a leader that is none
     /// any more when its turn ends.
     sent_logs: BTreeMap<(Term, Index), Digest>,
+    /// Lives that a leader has told up to where they must be durable to be whole.
+    heals: BTreeSet<(NodeId, Incarnation)>,
     /// Votes granted, by voter and term.
     votes: BTreeMap<(NodeId, Term), NodeId>,
     /// Everything committed, by batch end, and the term in which that became known.
@@ -81,6 +83,16 @@ impl History {
             Some(content) if *content == (header.first, header.digest) => Ok(()),
             known => Err(format!("C7: {header:?} was read, written was {known:?}")),
         }
+    }
+
+    /// A leader tells this life how it becomes whole.
+    pub(crate) fn heals(&mut self, node: NodeId, life: Incarnation) {
+        self.heals.insert((node, life));
+    }
+
+    /// Has any leader told it?
+    pub(crate) fn was_told_to_heal(&self, node: NodeId, life: Incarnation) -> bool {
+        self.heals.contains(&(node, life))
     }
 
     /// The latest term behind `term` that has had a leader, and who that was.

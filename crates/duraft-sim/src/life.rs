@@ -63,6 +63,8 @@ pub(crate) struct Life {
     pub(crate) taking: VecDeque<Taking>,
     /// A snapshot is being taken.
     pub(crate) snapshot_busy: bool,
+    /// It began with a log that may have lost what it had acknowledged at its end.
+    pub(crate) lacks_suffix: bool,
     pub(crate) nonce: u64,
     pub(crate) moving: VecDeque<TransferInput>,
     /// Threads whose next turn is planned.
@@ -175,6 +177,7 @@ impl Life {
         };
         let transfers = Transfers::new(config.transfer, raft.incarnation(), store.clone());
         let commit_seen = raft.commit();
+        let lacks_suffix = raft.damage_status().is_some_and(|of| of.lost_suffix);
         let (handed, born_in) = (raft.handed(), raft.durable_hard_state().term);
         let mut driver = Driver::new(raft, generation, options);
         if config.check_invariants || config.check_spec {
@@ -196,6 +199,7 @@ impl Life {
             work: VecDeque::new(),
             taking: VecDeque::new(),
             snapshot_busy: false,
+            lacks_suffix,
             nonce: generation,
             moving: VecDeque::new(),
             due: BTreeSet::new(),

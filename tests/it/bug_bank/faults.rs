@@ -112,7 +112,7 @@ const FAULTS: &[Fault] = &[
     fault("campaigns pile up on a slow disk", "RULES 11",
         Core(Plant::CampaignsPileUp), CORES),
     fault("timeouts do not grow with what writes take", "RULES 11",
-        Core(Plant::TimeoutIgnoresDisk), CORES),
+        Core(Plant::TimeoutIgnoresDisk), &[Lab::NodesSlow]),
     fault("heartbeats hide a dead connection for data", "RULES 12",
         Core(Plant::HeartbeatsHideStall), CORES),
     fault("a batch beyond the quorum's is committed", "r3",

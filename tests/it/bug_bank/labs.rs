@@ -35,6 +35,8 @@ pub(super) enum Lab {
     NodesDamage,
     /// The same with leases that only the cores count, and a node to which answers come late.
     NodesLease,
+    /// Whole nodes on disks that take three election timeouts for a write, and stay so.
+    NodesSlow,
     /// Situations told step by step, a few of them per seed.
     Situations,
     /// The searches of the log's own bank: crash states, damages, failures, reports, enumerated.
@@ -57,6 +59,7 @@ impl Lab {
             Lab::NodesSnapshot => "simulator: snapshots",
             Lab::NodesDamage => "simulator: damage",
             Lab::NodesLease => "simulator: leases",
+            Lab::NodesSlow => "simulator: slow disks",
             Lab::Situations => "rig: situations",
             Lab::Storage => "enumeration",
             Lab::Model => "model",
@@ -72,6 +75,7 @@ impl Lab {
             | Lab::NodesRead
             | Lab::NodesDamage
             | Lab::NodesLease
+            | Lab::NodesSlow
             | Lab::NodesSnapshot
             | Lab::Storage
             | Lab::Model => true,
@@ -111,6 +115,7 @@ impl Lab {
                 config.network.loss = 0;
             }),
             Lab::NodesLease => nodes(seed, wrong, leases),
+            Lab::NodesSlow => nodes(seed, wrong, slow_disks),
             Lab::Situations => situations(seed),
             Lab::Storage => match wrong {
                 Wrong::Store(fault) => bank::tries(fault, seed, true),
@@ -225,6 +230,23 @@ fn leases(config: &mut SimConfig) {
     (config.clients.propose, config.clients.handover) = (1_000, 0);
     config.clients.change = 0;
     config.recover = Recover::AtCrashes;
+}
+
+/// Nothing goes wrong but that a write takes three election timeouts, also after healing.
+fn slow_disks(config: &mut SimConfig) {
+    (config.nodes, config.pool, config.clients.change) = (3, 3, 0);
+    (config.core.pre_vote, config.core.check_quorum) = (true, true);
+    (config.core.lease, config.core.election_ticks) = (None, 10);
+    (config.disk.sync_min, config.disk.sync_max) = (350, 350);
+    (config.disk.stall, config.disk.failure, config.disk.no_space) = (0, 0, 0);
+    (config.clock_drift_ppm, config.clock_jump, config.pause) = (0, 0, 0);
+    (config.crash, config.blackout, config.damage, config.wipe) = (0, 0, 0, 0);
+    (
+        config.network.delay_max,
+        config.network.loss,
+        config.network.slow_max,
+    ) = (4, 0, 0);
+    (config.network.repartition, config.clients.handover) = (0, 0);
 }
 
 /// Walks through the worlds of a scope; there are a few scopes.

@@ -61,6 +61,7 @@ impl Sim {
             Message::AppendReply(AppendReply::Accepted { matched }) => {
                 self.hosts[host].has_acknowledged(*matched);
             }
+            Message::Heal { asker, .. } => self.history.heals(envelope.to, *asker),
             Message::Vote { .. } => self.history.voted(from, term, from)?,
             Message::VoteReply { granted: true } => self.history.voted(from, term, envelope.to)?,
             Message::VoteReply { granted: false }
@@ -74,7 +75,6 @@ impl Sim {
             | Message::Fetch { .. }
             | Message::Fetched { .. }
             | Message::DamageReport { .. }
-            | Message::Heal { .. }
             | Message::TermQuery
             | Message::TermReply { .. }
             | Message::RolledBack { .. } => {}

@@ -99,6 +99,23 @@ impl Sim {
         Ok(())
     }
 
+    /// R15: who may have lost the end of its log is whole only on a leader's word to this very life: what
+    /// was told to an earlier one may lie before what that has acknowledged since.
+    pub(super) fn check_healed(&self, host: usize) -> Step {
+        let node = &self.hosts[host];
+        let Some(life) = node.life.as_ref().filter(|life| life.lacks_suffix) else {
+            return Ok(());
+        };
+        let incarnation = life.driver.raft().incarnation();
+        if self.history.was_told_to_heal(node.id, incarnation) {
+            return Ok(());
+        }
+        Err(format!(
+            "R15: node {} is whole in a life, {incarnation:?}, that no leader has told up to where",
+            node.id
+        ))
+    }
+
     /// Which damaged nodes have become whole? R15: they hold again whatever they have acknowledged in any
     /// life and was committed.
     pub(super) fn look_for_healed(&mut self) -> Step {

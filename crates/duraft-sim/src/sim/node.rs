@@ -115,7 +115,8 @@ impl Sim {
                     self.check_new_leader(host, term)?;
                 }
             }
-            Effect::Event(Event::Halted(_) | Event::Membership { .. } | Event::Healed) => {}
+            Effect::Event(Event::Healed) => self.check_healed(host)?,
+            Effect::Event(Event::Halted(_) | Event::Membership { .. }) => {}
             Effect::Stopped(reason) => self.stopped(host, &reason)?,
         }
         Ok(())
