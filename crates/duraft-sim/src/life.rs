@@ -63,6 +63,8 @@ pub(crate) struct Life {
     pub(crate) taking: VecDeque<Taking>,
     /// A snapshot is being taken.
     pub(crate) snapshot_busy: bool,
+    /// The last snapshot that is in a file.
+    pub(crate) latest: Option<Snapshot>,
     /// It began with a log that may have lost what it had acknowledged at its end.
     pub(crate) lacks_suffix: bool,
     pub(crate) nonce: u64,
@@ -177,6 +179,7 @@ impl Life {
         };
         let transfers = Transfers::new(config.transfer, raft.incarnation(), store.clone());
         let commit_seen = raft.commit();
+        let latest = raft.snapshot().cloned();
         let lacks_suffix = raft.damage_status().is_some_and(|of| of.lost_suffix);
         let (handed, born_in) = (raft.handed(), raft.durable_hard_state().term);
         let mut driver = Driver::new(raft, generation, options);
@@ -199,6 +202,7 @@ impl Life {
             work: VecDeque::new(),
             taking: VecDeque::new(),
             snapshot_busy: false,
+            latest,
             lacks_suffix,
             nonce: generation,
             moving: VecDeque::new(),

@@ -263,7 +263,7 @@ impl Runtime {
         let begun = start::begin(parts, machine)?;
         let incarnation = begun.boot.incarnation;
         let damage = begun.boot.damage.clone();
-        let latest = begun.boot.snapshot.as_ref().map(SnapshotStatus::of);
+        let snapshot = begun.boot.snapshot.clone();
         let members = start::latest_membership(&begun.boot).clone();
         let raft = Raft::new(options.core.clone(), begun.boot).map_err(StartError::Boot)?;
         let transport = make_transport(&options, &members)?;
@@ -289,7 +289,7 @@ impl Runtime {
             shared.events.publish(NodeEvent::Damaged);
         }
         shared.publish(|status| {
-            status.snapshot = latest;
+            status.snapshot = snapshot.as_ref().map(SnapshotStatus::of);
             status.damage = damage.map(Arc::new);
         });
         let applier = ApplyLoop::new(
@@ -301,7 +301,13 @@ impl Runtime {
         );
         runtime.start_worker("duraft-apply", "apply", move || applier.run())?;
         let seed = mix64(entropy.seed ^ generation);
-        let taker = TakeLoop::new(Arc::clone(&shared), generation, snapshots.clone(), seed);
+        let taker = TakeLoop::new(
+            Arc::clone(&shared),
+            generation,
+            snapshots.clone(),
+            seed,
+            snapshot,
+        );
         runtime.start_worker("duraft-snap", "snapshot", move || taker.run())?;
         let loader = LoadLoop::new(Arc::clone(&shared), generation, options.core.group, reader);
         runtime.start_worker("duraft-load", "load", move || loader.run())?;

@@ -117,11 +117,16 @@ fn restore_first(
     unreadable: &mut Vec<(Snapshot, SnapshotError)>,
 ) -> Result<Option<Snapshot>, StartError> {
     for snapshot in candidates(parts)? {
-        match restore(parts.snapshots, applier, &snapshot) {
-            Ok(()) => return Ok(Some(snapshot)),
-            Err(RestoreError::File(error)) => unreadable.push((snapshot, error)),
-            Err(RestoreError::Machine(reason)) => return Err(StartError::Restore(reason)),
+        // Read to its end before a byte goes to the state machine: what that has taken in of a file that
+        // breaks off could not be taken out of it again.
+        if let Err(error) = parts.snapshots.verify(&snapshot) {
+            unreadable.push((snapshot, error));
+            continue;
         }
+        return match restore(parts.snapshots, applier, &snapshot) {
+            Ok(()) => Ok(Some(snapshot)),
+            Err(error) => Err(StartError::Restore(error.into_reason(&snapshot))),
+        };
     }
     Ok(None)
 }

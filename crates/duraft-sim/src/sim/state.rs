@@ -165,12 +165,15 @@ impl Sim {
                 // What cannot be removed now is removed at the next start.
                 let removed = life.store.retire(&latest);
                 self.report.retired += removed.map_or(0, |names| names.len() as u64);
+                life.latest = Some(latest);
             }
             Some(Taking::Take(view)) => {
                 let at = view.position;
-                let written = life.write_snapshot(view);
+                let there = (life.latest.clone()).filter(|latest| latest.position == at);
+                let written = there.or_else(|| life.write_snapshot(view));
                 life.snapshot_busy = false;
                 if let Some(snapshot) = written {
+                    life.latest = Some(snapshot.clone());
                     self.report.snapshots += 1;
                     self.history.begins(self.hosts[host].id, &at)?;
                     self.complete(host, Completion::SnapshotTaken { snapshot });

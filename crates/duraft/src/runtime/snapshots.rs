@@ -35,6 +35,8 @@ pub(super) struct TakeLoop {
     store: SnapshotStore,
     /// Source of the names' nonces.
     nonce: u64,
+    /// The last snapshot that is in a file.
+    latest: Option<Snapshot>,
 }
 
 impl TakeLoop {
@@ -43,12 +45,14 @@ impl TakeLoop {
         generation: u64,
         store: SnapshotStore,
         seed: u64,
+        latest: Option<Snapshot>,
     ) -> TakeLoop {
         TakeLoop {
             shared,
             generation,
             store,
             nonce: seed,
+            latest,
         }
     }
 
@@ -62,7 +66,10 @@ impl TakeLoop {
                 }
                 match work {
                     TakeWork::Take { view, responder } => self.take(view, responder),
-                    TakeWork::Retire(latest) => self.retire(&latest),
+                    TakeWork::Retire(latest) => {
+                        self.retire(&latest);
+                        self.latest = Some(latest);
+                    }
                 }
             }
         }
@@ -70,12 +77,15 @@ impl TakeLoop {
 
     fn take(&mut self, view: SnapshotView, responder: Option<Responder<SnapshotStatus>>) {
         let at = view.position.id;
-        let written = self.write(view);
+        // Where nothing was applied since, a second file of the same state would only take room.
+        let there = (self.latest.clone()).filter(|latest| latest.position == view.position);
+        let written = there.map_or_else(|| self.write(view), Ok);
         self.shared.snapshot_busy.store(false, Ordering::Release);
         let node = self.shared.id.0;
         let answer = match written {
             Ok(snapshot) => {
                 let status = SnapshotStatus::of(&snapshot);
+                self.latest = Some(snapshot.clone());
                 tracing::info!(node, %at, bytes = status.bytes, "snapshot taken");
                 self.shared
                     .complete_for(self.generation, Completion::SnapshotTaken { snapshot });

@@ -212,6 +212,61 @@ fn lost_state_is_an_error_and_not_an_empty_beginning() {
 }
 
 #[test]
+fn state_machine_takes_in_nothing_of_a_file_that_breaks_off() {
+    // The log is whole: it can be applied from its beginning, but to an empty state only.
+    let dir = scratch();
+    let mut settings = single(&dir);
+    settings.core.trailing_bytes_max = u64::MAX;
+    let (node, _) = start(&settings);
+    fill(&node, 0, 5);
+    let until = std::time::Instant::now() + DEADLINE;
+    node.snapshot().wait_until(until).expect("taken");
+    node.wait_for(DEADLINE, |s| s.snapshot.is_some())
+        .expect("recorded");
+    node.shutdown();
+    let file = files(dir.path()).pop().expect("a file");
+    let mut bytes = std::fs::read(&file).expect("read");
+    // The last block alone, behind everything the state machine wrote.
+    *bytes.last_mut().expect("bytes") ^= 1;
+    std::fs::write(&file, bytes).expect("written");
+    let (node, journal) = start(&settings);
+    assert!(node.status().snapshot.is_none());
+    fill(&node, 5, 7);
+    let expected: Vec<Bytes> = (0..7).map(|n| Bytes::from(format!("{n:0>500}"))).collect();
+    assert_eq!(journal.commands(), expected);
+    node.shutdown();
+}
+
+#[test]
+fn snapshot_of_a_state_that_is_in_a_file_already_is_no_second_file() {
+    let dir = scratch();
+    let settings = single(&dir);
+    let (node, _) = start(&settings);
+    fill(&node, 0, 3);
+    let ask = |node: &Node| {
+        let until = std::time::Instant::now() + DEADLINE;
+        node.snapshot().wait_until(until).expect("taken")
+    };
+    let first = ask(&node);
+    let file = files(dir.path());
+    assert_eq!(file.len(), 1);
+    assert_eq!([ask(&node), ask(&node)], [first.clone(), first.clone()]);
+    assert_eq!(files(dir.path()), file);
+    node.wait_for(DEADLINE, |s| s.snapshot.is_some())
+        .expect("recorded");
+    node.shutdown();
+    // The next life applies an entry of its own term; what follows that one is one file again.
+    let (node, _) = start(&settings);
+    node.wait_for(DEADLINE, |s| s.applied > first.upto.index)
+        .expect("a leader again");
+    let second = ask(&node);
+    assert!(second.upto.index > first.upto.index);
+    assert_eq!(ask(&node), second);
+    assert!(files(dir.path()).len() <= 2);
+    node.shutdown();
+}
+
+#[test]
 fn state_machine_that_cannot_write_its_state_costs_only_the_snapshot() {
     struct Mute(Journal);
     impl StateMachine for Mute {
