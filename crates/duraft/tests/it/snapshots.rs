@@ -286,7 +286,7 @@ fn snapshot_of_a_state_that_is_in_a_file_already_is_no_second_file() {
     let first = ask(&node);
     let file = files(dir.path());
     assert_eq!(file.len(), 1);
-    assert_eq!([ask(&node), ask(&node)], [first.clone(), first.clone()]);
+    assert_eq!([ask(&node), ask(&node)], [first, first]);
     assert_eq!(files(dir.path()), file);
     node.wait_for(DEADLINE, |s| s.snapshot.is_some())
         .expect("recorded");
