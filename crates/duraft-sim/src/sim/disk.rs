@@ -225,7 +225,11 @@ impl Sim {
         let cost: u64 = read.iter().map(Batch::cost).sum();
         let fits =
             |next: &&BatchHeader| next.last() <= load.last && cost + next.cost() <= load.bytes_max;
-        match self.history.next_committed(last).filter(fits) {
+        // Behind its own commit index the node's log may be another one than what was committed.
+        let life = self.hosts[host].life.as_ref();
+        let commit = life.map(|life| life.driver.raft().commit());
+        let next = self.history.next_committed(last).filter(fits);
+        match next.filter(|next| Some(next.last()) <= commit) {
             Some(next) if !self.hosts[host].damaged => Err(format!(
                 "C7: node {} reads {load:?} and gets batches up to {last}, though {next:?} fits",
                 host + 1
