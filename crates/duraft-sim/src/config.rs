@@ -184,6 +184,24 @@ impl SimConfig {
     /// The rate of a clock that is exact.
     pub(crate) const CLOCK_RATE: u64 = 1_000_000;
 
+    /// Makes this a world of partitions and nothing else, in which one node hears late: while it leads,
+    /// answers are nearly as old as a voter's patience, and of a later leader it learns last. Rounds are
+    /// rare, so that an election may be over before the next one. What is wrong about reads shows here.
+    pub fn one_hears_late(&mut self) {
+        (self.core.pre_vote, self.core.check_quorum) = (true, true);
+        (self.core.election_ticks, self.core.heartbeat_ticks) = (42, 14);
+        (self.clock_drift_ppm, self.clock_jump, self.pause) = (0, 0, 0);
+        (self.network.delay_max, self.network.loss) = (4, 0);
+        (self.network.slow_max, self.network.late_max) = (0, 450);
+        self.network.repartition = 200;
+        (self.disk.sync_max, self.disk.stall, self.disk.failure) = (4, 0, 0);
+        (self.disk.no_space, self.crash, self.blackout) = (0, 0, 0);
+        (self.damage, self.wipe, self.snapshot_bytes) = (0, 0, None);
+        // Who asks a node that is cut off waits long: there must be enough others.
+        (self.clients.plain, self.clients.sessions) = (200, 0);
+        (self.clients.propose, self.clients.change) = (1_000, 0);
+    }
+
     /// A quiet cluster of three: no faults, short delays.
     pub fn calm(seed: u64) -> SimConfig {
         let mut core = Config::new(NodeId(0), GroupId(1), seed);

@@ -137,18 +137,8 @@ fn read_confirmed_by_an_old_round_is_found() {
 /// can be taken for one to them.
 fn late_answers(config: &mut SimConfig) {
     many_reads(config);
-    (config.core.pre_vote, config.core.check_quorum) = (true, true);
+    config.one_hears_late();
     config.core.lease = None;
-    (config.core.election_ticks, config.core.heartbeat_ticks) = (42, 14);
-    (config.clock_drift_ppm, config.clock_jump, config.pause) = (0, 0, 0);
-    (config.network.delay_max, config.network.loss) = (4, 0);
-    (config.network.slow_max, config.network.late_max) = (0, 450);
-    config.network.repartition = 200;
-    (config.disk.sync_max, config.disk.stall, config.disk.failure) = (4, 0, 0);
-    (config.disk.no_space, config.crash, config.blackout) = (0, 0, 0);
-    (config.damage, config.wipe, config.snapshot_bytes) = (0, 0, None);
-    (config.clients.plain, config.clients.sessions) = (200, 0);
-    (config.clients.propose, config.clients.change) = (1_000, 0);
 }
 
 fn many_snapshots(config: &mut SimConfig) {

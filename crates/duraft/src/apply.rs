@@ -169,11 +169,6 @@ impl Applier {
         self.lacks_state = true;
     }
 
-    /// Is the state machine's state lost, and none restored yet?
-    pub fn lacks_state(&self) -> bool {
-        self.lacks_state
-    }
-
     /// The last applied index of a state machine that keeps its own durable state.
     pub fn machine_has(&self) -> Option<Index> {
         self.machine.applied()

@@ -123,10 +123,8 @@ fn restore_first(
             unreadable.push((snapshot, error));
             continue;
         }
-        return match restore(parts.snapshots, applier, &snapshot) {
-            Ok(()) => Ok(Some(snapshot)),
-            Err(error) => Err(StartError::Restore(error.into_reason(&snapshot))),
-        };
+        restore(parts.snapshots, applier, &snapshot).map_err(StartError::Restore)?;
+        return Ok(Some(snapshot));
     }
     Ok(None)
 }
@@ -182,35 +180,17 @@ pub fn latest_membership(boot: &Boot) -> &Membership {
     boot.memberships.last().map_or(&boot.membership, |(_, m)| m)
 }
 
-/// Why a snapshot was not restored.
-#[derive(Debug)]
-pub enum RestoreError {
-    /// The file cannot be read.
-    File(SnapshotError),
-    /// The file is sound, and who should take it in did not.
-    Machine(StopReason),
-}
-
-impl RestoreError {
-    /// Why the node stops, where this is in the way.
-    pub fn into_reason(self, snapshot: &Snapshot) -> StopReason {
-        match self {
-            RestoreError::File(error) => StopReason::RestoreFailed {
-                index: snapshot.position.index(),
-                message: error.to_string(),
-            },
-            RestoreError::Machine(reason) => reason,
-        }
-    }
-}
-
 /// Replaces the replicated state by a snapshot's.
 pub fn restore(
     store: &SnapshotStore,
     applier: &mut Applier,
     snapshot: &Snapshot,
-) -> Result<(), RestoreError> {
-    let reader = store.read(snapshot).map_err(RestoreError::File)?;
+) -> Result<(), StopReason> {
+    let unreadable = |error: SnapshotError| StopReason::RestoreFailed {
+        index: snapshot.position.index(),
+        message: error.to_string(),
+    };
+    let reader = store.read(snapshot).map_err(unreadable)?;
     let mut source = Watched {
         reader,
         failed: None,
@@ -221,9 +201,8 @@ pub fn restore(
     let rest = io::copy(&mut source, &mut io::sink());
     match (source.failed, restored, rest) {
         // Whatever the state machine made of it.
-        (Some(error), _, _) => Err(RestoreError::File(error)),
-        (None, Err(reason), _) => Err(RestoreError::Machine(reason)),
-        (None, Ok(()), _) => Ok(()),
+        (Some(error), _, _) => Err(unreadable(error)),
+        (None, restored, _) => restored,
     }
 }
 

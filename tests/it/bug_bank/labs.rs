@@ -208,27 +208,14 @@ fn nodes(seed: u64, wrong: Wrong, shape: impl FnOnce(&mut SimConfig)) -> Option<
     found.map(|violation| violation.what)
 }
 
-/// Leases that nothing but the core counts. One node hears late: while it leads, answers are nearly as
-/// old as a voter's patience, and of a later leader it learns last. Rounds are rare, so that an election
-/// may be over before the next one.
+/// Leases that nothing but the core counts.
 fn leases(config: &mut SimConfig) {
+    config.one_hears_late();
     (config.nodes, config.pool) = (3, 3);
-    (config.core.pre_vote, config.core.check_quorum) = (true, true);
     config.core.lease = Some(Lease { drift_ppm: 0 });
     config.lease_unchecked = true;
-    (config.core.election_ticks, config.core.heartbeat_ticks) = (42, 14);
-    (config.clock_drift_ppm, config.clock_jump, config.pause) = (0, 0, 0);
-    (config.network.delay_max, config.network.loss) = (4, 0);
-    (config.network.slow_max, config.network.late_max) = (0, 450);
-    config.network.repartition = 200;
-    (config.disk.sync_max, config.disk.stall, config.disk.failure) = (4, 0, 0);
-    (config.disk.no_space, config.crash, config.blackout) = (0, 0, 0);
-    (config.damage, config.wipe, config.snapshot_bytes) = (0, 0, None);
-    // Who asks a node that is cut off waits long: there must be enough others.
-    (config.clients.plain, config.clients.sessions) = (200, 0);
     (config.clients.read, config.clients.by_lease) = (10_000, 10_000);
-    (config.clients.propose, config.clients.handover) = (1_000, 0);
-    config.clients.change = 0;
+    config.clients.handover = 0;
     config.recover = Recover::AtCrashes;
 }
 

@@ -127,8 +127,7 @@ impl ApplyLoop {
     /// Replaces the state by a snapshot's. Everything that was handed over before is applied already:
     /// it was committed, so applying it did no harm.
     fn install(&mut self, snapshot: &Snapshot) -> Result<(), StopReason> {
-        start::restore(&self.snapshots, &mut self.applier, snapshot)
-            .map_err(|error| error.into_reason(snapshot))?;
+        start::restore(&self.snapshots, &mut self.applier, snapshot)?;
         let upto = snapshot.position.index();
         self.shared.applied.index.store(upto.0, Ordering::Release);
         self.shared

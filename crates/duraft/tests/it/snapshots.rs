@@ -204,10 +204,7 @@ fn lost_state_is_an_error_and_not_an_empty_beginning() {
     };
     let seen = node.read_stale_wait(DEADLINE, Journal::commands);
     assert_eq!(seen, Err(refused.clone()));
-    let taken = node
-        .snapshot()
-        .wait_until(std::time::Instant::now() + DEADLINE);
-    assert_eq!(taken, Err(refused));
+    assert_eq!(node.snapshot_wait(DEADLINE), Err(refused));
     node.shutdown();
 }
 
@@ -251,8 +248,7 @@ fn state_machine_takes_in_nothing_of_a_file_that_breaks_off() {
     };
     let node = begin(&journal);
     fill(&node, 0, 300);
-    let until = std::time::Instant::now() + DEADLINE;
-    node.snapshot().wait_until(until).expect("taken");
+    node.snapshot_wait(DEADLINE).expect("taken");
     node.wait_for(DEADLINE, |s| s.snapshot.is_some())
         .expect("recorded");
     node.shutdown();
@@ -279,10 +275,7 @@ fn snapshot_of_a_state_that_is_in_a_file_already_is_no_second_file() {
     let settings = single(&dir);
     let (node, _) = start(&settings);
     fill(&node, 0, 3);
-    let ask = |node: &Node| {
-        let until = std::time::Instant::now() + DEADLINE;
-        node.snapshot().wait_until(until).expect("taken")
-    };
+    let ask = |node: &Node| node.snapshot_wait(DEADLINE).expect("taken");
     let first = ask(&node);
     let file = files(dir.path());
     assert_eq!(file.len(), 1);
