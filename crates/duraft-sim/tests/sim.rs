@@ -151,6 +151,8 @@ fn what_a_hundred_thousand_seeds_have_found() {
         1_020_483,
         // A page of headers came back one batch short, so snapshots were never recorded (C6).
         1_016_262,
+        // A snapshot's new name was in the cache alone when the next life counted on it (B13).
+        1_093_683,
         // The checks: I4 looked for headers that had left memory in the same step, L6 counted how nodes
         // that have left are brought up to their farewell, C7 took a log for what was committed instead.
         1_069_340, 1_014_640, 1_001_085,

@@ -122,7 +122,7 @@ pub struct Reconciled {
 
 impl SnapshotStore {
     /// The snapshots of this group, with the default options. Makes the folders where they are
-    /// missing.
+    /// missing, and durable the names that are in them.
     pub fn open(
         disk: Arc<dyn Disk>,
         cluster: ClusterId,
@@ -151,11 +151,14 @@ impl SnapshotStore {
             options,
             sound: Sound::default(),
         };
-        // Each folder is a name in its parent: all of them must be durable before a file in them is.
+        // Each folder is a name in its parent: all of them must be durable before a file in them is. And
+        // so must the names in it be before anyone counts on what they show: a process that died
+        // between a renaming and its sync leaves it in the cache alone.
         let made = store.disk.create_dir(ROOT);
         made.and_then(|()| store.disk.sync_dir(""))
             .and_then(|()| store.disk.create_dir(&store.folder()))
             .and_then(|()| store.disk.sync_dir(ROOT))
+            .and_then(|()| store.disk.sync_dir(&store.folder()))
             .map_err(SnapshotError::disk)?;
         Ok(store)
     }

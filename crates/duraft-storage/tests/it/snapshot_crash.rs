@@ -287,6 +287,27 @@ fn without_the_sync_of_the_folder_a_promised_snapshot_is_gone() {
 }
 
 #[test]
+fn a_name_that_a_dead_process_gave_is_durable_once_the_store_is_open() {
+    let disk = disk_of(512);
+    let ablation = Some(SnapshotAblation::NoDirSync);
+    let snapshot = take_at(
+        &store_with(&disk, with(ablation)).expect("works"),
+        5,
+        &content(2000, 1),
+    )
+    .expect("taken");
+    let found = disk.process_crash();
+    // Nobody has opened it yet: it is gone with the power.
+    let lost = store_with(&found.durable_view(), with(None)).expect("works");
+    lost.verify(&snapshot).expect_err("no name");
+    // Who opens it may count on what it shows.
+    let shown = store_with(&found, with(None)).expect("works");
+    shown.verify(&snapshot).expect("in the cache");
+    let kept = store_with(&found.durable_view(), with(None)).expect("works");
+    kept.verify(&snapshot).expect("on the disk");
+}
+
+#[test]
 fn without_checking_what_was_left_a_resumption_ends_in_a_bad_file() {
     let ablation = Some(SnapshotAblation::ResumeUnchecked);
     let found = run(&disk_of(512), receiving, ablation, 300).expect_err("a bad file");
