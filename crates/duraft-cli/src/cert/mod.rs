@@ -41,7 +41,7 @@ enum CertCommand {
 #[derive(Args)]
 struct DevArgs {
     /// The cluster: its name, of at most 16 bytes, or its identity in 32 hexadecimal digits.
-    #[arg(long, value_parser = cluster)]
+    #[arg(long, value_parser = crate::offline::cluster_id)]
     cluster: ClusterId,
 
     /// Ids of the nodes, as in 1,2,3 or 1-3.
@@ -64,7 +64,7 @@ struct DevArgs {
 #[derive(Args)]
 struct NameArgs {
     /// The cluster: its name, of at most 16 bytes, or its identity in 32 hexadecimal digits.
-    #[arg(long, value_parser = cluster)]
+    #[arg(long, value_parser = crate::offline::cluster_id)]
     cluster: ClusterId,
 
     /// Ids of the nodes, as in 1,2,3 or 1-3.
@@ -140,23 +140,6 @@ fn dev(args: &DevArgs) -> Result<(), Problem> {
     Ok(())
 }
 
-/// A cluster's identity: 32 hexadecimal digits, or a name that is filled up with zeros.
-fn cluster(text: &str) -> Result<ClusterId, String> {
-    let digits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
-    if digits {
-        let number = u128::from_str_radix(text, 16).map_err(|error| error.to_string())?;
-        return Ok(ClusterId(number.to_be_bytes()));
-    }
-    let mut id = [0; 16];
-    match id.get_mut(..text.len()) {
-        Some(place) if !text.is_empty() => place.copy_from_slice(text.as_bytes()),
-        Some(_) | None => {
-            return Err("must be a name of 1 to 16 bytes, or 32 hexadecimal digits".into());
-        }
-    }
-    Ok(ClusterId(id))
-}
-
 /// Most nodes in one call: a slip of the finger must not fill a disk.
 const NODES_MAX: usize = 1000;
 
@@ -187,23 +170,6 @@ fn nodes(text: &str) -> Result<Nodes, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn clusters_have_names_or_digits() {
-        let mut padded = [0; 16];
-        padded[..4].copy_from_slice(b"shop");
-        assert_eq!(cluster("shop"), Ok(ClusterId(padded)));
-        let full = ClusterId(*b"my first cluster");
-        assert_eq!(cluster("my first cluster"), Ok(full));
-        assert_eq!(cluster(&full.to_string()), Ok(full));
-        for bad in [
-            "",
-            "a name that is too long",
-            "6d7920666972737420636c75737465",
-        ] {
-            assert!(cluster(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn nodes_are_lists_and_ranges() {

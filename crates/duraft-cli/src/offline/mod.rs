@@ -28,7 +28,7 @@ pub(crate) struct StoreArgs {
     #[arg(long)]
     dir: PathBuf,
 
-    /// The cluster's identity: 16 characters, or 32 hexadecimal digits.
+    /// The cluster: its name, of at most 16 bytes, or its identity in 32 hexadecimal digits.
     #[arg(long, value_parser = cluster_id)]
     pub(crate) cluster: ClusterId,
 
@@ -224,25 +224,22 @@ pub(crate) fn list(ids: &[u64]) -> String {
     }
 }
 
-/// A cluster's identity as it is written on a command line.
+/// A cluster's identity as it is written on a command line: 32 hexadecimal digits, or a name that is
+/// filled up with zeros.
 pub(crate) fn cluster_id(text: &str) -> Result<ClusterId, String> {
-    if let Ok(bytes) = <[u8; 16]>::try_from(text.as_bytes()) {
-        return Ok(ClusterId(bytes));
+    let digits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if digits {
+        let number = u128::from_str_radix(text, 16).map_err(|error| error.to_string())?;
+        return Ok(ClusterId(number.to_be_bytes()));
     }
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    let bytes: Option<Vec<u8>> = pairs
-        .iter()
-        .map(|pair| {
-            let text = std::str::from_utf8(pair).ok()?;
-            let digits = text.bytes().all(|b| b.is_ascii_hexdigit());
-            digits.then(|| u8::from_str_radix(text, 16).ok()).flatten()
-        })
-        .collect();
-    let bytes = bytes.filter(|_| rest.is_empty());
-    let bytes = bytes.and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
-    bytes
-        .map(ClusterId)
-        .ok_or_else(|| String::from("16 characters or 32 hexadecimal digits"))
+    let mut id = [0; 16];
+    match id.get_mut(..text.len()) {
+        Some(place) if !text.is_empty() => place.copy_from_slice(text.as_bytes()),
+        Some(_) | None => {
+            return Err("must be a name of 1 to 16 bytes, or 32 hexadecimal digits".into());
+        }
+    }
+    Ok(ClusterId(id))
 }
 
 /// The randomness and the wall clock of this process.
@@ -263,14 +260,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cluster_is_named_by_its_characters_or_its_digits() {
-        let bytes = *b"my first cluster";
-        assert_eq!(cluster_id("my first cluster"), Ok(ClusterId(bytes)));
-        let digits = ClusterId(bytes).to_string();
-        assert_eq!(cluster_id(&digits), Ok(ClusterId(bytes)));
+    fn a_cluster_is_its_name_or_its_digits() {
+        let mut padded = [0; 16];
+        padded[..4].copy_from_slice(b"shop");
+        assert_eq!(cluster_id("shop"), Ok(ClusterId(padded)));
+        let full = ClusterId(*b"my first cluster");
+        assert_eq!(cluster_id("my first cluster"), Ok(full));
+        let digits = full.to_string();
+        assert_eq!(cluster_id(&digits), Ok(full));
         for wrong in [
             "",
-            "short",
+            "a name that is too long",
             &digits[1..],
             "+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1",
         ] {

@@ -47,7 +47,8 @@ pub(super) struct ImportArgs {
     #[arg(long)]
     dir: PathBuf,
 
-    /// Identity of the new cluster: 16 characters, or 32 hexadecimal digits. Not that of the old one.
+    /// The new cluster: its name, of at most 16 bytes, or its identity in 32 hexadecimal digits. Not
+    /// that of the old one.
     #[arg(long, value_parser = crate::offline::cluster_id)]
     cluster: ClusterId,
 

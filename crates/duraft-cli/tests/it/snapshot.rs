@@ -170,7 +170,10 @@ fn a_new_cluster_begins_with_an_exported_state() {
             vec!["--voters", "2,3", "--cluster", NEW],
             "not among the --voters",
         ),
-        (vec!["--voters", "1", "--cluster", "short"], "16 characters"),
+        (
+            vec!["--voters", "1", "--cluster", "a name that is too long"],
+            "1 to 16 bytes",
+        ),
     ];
     for (more, reason) in refused {
         let output = import(&fresh, &more);
