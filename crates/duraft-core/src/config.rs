@@ -23,7 +23,8 @@ pub struct Config {
     pub check_quorum: bool,
     /// Largest body of one batch, in bytes. A constant of the cluster.
     pub max_batch_bytes: u32,
-    /// Most bytes of batches in one append; one whole batch always fits.
+    /// Most bytes of batches in one append, and of what a follower writes at once of a larger one; one
+    /// whole batch always fits.
     pub append_bytes_max: u64,
     /// Most appends in flight to one peer.
     pub inflight_messages_max: usize,

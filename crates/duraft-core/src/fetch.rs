@@ -509,19 +509,6 @@ impl Raft {
         brought
     }
 
-    /// How many of these batches are written at once: as an append would bring them, which the log has room
-    /// for, and as the limit of writes under way admits.
-    pub(crate) fn fits_one_write(&self, batches: &[Batch]) -> usize {
-        let mut bytes = 0;
-        let fits = |batch: &&Batch| {
-            let first = bytes == 0;
-            bytes += batch.cost();
-            first || bytes <= self.config.append_bytes_max
-        };
-        let one_append = batches.iter().take_while(fits).count();
-        one_append.min(self.disk_room_for(batches))
-    }
-
     fn believes_anything(&self) -> bool {
         self.plants.has(Plant::FillsUnproven)
     }

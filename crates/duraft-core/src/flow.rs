@@ -62,23 +62,27 @@ impl Raft {
     /// How many of these batches a follower takes: as many as fit, and one where nothing else is held.
     pub(crate) fn room_for(&self, batches: &[Batch]) -> usize {
         if self.has_room() {
-            self.disk_room_for(batches)
+            self.fits_one_write(batches)
         } else {
             0
         }
     }
 
-    /// How many of these batches the limit of writes under way admits.
-    pub(crate) fn disk_room_for(&self, batches: &[Batch]) -> usize {
-        let mut held = self.disk.bytes();
-        let fits = |batch: &&Batch| {
-            let first = held == 0;
-            held += batch.cost();
-            first || held <= self.config.unpersisted_bytes_max
-        };
+    /// How many of these batches are written at once: as many as this node's own appends hold, which its
+    /// log has room for whatever the leader's limit is, and as the limit of writes under way admits.
+    pub(crate) fn fits_one_write(&self, batches: &[Batch]) -> usize {
         if self.plants.has(Plant::TakesEverything) {
             return batches.len();
         }
+        let held = self.disk.bytes();
+        let mut bytes = 0;
+        let fits = |batch: &&Batch| {
+            let first = bytes == 0;
+            bytes += batch.cost();
+            let fits_disk = held + bytes <= self.config.unpersisted_bytes_max;
+            let fits_write = bytes <= self.config.append_bytes_max;
+            (fits_disk || (first && held == 0)) && (fits_write || first)
+        };
         batches.iter().take_while(fits).count()
     }
 

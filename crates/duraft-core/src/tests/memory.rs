@@ -221,6 +221,38 @@ fn limits_below_one_batch_admit_one_at_a_time() {
 }
 
 #[test]
+fn a_follower_writes_no_more_at_once_than_its_own_appends_hold() {
+    // Its log has room for one such write; a leader with a larger limit knows nothing of that.
+    let mut rig = Rig::with(3, &[], config);
+    rig.set_config(3, |config| config.append_bytes_max = 2 * COST);
+    rig.elect(1).unwrap();
+    for i in 0..20 {
+        let id = ProposalId(10_000 + i);
+        let body = commands(1);
+        rig.step(1, Input::Propose { id, body }).unwrap();
+        rig.settle_without(&[3]).unwrap();
+    }
+    let mut largest = 0;
+    for _ in 0..100 {
+        rig.tick(1).unwrap();
+        for _ in 0..4 {
+            for envelope in core::mem::take(&mut rig.network) {
+                rig.deliver(envelope).unwrap();
+            }
+            let cost = |write: &Write| write.append.iter().map(Batch::cost).sum();
+            let written = rig.node(3).pending.iter().map(cost).max();
+            largest = written.unwrap_or(0).max(largest);
+            for id in 1..=3 {
+                rig.flush(id).unwrap();
+                rig.report_applied(id).unwrap();
+            }
+        }
+    }
+    assert_eq!(largest, 2 * COST, "all that fits, and nothing beyond");
+    assert_eq!(rig.raft(3).commit(), Index(21));
+}
+
+#[test]
 fn a_node_whose_disk_stands_still_learns_of_few_terms() {
     let mut rig = Rig::new(3, 1);
     for term in 1..100 {
