@@ -95,6 +95,29 @@ fn lease_ends_a_fixed_time_after_its_round_was_sent_also_when_the_machine_slept(
     assert!(until < host.now(), "what is read now is late");
 }
 
+#[test]
+fn read_of_a_quorum_asks_one_though_a_lease_holds() {
+    let (mut cluster, leader) = Cluster::elected();
+    for _ in 0..20 {
+        cluster.tick();
+    }
+    let host = &mut cluster.hosts[leader];
+    for basis in [ReadBasis::Quorum, ReadBasis::Lease] {
+        let (request, _) = counting_read(basis);
+        host.inputs.push_back(DriverInput::Read(request));
+    }
+    host.run();
+    let by_lease = host.reads.pop().expect("the lease vouches at once");
+    assert!(by_lease.lease_until.is_some());
+    assert!(host.reads.is_empty(), "the other waits");
+    cluster.exchange();
+    cluster.exchange();
+    let host = &mut cluster.hosts[leader];
+    host.run();
+    let by_quorum = host.reads.pop().expect("a majority was asked");
+    assert_eq!(by_quorum.lease_until, None);
+}
+
 /// So many reads come in at once; what their clients hear.
 fn read_at_once(host: &mut Host, reads: usize, deadline: Option<u64>) -> Vec<Heard> {
     let read = |_| {
