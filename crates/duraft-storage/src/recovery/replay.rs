@@ -348,7 +348,11 @@ impl Replay {
             known.log.start() == checkpoint.start && known.snapshot == checkpoint.snapshot;
         let unsure = group.pending.log || group.loose;
         let contradicts = !same_end && !unsure || !same_start && self.holes.is_empty();
-        if contradicts && !site.header.flags.has(Flags::FENCE) {
+        if site.header.flags.has(Flags::FENCE) {
+            // Who wrote the fence has judged all that is older, and would not have gone on with a
+            // contradiction: a hole explained it that is no part of the log any more.
+            self.contradictions.retain(|found| found.group != id);
+        } else if contradicts {
             self.contradictions.push(Contradiction {
                 segment: site.segment.seq,
                 commit: site.header.commit,

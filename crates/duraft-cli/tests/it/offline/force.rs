@@ -200,7 +200,14 @@ fn a_wrong_wish_is_a_usage_error_and_changes_nothing() {
         ),
         (&own, CLUSTER, 1, "one", &[], "--voters"),
         (&own, "another cluster.", 1, "1", &[], "cluster"),
-        (&own, "too short", 1, "1", &[], "32 hexadecimal digits"),
+        (
+            &own,
+            "a name that is too long",
+            1,
+            "1",
+            &[],
+            "1 to 16 bytes",
+        ),
         (&nowhere, CLUSTER, 1, "1", &[], "nowhere"),
         (empty.path(), CLUSTER, 1, "1", &[], "no store"),
     ];
