@@ -189,12 +189,12 @@ fn a_gap_is_filled_no_faster_than_the_disk_takes_it() {
         max_batch_bytes: 200,
         ..Config::new(id, GROUP, 1)
     });
-    let terms = [1; 1_000];
+    let terms = [1; 200];
     for id in 1..=3 {
         rig.seed_log(id, 1, &terms);
     }
-    rig.crash_with(3, |disk| disk.lose(2..=998));
-    assert!(wait_whole(&mut rig, 3, 2_000, &[1]));
+    rig.crash_with(3, |disk| disk.lose(2..=198));
+    assert!(wait_whole(&mut rig, 3, 400, &[1]));
     assert_eq!(rig.raft(3).last(), rig.raft(2).last());
 }
 

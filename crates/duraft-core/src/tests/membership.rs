@@ -575,3 +575,119 @@ fn the_largest_membership_is_exactly_as_long_as_the_limit() {
     assert_eq!(Membership::decode(&bytes), Ok(largest));
     assert_eq!(demoted(17), Err(ChangeError::TooLarge(794)));
 }
+
+#[test]
+fn one_member_more_than_the_most_is_refused() {
+    // Quorums are counted in room for the most; a larger membership could be read by nobody.
+    let many = Membership::new((1..=32).map(id), []).unwrap();
+    for change in [add(33), learner(33, Promotion::Never)] {
+        let refused = many.change(&[change], Leave::Automatic);
+        assert_eq!(refused, Err(ChangeError::TooMany(33)));
+    }
+    let replaced = [MemberChange::Remove(id(1)), add(33)];
+    let refused = many.change(&replaced, Leave::Automatic);
+    let outgoing = "who leaves counts until the joint membership is left";
+    assert_eq!(refused, Err(ChangeError::TooMany(33)), "{outgoing}");
+    let few = Membership::new((1..=31).map(id), []).unwrap();
+    assert!(few.change(&[add(33)], Leave::Automatic).is_ok());
+}
+
+#[test]
+fn a_learner_is_not_promoted_before_the_change_before_it_is_committed() {
+    // Two changes that are both under way can have quorums that share no voter.
+    let mut rig = cluster(3, 1);
+    rig.run(2).unwrap();
+    let promotion = Promotion::WhenCaughtUp { replacing: None };
+    rig.change(1, &[learner(4, promotion)], Leave::Automatic)
+        .unwrap();
+    let at = rig.raft(1).last().index();
+    // Appends reach the learner alone; heartbeats go through.
+    for _ in 0..20 {
+        rig.tick(1).unwrap();
+        for _ in 0..4 {
+            for envelope in core::mem::take(&mut rig.network) {
+                let append = matches!(envelope.message, Message::Append { .. });
+                if !append || envelope.to == id(4) {
+                    rig.deliver(envelope).unwrap();
+                }
+            }
+            (1..=4).for_each(|n| rig.flush(n).unwrap());
+        }
+    }
+    let raft = rig.raft(1);
+    assert_eq!(raft.role(), RoleKind::Leader);
+    assert!(raft.progress(id(4)).unwrap().caught_up);
+    assert_eq!(raft.last().index(), at, "nothing was appended");
+    rig.run(6).unwrap();
+    assert_eq!(voters(rig.raft(1)), [1, 2, 3, 4]);
+}
+
+#[test]
+fn whoever_has_left_is_told_so_for_four_election_timeouts() {
+    let mut rig = cluster(3, 0);
+    rig.run(2).unwrap();
+    rig.change(1, &[MemberChange::Remove(id(3))], Leave::Explicit)
+        .unwrap();
+    rig.settle_without(&[3]).unwrap();
+    rig.step(1, Input::LeaveJoint { id: ProposalId(99) })
+        .unwrap();
+    rig.settle_without(&[3]).unwrap();
+    for tick in 1..=40 {
+        assert!(rig.raft(1).progress(id(3)).is_some(), "{tick}");
+        rig.run_without(&[3], 1).unwrap();
+    }
+    assert!(rig.raft(1).progress(id(3)).is_none());
+}
+
+#[test]
+fn a_membership_longer_than_the_largest_batch_is_refused() {
+    // Every receiver refuses a batch above the limit: the cluster would stand still behind it.
+    for (short, refused) in [(0, None), (1, Some(Reject::TooLarge))] {
+        let members = Membership::new((1..=3).map(id), [id(4)]).unwrap();
+        let len = members.encode().len() as u32;
+        let mut rig = Rig::with(3, &[], |id| Config {
+            max_batch_bytes: len - short,
+            ..Config::new(id, GROUP, 1)
+        });
+        rig.elect(1).unwrap();
+        rig.change(1, &[learner(4, Promotion::Never)], Leave::Automatic)
+            .unwrap();
+        assert_eq!(refusal(&rig, 1), refused);
+    }
+}
+
+#[test]
+fn bytes_that_hold_no_usable_membership_are_refused() {
+    // They come from disks and peers, and every quorum is asked of what they say.
+    let head = |joint: u8, counts: [u16; 4]| {
+        let counts = counts.into_iter().flat_map(u16::to_le_bytes);
+        [1, joint].into_iter().chain(counts).collect::<Vec<u8>>()
+    };
+    let ids = |ids: &[u64]| {
+        ids.iter()
+            .flat_map(|id| id.to_le_bytes())
+            .collect::<Vec<u8>>()
+    };
+    let decode = |head: Vec<u8>, ids: Vec<u8>| Membership::decode(&[head, ids].concat());
+    assert_eq!(
+        decode(head(0, [0, 0, 0, 0]), ids(&[])),
+        Ok(Membership::unknown())
+    );
+    // Learners and nobody who votes.
+    assert!(decode(head(0, [0, 0, 1, 0]), ids(&[4])).is_err());
+    assert!(decode(head(0, [1, 0, 1, 1]), ids(&[1, 4, 4, 4])).is_ok());
+    // Whoever is to be promoted is no learner.
+    assert!(decode(head(0, [1, 0, 1, 1]), ids(&[1, 4, 5, 5])).is_err());
+    // Joint, and nobody on the side that is left.
+    assert!(decode(head(1, [1, 1, 0, 0]), ids(&[1, 2])).is_ok());
+    assert!(decode(head(1, [1, 0, 0, 0]), ids(&[1])).is_err());
+}
+
+#[test]
+fn a_quorum_of_many_voters_holds_what_more_than_half_of_them_hold() {
+    for (count, holds) in [(6, 3), (7, 4), (8, 4), (9, 5), (31, 16), (32, 16)] {
+        let many = Membership::new((1..=count).map(id), []).unwrap();
+        assert_eq!(many.quorum_value(0, |id| id.0), holds, "{count} voters");
+        assert_eq!(many.quorum_value(0, |id| count + 1 - id.0), holds);
+    }
+}

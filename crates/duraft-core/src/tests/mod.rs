@@ -1,9 +1,14 @@
 //! Tests of the core as a whole: a rig with modelled disks, named situations, and seeds.
 
+mod apply;
 mod bank;
+mod boot;
+mod compaction;
 mod damage;
 mod divergence;
+mod elections;
 mod few;
+mod follower;
 mod garbage;
 mod leases;
 mod membership;

@@ -1,0 +1,142 @@
+//! What a follower makes of its leader's words, where its log begins and ends.
+
+use super::rig::*;
+use crate::*;
+use alloc::vec::Vec;
+
+/// `count` batches of term 1.
+fn chain(count: u64) -> Vec<Batch> {
+    let mut end = Position::START;
+    (0..count)
+        .map(|i| {
+            let batch = body(i).seal(GROUP, &end, Term(1)).unwrap();
+            end = batch.header.position();
+            batch
+        })
+        .collect()
+}
+
+/// Node 2 leads `term` and sends node 1 an append.
+fn append(rig: &mut Rig, term: u64, prev: Position, batches: &[Batch], commit: u64) {
+    let message = Message::Append {
+        prev,
+        batches: batches.to_vec(),
+        commit: Index(commit),
+    };
+    let envelope = Envelope {
+        group: GROUP,
+        from: NodeId(2),
+        incarnation: Incarnation(1),
+        to: NodeId(1),
+        term: Term(term),
+        message,
+    };
+    rig.deliver(envelope).unwrap();
+}
+
+/// What node 1 answers to appends, once its disk is done.
+fn answer(rig: &mut Rig) -> Option<AppendReply> {
+    rig.flush(1).unwrap();
+    let mut replies = rig.network.drain(..).filter_map(|e| match e.message {
+        Message::AppendReply(reply) => Some(reply),
+        _ => None,
+    });
+    let reply = replies.next();
+    assert_eq!(replies.next(), None);
+    reply
+}
+
+fn accepted(matched: u64) -> Option<AppendReply> {
+    let matched = Index(matched);
+    Some(AppendReply::Accepted { matched })
+}
+
+fn after(batches: &[Batch], count: usize) -> Position {
+    (count.checked_sub(1)).map_or(Position::START, |last| batches[last].header.position())
+}
+
+/// Node 1 follows node 2, has applied five batches and holds a log that begins behind them.
+fn behind_five() -> (Rig, Vec<Batch>) {
+    let mut rig = Rig::new(3, 1);
+    rig.set_trailing(0);
+    let batches = chain(9);
+    // The others hold them all, so that what node 2 says is committed is.
+    for id in [2, 3] {
+        let config = rig.node(id).config.clone();
+        let mut image = rig.node(id).durable.clone();
+        (image.end, image.batches) = (after(&batches, 9), batches.clone());
+        image.hard_state.term = Term(1);
+        rig.boot(config, image, Incarnation(1));
+    }
+    append(&mut rig, 1, Position::START, &batches[..5], 5);
+    assert_eq!(answer(&mut rig), accepted(5));
+    rig.report_applied(1).unwrap();
+    rig.take_snapshot(1).unwrap();
+    rig.flush(1).unwrap();
+    assert_eq!(rig.raft(1).log.start(), after(&batches, 5));
+    (rig, batches)
+}
+
+#[test]
+fn an_append_that_spans_the_beginning_of_the_log_is_taken_from_there_on() {
+    // What lies before is committed and equal; counted wrongly, batches would be left out or doubled.
+    for from in 0..6 {
+        for upto in 5..9 {
+            let (mut rig, batches) = behind_five();
+            let prev = after(&batches, from);
+            append(&mut rig, 1, prev, &batches[from..upto], 0);
+            assert_eq!(answer(&mut rig), accepted(upto as u64), "{from} {upto}");
+            assert_eq!(rig.raft(1).last(), after(&batches, upto));
+            // Again, and nothing changes.
+            append(&mut rig, 1, prev, &batches[from..upto], 0);
+            assert_eq!(answer(&mut rig), accepted(upto as u64));
+            assert_eq!(rig.raft(1).last(), after(&batches, upto));
+        }
+    }
+}
+
+#[test]
+fn an_append_that_ends_before_the_log_begins_is_answered_with_where_it_begins() {
+    let (mut rig, batches) = behind_five();
+    for upto in 1..5 {
+        append(&mut rig, 1, Position::START, &batches[..upto], 0);
+        let rejected = AppendReply::Rejected {
+            prev: LogId::default(),
+            hint: after(&batches, 5).id,
+        };
+        assert_eq!(answer(&mut rig), Some(rejected));
+    }
+}
+
+#[test]
+fn an_append_with_another_content_where_the_log_begins_is_divergence() {
+    // The same term and index with other bytes: one of the two was committed.
+    let (mut rig, batches) = behind_five();
+    let other = body(99).seal(GROUP, &after(&batches, 4), Term(1)).unwrap();
+    append(&mut rig, 1, after(&batches, 4), &[other.clone()], 0);
+    let diverges = AppendReply::Divergence {
+        theirs: other.header.position(),
+        ours: after(&batches, 5),
+    };
+    assert_eq!(answer(&mut rig), Some(diverges));
+    assert_eq!(rig.raft(1).last(), after(&batches, 5));
+}
+
+#[test]
+fn a_leader_of_an_earlier_term_is_told_the_term_and_where_the_logs_part() {
+    let mut rig = Rig::new(3, 1);
+    rig.seed_log(1, 3, &[1, 1, 3]);
+    let batches = chain(4);
+    append(&mut rig, 2, after(&batches, 4), &[], 4);
+    let reply = rig.network.pop().unwrap();
+    assert_eq!(reply.term, Term(3));
+    let rejected = AppendReply::Rejected {
+        prev: after(&batches, 4).id,
+        hint: rig.raft(1).headers().nth(1).unwrap().last_id(),
+    };
+    assert_eq!(reply.message, Message::AppendReply(rejected));
+    assert_eq!(
+        (rig.raft(1).leader(), rig.raft(1).commit()),
+        (None, Index(0))
+    );
+}
