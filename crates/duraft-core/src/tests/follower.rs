@@ -140,3 +140,71 @@ fn a_leader_of_an_earlier_term_is_told_the_term_and_where_the_logs_part() {
         (None, Index(0))
     );
 }
+
+#[test]
+fn a_leader_that_contradicts_its_own_words_cuts_nothing() {
+    // Within its term a leader's log only grows: the second word is of another's, or of a broken disk.
+    let mut rig = Rig::new(3, 1);
+    let batches = chain(3);
+    append(&mut rig, 3, Position::START, &batches, 0);
+    assert_eq!(answer(&mut rig), accepted(3));
+    let prev = after(&batches, 1);
+    let other = body(9).seal(GROUP, &prev, Term(2)).unwrap();
+    append(&mut rig, 3, prev, &[other], 0);
+    assert_eq!(answer(&mut rig), None);
+    assert_eq!(rig.raft(1).last(), after(&batches, 3));
+}
+
+#[test]
+fn what_only_adds_to_the_log_cuts_nothing_from_the_disk() {
+    let mut rig = Rig::new(3, 1);
+    let batches = chain(3);
+    for (from, upto) in [(0, 1), (0, 2), (2, 3)] {
+        append(&mut rig, 1, after(&batches, from), &batches[from..upto], 0);
+        let write = rig.node(1).pending.back().unwrap();
+        assert_eq!((write.truncate, write.append.len()), (None, 1));
+        rig.flush(1).unwrap();
+    }
+}
+
+#[test]
+fn a_follower_without_room_does_not_ask_for_more() {
+    // An answer would make its leader send what cannot be taken.
+    let mut rig = Rig::with(3, &[], |id| Config {
+        backlog_bytes_max: 76,
+        ..Config::new(id, GROUP, 1)
+    });
+    rig.disk_checks = false;
+    let batches = chain(4);
+    append(&mut rig, 1, Position::START, &batches[..2], 2);
+    assert_eq!(answer(&mut rig), accepted(2));
+    append(&mut rig, 1, after(&batches, 4), &[], 2);
+    assert_eq!(answer(&mut rig), None);
+    rig.report_applied(1).unwrap();
+    append(&mut rig, 1, after(&batches, 4), &[], 2);
+    let rejected = AppendReply::Rejected {
+        prev: after(&batches, 4).id,
+        hint: after(&batches, 2).id,
+    };
+    assert_eq!(answer(&mut rig), Some(rejected));
+}
+
+#[test]
+fn behind_a_gap_only_what_is_equal_counts_as_compared() {
+    // Index 3 is lost, 4 to 6 survive. The leader's batches fill the gap and go on: as far as they are
+    // those that survive, they are acknowledged.
+    for (equal, matched) in [(1, 3), (2, 4), (4, 6)] {
+        let mut rig = Rig::new(3, 1);
+        rig.seed_log(1, 1, &[1; 6]);
+        let stored = rig.node(1).durable.batches.clone();
+        rig.crash_with(1, |disk| disk.lose(3..=3));
+        let mut sent: Vec<Batch> = stored[2..2 + equal].to_vec();
+        if equal < 4 {
+            let prev = after(&stored, 2 + equal);
+            sent.push(body(99).seal(GROUP, &prev, Term(2)).unwrap());
+        }
+        append(&mut rig, 2, after(&stored, 2), &sent, 0);
+        assert_eq!(answer(&mut rig), accepted(matched), "{equal}");
+        assert_eq!(rig.raft(1).last(), after(&stored, 6));
+    }
+}

@@ -2,6 +2,7 @@
 
 mod apply;
 mod bank;
+mod batch;
 mod boot;
 mod compaction;
 mod damage;
@@ -10,6 +11,7 @@ mod elections;
 mod few;
 mod follower;
 mod garbage;
+mod leader;
 mod leases;
 mod membership;
 mod memory;
@@ -17,6 +19,7 @@ mod partitions;
 mod progress;
 mod random;
 mod reads;
+mod receive;
 mod release;
 mod repair;
 mod rig;
