@@ -1,7 +1,7 @@
 //! Elections at their edges: who is asked, whose word counts, and when.
 
 use super::rig::*;
-use crate::role::Role;
+use crate::role::{Ballot, Role};
 use crate::*;
 
 fn said(from: u64, to: u64, term: u64, message: Message) -> Envelope {
@@ -112,4 +112,50 @@ fn the_answers_of_strangers_elect_nobody_and_are_not_kept() {
         panic!("strangers do not decide");
     };
     assert_eq!(candidate.ballot.granted, [NodeId(1)].into());
+}
+
+#[test]
+fn the_first_word_of_a_voter_stands() {
+    // A late or repeated answer changes no mind: otherwise a campaign could be won and lost.
+    let three = Membership::new([1, 2, 3].map(NodeId), []).unwrap();
+    let mut ballot = Ballot::default();
+    for (from, granted, won, lost) in [
+        (2, false, false, false),
+        (2, true, false, false),
+        (1, true, false, false),
+        (1, false, false, false),
+        (3, true, true, false),
+        (3, false, true, false),
+    ] {
+        ballot.count(NodeId(from), granted);
+        assert_eq!((ballot.is_won(&three), ballot.is_lost(&three)), (won, lost));
+    }
+    let mut ballot = Ballot::default();
+    ballot.count(NodeId(2), false);
+    ballot.count(NodeId(3), false);
+    assert!(ballot.is_lost(&three));
+}
+
+#[test]
+fn a_candidate_that_cannot_win_any_more_waits_again() {
+    // It would hold its term until the timeout, and believe no leader meanwhile.
+    let mut rig = Rig::new(3, 1);
+    asking(&mut rig);
+    for from in [2, 3] {
+        assert_eq!(rig.raft(1).role(), RoleKind::PreCandidate);
+        let wanted = Term(1);
+        let granted = false;
+        let no = Message::PreVoteReply { wanted, granted };
+        rig.deliver(said(from, 1, 0, no)).unwrap();
+    }
+    assert_eq!(rig.raft(1).role(), RoleKind::Follower);
+    asking(&mut rig);
+    rig.deliver(willing(2)).unwrap();
+    rig.flush(1).unwrap();
+    for from in [2, 3] {
+        assert_eq!(rig.raft(1).role(), RoleKind::Candidate);
+        let no = Message::VoteReply { granted: false };
+        rig.deliver(said(from, 1, 1, no)).unwrap();
+    }
+    assert_eq!(rig.raft(1).role(), RoleKind::Follower);
 }

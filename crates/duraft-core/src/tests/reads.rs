@@ -513,3 +513,118 @@ fn crash_c08_a_voter_that_restarts_inside_a_lease_grants_nothing() {
         rig.network.clear();
     }
 }
+
+#[test]
+fn a_quorum_read_asks_a_quorum_where_leases_are_on_too() {
+    // Whoever asks for it does not trust clocks.
+    let mut rig = cluster(leased);
+    rig.run(20).unwrap();
+    rig.network.clear();
+    rig.read(1, ReadBasis::Lease).unwrap();
+    assert_eq!(rig.node(1).reads.len(), 1, "a lease is held");
+    rig.read(1, ReadBasis::Quorum).unwrap();
+    assert_eq!(rig.node(1).reads.len(), 1);
+    assert_eq!(heartbeats(&rig), 2);
+    rig.settle().unwrap();
+    assert_eq!(rig.node(1).reads.len(), 2);
+    assert_eq!(rig.node(1).reads[1].2, None);
+}
+
+#[test]
+fn a_new_leader_with_a_lease_reads_nothing_before_its_first_commit() {
+    // Heartbeats go through and appends do not: it has a lease, and all that it holds was committed by
+    // the leader before it. It does not know that.
+    for basis in [ReadBasis::Lease, ReadBasis::Quorum] {
+        let mut rig = cluster(leased);
+        rig.run(2).unwrap();
+        rig.transfer(1, 2).unwrap();
+        let mut rounds = 0;
+        for tick in 0..8 {
+            for _ in 0..6 {
+                for envelope in core::mem::take(&mut rig.network) {
+                    let append = matches!(envelope.message, Message::Append { .. });
+                    if !(append && envelope.from == NodeId(2)) {
+                        rig.deliver(envelope).unwrap();
+                    }
+                }
+                (1..=3).for_each(|id| rig.flush(id).unwrap());
+            }
+            if tick == 4 {
+                assert_eq!(rig.leader(), Some(2));
+                assert_eq!(rig.raft(2).commit(), rig.raft(1).commit());
+                rig.read(2, basis).unwrap();
+            }
+            if tick > 4 {
+                rounds += heartbeats(&rig) / 2;
+            }
+            (1..=3).for_each(|id| rig.tick(id).unwrap());
+        }
+        assert!(rig.node(2).reads.is_empty(), "{basis:?}");
+        assert!(
+            rounds <= 3,
+            "{rounds} rounds: a read that waits is no storm"
+        );
+        rig.run(4).unwrap();
+        assert_eq!(rig.node(2).reads.len(), 1);
+        let own = rig.raft(2).last().index();
+        assert_eq!(
+            rig.node(2).reads[0].1,
+            own,
+            "the entry that begins the term"
+        );
+    }
+}
+
+#[test]
+fn a_question_is_asked_again_after_a_heartbeat_interval_and_counts_once() {
+    let mut rig = cluster(config);
+    rig.network.clear();
+    rig.read(2, ReadBasis::Quorum).unwrap();
+    let questions = |rig: &mut Rig| {
+        let found = rig.network.drain(..);
+        let ask = |e: &Envelope| matches!(e.message, Message::ReadIndex { .. });
+        found.filter(ask).collect::<Vec<_>>()
+    };
+    let first = questions(&mut rig);
+    assert_eq!(first.len(), 1);
+    // The same question comes twice; one of another term is of another leadership.
+    for (envelope, waiting) in [(&first[0], 1), (&first[0], 1)] {
+        rig.deliver(envelope.clone()).unwrap();
+        assert_eq!(rig.raft(1).reads_waiting(), waiting);
+    }
+    let mut other = first[0].clone();
+    other.from = NodeId(3);
+    let early = Envelope {
+        term: Term(0),
+        ..other.clone()
+    };
+    rig.deliver(early).unwrap();
+    assert_eq!(rig.raft(1).reads_waiting(), 1);
+    rig.deliver(other).unwrap();
+    assert_eq!(rig.raft(1).reads_waiting(), 2, "another node asks too");
+    rig.network.clear();
+    for (tick, asked) in [(1, 0), (2, 1), (3, 0), (4, 1)] {
+        rig.tick(2).unwrap();
+        assert_eq!(questions(&mut rig).len(), asked, "{tick}");
+    }
+}
+
+#[test]
+fn a_read_ends_when_another_leader_speaks_before_the_old_one_is_given_up() {
+    // The next leader may have committed more; its answers are to other questions.
+    let mut rig = cluster(config);
+    rig.read(2, ReadBasis::Quorum).unwrap();
+    let commit = Index(0);
+    let heartbeat = Envelope {
+        group: GROUP,
+        from: NodeId(3),
+        incarnation: Incarnation(1),
+        to: NodeId(2),
+        term: Term(9),
+        message: Message::Heartbeat { commit, round: 1 },
+    };
+    rig.deliver(heartbeat).unwrap();
+    assert_eq!(rig.raft(2).leader(), Some(NodeId(3)));
+    assert_eq!(rig.raft(2).reads_waiting(), 0);
+    assert_eq!(refusal(&rig, 2), Some(Reject::LostLeadership));
+}

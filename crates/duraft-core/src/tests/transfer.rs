@@ -475,3 +475,97 @@ fn rule_11_a_slow_disk_makes_election_timeouts_long() {
         assert_eq!(least >= 4 * 8, planted.is_none(), "{asked:?}");
     }
 }
+
+#[test]
+fn a_target_is_asked_once_in_a_heartbeat_interval() {
+    // Each time it campaigns in another term: asked at every answer, it would never get to lead.
+    let mut rig = cluster(3);
+    rig.network.clear();
+    rig.transfer(1, 3).unwrap();
+    let mut ticks = vec![];
+    for tick in 0..10 {
+        for _ in 0..4 {
+            ticks.extend(asked(&rig).into_iter().map(|_| tick));
+            for envelope in core::mem::take(&mut rig.network) {
+                if envelope.message != Message::TimeoutNow {
+                    rig.deliver(envelope).unwrap();
+                }
+            }
+        }
+        rig.tick(1).unwrap();
+    }
+    assert_eq!(ticks, [0, 2, 4, 6, 8]);
+}
+
+#[test]
+fn a_transfer_ends_with_the_leadership_whatever_ends_it() {
+    // Its client would wait for ever.
+    let mut rig = cluster(3);
+    rig.propose(1).unwrap();
+    rig.network.clear();
+    rig.transfer(1, 3).unwrap();
+    assert_eq!(rig.raft(1).transfer_target(), Some(NodeId(3)));
+    let id = ProposalId(99);
+    rig.step(1, Input::StepDown { id }).unwrap();
+    assert_eq!(rig.raft(1).role(), RoleKind::Follower);
+    assert_eq!(rig.raft(1).transfer_target(), None);
+    assert_eq!(refusal(&rig, 1), Some(Reject::LostLeadership));
+}
+
+/// A leader whose disk stalls asks node 2, and the request is lost. `lost` is what else does not arrive;
+/// where `recovers`, the disk comes back meanwhile. Does it lead on?
+fn stalls(lost: impl Fn(&Envelope) -> bool, impaired: bool, recovers: bool) -> bool {
+    let mut rig = with(|_, config| {
+        config.stall_ticks = Some(30);
+        config.uncommitted_bytes_max = 1 << 20;
+    });
+    rig.propose(1).unwrap();
+    let mut first = None;
+    for tick in 0..60 {
+        rig.tick(1).unwrap();
+        for _ in 0..4 {
+            for mut envelope in core::mem::take(&mut rig.network) {
+                if envelope.message == Message::TimeoutNow {
+                    first = first.or(Some(tick));
+                } else if !lost(&envelope) {
+                    if let Message::HeartbeatReply { health, .. } = &mut envelope.message {
+                        health.impaired = impaired && envelope.from == NodeId(3);
+                    }
+                    rig.deliver(envelope).unwrap();
+                }
+            }
+            [2, 3].iter().for_each(|id| rig.flush(*id).unwrap());
+        }
+        if recovers && first.is_some_and(|first| tick == first + 5) {
+            rig.flush(1).unwrap();
+        }
+        if first.is_some_and(|first| tick == first + 12) {
+            break;
+        }
+    }
+    assert!(first.is_some(), "somebody was asked");
+    rig.raft(1).role() == RoleKind::Leader
+}
+
+#[test]
+fn a_stalled_leader_goes_only_where_a_quorum_of_the_others_could_lead() {
+    // Otherwise nobody would lead: a slow leader is better than none.
+    let nothing = |_: &Envelope| false;
+    let third = |e: &Envelope| [e.from, e.to].contains(&NodeId(3));
+    assert!(!stalls(nothing, false, false));
+    assert!(stalls(third, false, false), "node 3 is away");
+    assert!(stalls(nothing, true, false), "node 3 stalls too");
+    assert!(stalls(nothing, false, true), "the disk is back");
+}
+
+#[test]
+fn a_disk_stalls_when_a_write_takes_longer_than_the_bound() {
+    let mut rig = with(|_, config| config.stall_ticks = Some(30));
+    rig.propose(1).unwrap();
+    let mut raft = rig.raft(1).clone();
+    raft.config.check_quorum = false;
+    for tick in 1..40 {
+        raft.step(Input::Tick, &mut Vec::new());
+        assert_eq!(raft.health().impaired, tick > 30, "{tick}");
+    }
+}
