@@ -18,6 +18,7 @@ mod leases;
 mod losses;
 mod membership;
 mod memory;
+mod pages;
 mod partitions;
 mod progress;
 mod random;
