@@ -8,6 +8,7 @@ mod compaction;
 mod damage;
 mod divergence;
 mod elections;
+mod fetch;
 mod few;
 mod flow;
 mod follower;
