@@ -113,7 +113,13 @@ fn an_append_with_another_content_where_the_log_begins_is_divergence() {
     // The same term and index with other bytes: one of the two was committed.
     let (mut rig, batches) = behind_five();
     let other = body(99).seal(GROUP, &after(&batches, 4), Term(1)).unwrap();
-    append(&mut rig, 1, after(&batches, 4), &[other.clone()], 0);
+    append(
+        &mut rig,
+        1,
+        after(&batches, 4),
+        core::slice::from_ref(&other),
+        0,
+    );
     let diverges = AppendReply::Divergence {
         theirs: other.header.position(),
         ours: after(&batches, 5),

@@ -5,7 +5,7 @@ use crate::*;
 use alloc::vec::Vec;
 
 /// Node 1 leads and has eight entries, committed and in a snapshot that drops nothing; node 3 has the
-/// first `held` of them, and has heard that the first `committed` are committed.
+/// first `held` of them.
 fn behind(held: u64) -> (Rig, Snapshot) {
     let mut rig = Rig::new(3, 1);
     rig.elect(1).unwrap();
@@ -85,9 +85,7 @@ fn a_snapshot_is_taken_from_whoever_leads_the_present_term_or_a_later_one() {
         let (mut rig, mut snapshot) = behind(1);
         rig.disk_checks = false;
         if term == 0 {
-            // What it holds is old enough; who sent it led before the present leader, or before itself.
-            rig.elect(1).unwrap();
-            assert_eq!((rig.raft(1).term(), rig.raft(3).term()), (Term(1), Term(1)));
+            // What it holds is old enough; it was sent in a term that is over.
             snapshot.position.id.term = Term(0);
         }
         received(&mut rig, 3, from, term, &snapshot);

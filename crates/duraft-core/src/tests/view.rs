@@ -119,7 +119,8 @@ fn a_peer_whose_log_stands_still_while_it_answers_heartbeats_is_told_of() {
         for envelope in core::mem::take(&mut rig.network) {
             let append = matches!(envelope.message, Message::Append { .. });
             let silent = [envelope.from, envelope.to].contains(&NodeId(5));
-            if !silent && !(append && envelope.to == NodeId(3)) {
+            let lost = append && envelope.to == NodeId(3);
+            if !silent && !lost {
                 rig.deliver(envelope).unwrap();
             }
         }
