@@ -119,20 +119,24 @@ fn snapshot_that_cannot_be_read_does_not_stand_in_the_way_of_an_older_one() {
 }
 
 #[test]
-fn damaged_log_opened_twice_keeps_what_it_showed() {
+fn damaged_logs_opened_twice_keep_what_they_showed() {
     // Found by a lab of the bug bank: a fence copied the end of a damaged log out of a segment that it
     // replaced, and the next open took an older content of that place, in a segment that stayed, for a
-    // sign that nothing of the log was sure.
-    let mut config = SimConfig::from_seed(53);
-    config.wal.policy = OnDamage::RepairFromPeers;
-    config.damage = 6_000;
-    config.wipe = 2_000;
-    config.crash = 150;
-    config.down_max = 30;
-    config.network.slow_max = 400;
-    config.network.loss = 0;
-    let report = run(config, 700);
-    assert!(report.healed > 3, "{report:?}");
+    // sign that nothing of the log was sure. The log's own tests hold the case itself; this is where it
+    // came from.
+    let mut healed = 0;
+    for seed in 45..60 {
+        let mut config = SimConfig::from_seed(seed);
+        config.wal.policy = OnDamage::RepairFromPeers;
+        config.damage = 6_000;
+        config.wipe = 2_000;
+        config.crash = 150;
+        config.down_max = 30;
+        config.network.slow_max = 400;
+        config.network.loss = 0;
+        healed += run(config, 700).healed;
+    }
+    assert!(healed > 30, "{healed}");
 }
 
 #[test]
