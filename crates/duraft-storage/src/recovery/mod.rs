@@ -21,6 +21,8 @@ pub mod inspect;
 pub(crate) mod replay;
 pub(crate) mod scan;
 pub(crate) mod survey;
+#[cfg(test)]
+mod tests;
 
 use crate::bootstrap::{LOCK_NAME, STORE_NAME};
 use crate::errors::{Damage, GroupDamage, Hole, OpenError};
