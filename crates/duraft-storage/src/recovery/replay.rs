@@ -575,3 +575,6 @@ pub(crate) fn damage_of(state: &GroupIndex, lost: Lost) -> GroupDamage {
         snapshot_lost: state.is_uncovered(),
     }
 }
+
+#[cfg(test)]
+mod tests;
