@@ -62,3 +62,52 @@ fn before<E: Headed>(log: &Shape<E>, gap: Index) -> Position {
         .last()
         .map_or(log.start(), |header| header.position())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::payload::GroupCheckpoint;
+    use crate::index::Lost;
+    use duraft_core::{LogId, Membership, NodeId};
+
+    #[test]
+    fn whoever_may_have_voted_in_a_term_that_is_lost_votes_in_a_later_one() {
+        // Terms: of the vote that is known, of the greatest entry that may have been acknowledged.
+        let known = |term| HardState {
+            term: Term(term),
+            vote: Some(NodeId(2)),
+        };
+        let later = |term| HardState {
+            term: Term(term),
+            vote: None,
+        };
+        for (floor, vote_lost, expected) in [
+            (5, false, known(5)),
+            (4, false, known(5)),
+            (6, false, later(7)),
+            (5, true, later(6)),
+            (9, true, later(10)),
+        ] {
+            let mut state = GroupIndex::from_checkpoint(&GroupCheckpoint {
+                hard_state: known(5),
+                start: Position::START,
+                end: Position::START,
+                last_membership: Index(0),
+                membership: Membership::new([NodeId(1)], []).expect("a voter"),
+                snapshot: None,
+            });
+            let floor = LogId {
+                term: Term(floor),
+                index: Index(3),
+            };
+            state.lost = Some(Lost {
+                suffix: true,
+                vote: vote_lost,
+                floor,
+            });
+            give_up(&mut state);
+            assert_eq!(state.hard_state, expected, "{floor:?} {vote_lost}");
+            assert_eq!(state.lost, None);
+        }
+    }
+}

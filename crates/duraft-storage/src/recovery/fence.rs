@@ -538,3 +538,6 @@ fn recovered(wal: &Wal, damage: crate::errors::Damage, report: super::RecoveryRe
         report,
     }
 }
+
+#[cfg(test)]
+mod tests;

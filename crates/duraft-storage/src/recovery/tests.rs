@@ -1,15 +1,12 @@
-//! Slots made by hand, block by block: how far a segment goes, what proves it, and which segments are
-//! the log.
+//! Slots made by hand, block by block: how far a segment goes, and what proves it.
 
-use super::decide::{Layout, decide};
 use super::scan::{Item, Lens, Seen, TailScan};
-use super::survey::survey;
-use crate::errors::Hole;
 use crate::format::block::{self, BlockHeader, Flags};
 use crate::format::checksum::Seed;
 use crate::format::header::{SegmentEnd, SegmentHeader, SlotHeader};
 use crate::format::{BLOCK_BYTES, MARK_A, block_offset, memory_index};
-use duraft_disk::{Disk, FaultDisk, FaultOptions};
+
+mod chain;
 
 const STORE: [u8; 16] = *b"sixteen bytes id";
 /// Header, mark A, five blocks for commits, mark B.
@@ -245,6 +242,58 @@ fn a_torn_last_block_goes_without_a_word() {
 }
 
 #[test]
+fn a_last_block_that_does_not_continue_the_run_is_dropped() {
+    let segment = first(1);
+    let mut slot = Slot::of(&segment);
+    let run = slot.run(&segment, 2);
+    let mut other = next(&segment, run.last(), 0);
+    other.previous_digest ^= 1;
+    slot.put(other);
+    let scan = tail_of(&slot, &segment);
+    assert_eq!(told(&scan), (11, 11, vec![Commit(10), Commit(11)]));
+}
+
+#[test]
+fn what_stands_behind_a_hole_and_is_the_last_thing_proven_ends_the_log() {
+    let segment = first(1);
+    let mut slot = Slot::of(&segment);
+    let run = slot.run(&segment, 3);
+    slot.zero(run[1].block);
+    slot.put(mark(&segment, MARK_B, 12));
+    let scan = tail_of(&slot, &segment);
+    let blocks = vec![Commit(10), Lost(11, 11), Commit(12)];
+    assert_eq!(told(&scan), (10, 12, blocks));
+    assert_eq!(scan.proven_end, Some(end(&segment, &run[2])));
+}
+
+#[test]
+fn a_payload_that_looks_like_a_block_is_none() {
+    // What users write may be the bytes of a log.
+    let segment = first(1);
+    let mut slot = Slot::of(&segment);
+    let lost = slot.put(next(&segment, None, 0));
+    let outer = next(&segment, Some(&lost), 5000);
+    let inner = BlockHeader {
+        block: 4,
+        commit: outer.commit + 1,
+        durable: outer.commit,
+        ..outer
+    };
+    slot.put(BlockHeader {
+        payload_len: 0,
+        ..inner
+    });
+    let outer = slot.put(outer);
+    let last = slot.put(next(&segment, Some(&outer), 0));
+    assert_eq!((outer.block, last.block), (3, 5));
+    slot.zero(lost.block);
+    let scan = tail_of(&slot, &segment);
+    let blocks = vec![Lost(10, 10), Commit(11), Commit(12)];
+    assert_eq!(found(&scan.items), blocks);
+    assert_eq!(scan.items.last(), Some(&Item::Block(last)));
+}
+
+#[test]
 fn a_torn_header_in_the_middle_is_a_hole_with_its_number() {
     for lost in 0..3 {
         let segment = first(1);
@@ -406,255 +455,4 @@ fn no_number_is_used_again_that_stands_anywhere() {
     assert_eq!((seen.generation, seen.segment, seen.commit), (12, 30, 299));
     seen.segment_header(&first(2));
     assert_eq!((seen.generation, seen.segment, seen.commit), (12, 30, 299));
-}
-
-/// What an open makes of these slots.
-fn decided(slots: &[Slot]) -> Layout {
-    let disk = FaultDisk::new(FaultOptions::default());
-    disk.create_dir("wal").expect("a working disk");
-    for slot in slots {
-        let name = format!("wal/{:08x}.slot", slot.number);
-        let file = disk.create(&name).expect("a working disk");
-        file.write_at(&slot.bytes, 0).expect("a working disk");
-    }
-    let slot_bytes = block_offset(SLOT_BLOCKS);
-    let mut images = survey(&disk, Seed::of(&STORE), slot_bytes, false).expect("slots");
-    let layout = decide(&lens(), &mut images, false).expect("a working disk");
-    layout.expect("there is a tail")
-}
-
-/// The numbers of the segments that are the log, oldest first.
-fn chain(layout: &Layout) -> Vec<u64> {
-    layout.parts.iter().map(|part| part.header.seq).collect()
-}
-
-/// Segments 1 and 2 of one log: three blocks and two.
-fn two() -> [(SegmentHeader, Slot, Vec<BlockHeader>); 2] {
-    let older = first(1);
-    let mut slot = Slot::of(&older);
-    let run = slot.run(&older, 3);
-    let newer = behind(&older, &run[2]);
-    let mut second = Slot::of(&newer);
-    let blocks = second.run(&newer, 2);
-    [(older, slot, run), (newer, second, blocks)]
-}
-
-#[test]
-fn the_newest_segment_with_a_first_block_is_the_tail() {
-    let [(older, slot, _), (newer, second, _)] = two();
-    let layout = decided(&[slot, second, Slot::free(3)]);
-    assert_eq!(chain(&layout), [older.seq, newer.seq]);
-    assert_eq!(layout.parts[0].declared, newer.previous);
-    assert_eq!((layout.abandoned, layout.tail.contiguous), (0, 14));
-    assert!(layout.parts.iter().all(|part| part.lost_before.is_none()));
-    assert!(layout.lost_after.is_none());
-    assert_eq!(layout.filled, [true; 3]);
-    assert_eq!(layout.evidence, []);
-}
-
-#[test]
-fn what_is_proven_needs_no_way_back() {
-    // A tail that nothing proves may be gone after a power failure: then the log is found without it.
-    let [(_, slot, _), (newer, mut second, _)] = two();
-    second.zero(3);
-    let layout = decided(&[slot.clone(), second.clone()]);
-    assert_eq!((layout.tail.contiguous, layout.tail.watermark), (13, 12));
-    assert_eq!(layout.fallback, [0]);
-    second.put(mark(&newer, MARK_B, 13));
-    assert_eq!(decided(&[slot, second]).fallback, []);
-}
-
-#[test]
-fn the_way_back_goes_on_to_the_first_proven_segment() {
-    // Three opens in a row whose segments nothing proves, each in the place of the one before.
-    let [(older, slot, run), _] = two();
-    let mut slots = vec![Slot::free(0), slot];
-    for seq in 2..5 {
-        let header = SegmentHeader {
-            seq,
-            nonce: 50,
-            slot: u32::try_from(seq).expect("a small number"),
-            generation: 3 + u32::try_from(seq).expect("a small number"),
-            ..behind(&older, &run[1])
-        };
-        let mut fence = Slot::of(&header);
-        fence.run(&header, 1);
-        slots.push(fence);
-    }
-    let layout = decided(&slots);
-    assert_eq!(chain(&layout), [1, 4]);
-    let mut needed = layout.fallback.clone();
-    needed.sort_unstable();
-    needed.dedup();
-    assert_eq!(needed, [1, 2, 3]);
-}
-
-#[test]
-fn a_header_without_a_first_block_never_came_to_be() {
-    let [(_, slot, _), (newer, second, blocks)] = two();
-    let third = behind(&newer, &blocks[1]);
-    let fourth = SegmentHeader {
-        seq: 4,
-        slot: 4,
-        ..third
-    };
-    let layout = decided(&[slot, second, Slot::of(&third), Slot::of(&fourth)]);
-    assert_eq!(chain(&layout), [1, 2]);
-    assert_eq!(layout.abandoned, 2);
-    // Its header says that everything before it was durable.
-    assert_eq!(layout.tail.watermark, 14);
-    assert_eq!(layout.tail.proven_end, third.previous);
-    // What says more than the log shows is all there is of it, should the log have lost something.
-    assert_eq!(layout.evidence, [2, 3]);
-    assert_eq!(layout.seen.segment, 4);
-    assert!(layout.lost_after.is_none());
-}
-
-#[test]
-fn a_header_that_is_proven_is_no_write_that_was_cut_short() {
-    let [(_, slot, _), (newer, mut second, _)] = two();
-    second.zero(2);
-    second.zero(3);
-    for (proves, tail) in [(12, 1), (13, 2), (14, 2)] {
-        let mut second = second.clone();
-        second.put(mark(&newer, MARK_B, proves));
-        let layout = decided(&[slot.clone(), second]);
-        assert_eq!(
-            layout.parts.last().expect("a tail").header.seq,
-            tail,
-            "{proves}"
-        );
-        let holes = found(&layout.tail.items).into_iter();
-        let holes: Vec<_> = holes.filter(|item| matches!(item, Lost(..))).collect();
-        let expected = (tail == 2).then_some(Lost(13, proves));
-        assert_eq!(holes, Vec::from_iter(expected), "{proves}");
-    }
-}
-
-#[test]
-fn blocks_under_a_lost_header_are_damage_where_they_prove_something() {
-    let [(_, slot, _), (newer, second, blocks)] = two();
-    // The last of them says that the one before it was durable: 13, of the lost segment.
-    let mut headless = second.clone();
-    headless.zero(0);
-    let layout = decided(&[slot.clone(), headless.clone()]);
-    assert_eq!(chain(&layout), [1]);
-    let lost = Hole {
-        segment: 2,
-        slot: Some(2),
-        first: 13,
-        last: None,
-    };
-    assert_eq!(layout.lost_after, Some(lost));
-    assert_eq!(
-        (layout.evidence, layout.filled),
-        (vec![1], vec![true, true])
-    );
-    // The first one alone says nothing that the log does not show.
-    headless.zero(3);
-    let layout = decided(&[slot.clone(), headless.clone()]);
-    assert_eq!((layout.lost_after, layout.evidence), (None, vec![1]));
-    assert_eq!(layout.seen.commit, 13);
-    // A mark alone is enough, under the header of an older life too.
-    let stale = SegmentHeader {
-        slot: 2,
-        generation: 1,
-        nonce: 9,
-        ..first(0)
-    };
-    for header in [None, Some(stale)] {
-        for (proves, damaged) in [(12, false), (13, true)] {
-            let mut reused = header.as_ref().map_or_else(|| headless.clone(), Slot::of);
-            reused.zero(2);
-            reused.put(mark(&newer, MARK_A, proves));
-            let layout = decided(&[slot.clone(), reused]);
-            assert_eq!(layout.lost_after.is_some(), damaged, "{header:?} {proves}");
-            assert_eq!(layout.filled, [true, true]);
-        }
-    }
-    assert_eq!(blocks.len(), 2);
-}
-
-#[test]
-fn blocks_of_an_older_life_under_a_newer_header_mean_nothing() {
-    let [(_, slot, _), (newer, mut second, blocks)] = two();
-    // A slot that is used again keeps what stood behind its new blocks.
-    let old = SegmentHeader {
-        generation: 1,
-        nonce: 9,
-        ..first(0)
-    };
-    second.put(BlockHeader {
-        durable: 98,
-        ..next(
-            &SegmentHeader {
-                base_commit: 99,
-                ..old
-            },
-            None,
-            0,
-        )
-    });
-    second.put(blocks[0]);
-    let stale = next(
-        &SegmentHeader {
-            base_commit: 99,
-            ..old
-        },
-        Some(&blocks[1]),
-        0,
-    );
-    second.put(BlockHeader {
-        durable: 14,
-        ..stale
-    });
-    let layout = decided(&[slot, second]);
-    assert_eq!(chain(&layout), [1, newer.seq]);
-    assert_eq!((layout.tail.contiguous, layout.tail.watermark), (14, 13));
-    assert!(layout.lost_after.is_none());
-    assert_eq!(layout.evidence, []);
-}
-
-#[test]
-fn a_slot_that_shows_nothing_is_filled_before_it_is_used() {
-    let [(_, slot, _), (_, second, _)] = two();
-    let mut zeros = Slot::free(3);
-    zeros.zero(0);
-    let mut short = Slot::free(4);
-    short.bytes.truncate(BLOCK_BYTES);
-    let layout = decided(&[slot, second, zeros, short, Slot::free(5)]);
-    assert_eq!(layout.filled, [true, true, false, false, true]);
-}
-
-#[test]
-fn a_segment_that_is_named_and_gone_is_lost_and_the_one_before_it_stays() {
-    let [(older, slot, _), (newer, second, blocks)] = two();
-    let mut newest = behind(&newer, &blocks[1]);
-    let layout = |newest: &SegmentHeader, slots: &[&Slot]| {
-        let mut third = Slot::of(newest);
-        third.run(newest, 2);
-        let slots = slots.iter().copied().cloned().chain([third]);
-        decided(&slots.collect::<Vec<_>>())
-    };
-    let whole = layout(&newest, &[&slot, &second]);
-    assert_eq!(chain(&whole), [1, 2, 3]);
-    let lost = layout(&newest, &[&slot]);
-    assert_eq!(chain(&lost), [older.seq, 3]);
-    let before = lost.parts[1].lost_before.expect("a segment is gone");
-    assert_eq!((before.seq, before.last_commit), (2, Some(14)));
-    assert_eq!(lost.parts[0].declared, None);
-    // Another life of the same number is not the one that is meant.
-    let mut other = Slot::of(&SegmentHeader { nonce: 1, ..newer });
-    other.run(&SegmentHeader { nonce: 1, ..newer }, 2);
-    let lost = layout(&newest, &[&slot, &other]);
-    assert_eq!(chain(&lost), [older.seq, 3]);
-    // What is older than the first live segment is no part of the log, whatever is lost.
-    newest.first_live = 2;
-    let lost = layout(&newest, &[&slot]);
-    assert_eq!(chain(&lost), [3]);
-    assert!(lost.parts[0].lost_before.is_some());
-    newest.first_live = 3;
-    let alone = layout(&newest, &[&slot, &second]);
-    assert_eq!(chain(&alone), [3]);
-    assert!(alone.parts[0].lost_before.is_none());
 }

@@ -8,6 +8,7 @@ mod crashes;
 mod damage;
 mod entry_log;
 mod errors;
+mod fence;
 mod few;
 mod group_log;
 mod inspect;

@@ -9,6 +9,8 @@ use crate::repair::{Repair, RepairKind};
 use duraft_core::{Batch, Healed, Index, LogId, NodeId, Snapshot, SnapshotFile, Term};
 use duraft_disk::{Disk, FaultDisk, FaultOptions};
 
+mod give_way;
+
 const GROUP: GroupId = GroupId(7);
 const OTHER: GroupId = GroupId(8);
 
@@ -317,6 +319,14 @@ fn records_that_contradict_each_other_are_told_and_never_taken() {
             "another term at a rotation",
             begin(Position::START, end, state(2, None)),
         ),
+        ("another snapshot at a rotation", {
+            let snapshot = Some(taken(Position::START));
+            let state = known(Position::START, end, state(1, None));
+            set(vec![checkpoint_of(
+                GROUP,
+                &GroupCheckpoint { snapshot, ..state },
+            )])
+        }),
         (
             "another beginning",
             begin(at(&batches[0]), end, state(1, None)),

@@ -1,0 +1,206 @@
+//! What an open writes, and where: a slot is written only when nothing depends on it any more, and what
+//! an open counts on is durable before its own segment says so.
+
+use crate::damage::{filled, repairing, zero_block};
+use crate::support::*;
+use duraft_disk::{DiskOp, Effect, Fault, FaultDisk, Survival, TraceEntry};
+use duraft_storage::{OpenError, WalOptions};
+
+const BLOCK: u64 = 4096;
+
+/// Writes and syncs of slots, in order: the slot, and where a write begins with its length.
+fn steps(disk: &FaultDisk) -> Vec<(String, Option<(u64, u64)>)> {
+    let trace = disk.trace().into_iter();
+    let slots = trace.filter(|op| op.name.ends_with(".slot"));
+    let step = |op: TraceEntry| {
+        let written = (op.op == DiskOp::Write).then_some((op.offset, op.len));
+        (op.name.to_string(), written)
+    };
+    slots.map(step).collect()
+}
+
+/// The slot that an open begins its segment in.
+fn fence_slot(disk: &FaultDisk) -> String {
+    let begins = |at: &Option<(u64, u64)>| at.is_some_and(|(at, len)| at == 0 && len > 2 * BLOCK);
+    let mut steps = steps(disk).into_iter().filter(|(_, at)| begins(at));
+    let (slot, _) = steps.next().expect("a segment was begun");
+    assert_eq!(steps.next(), None, "one segment");
+    slot
+}
+
+/// An open that is cut short before its mark: nothing proves its segment.
+fn open_without_mark(disk: &FaultDisk, options: &WalOptions, seed: u64) -> (FaultDisk, String) {
+    let disk = disk.power_loss(Survival::Nothing);
+    let writes = Fault::new(Effect::Io).on(DiskOp::Write).forever();
+    for nth in 2.. {
+        // The last write of an open is its mark: slots that must be made are written before.
+        let tried = disk.fork();
+        tried.start_trace();
+        tried.inject(writes.clone().nth(nth));
+        match reopen(&tried, options, seed) {
+            Err(OpenError::Disk(_)) if begun(&tried) => {
+                tried.heal();
+                let slot = fence_slot(&tried);
+                return (tried, slot);
+            }
+            Err(OpenError::Disk(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    unreachable!("some write is the mark")
+}
+
+/// Was the first write of a segment synced?
+fn begun(disk: &FaultDisk) -> bool {
+    let steps = steps(disk);
+    steps.windows(2).any(|pair| {
+        let fence = pair[0]
+            .1
+            .is_some_and(|(at, len)| at == 0 && len > 2 * BLOCK);
+        fence && pair[1].1.is_none()
+    })
+}
+
+#[test]
+fn an_open_begins_a_segment_and_proves_it() {
+    let (disk, wal) = fresh(&options());
+    drop(wal);
+    let disk = disk.power_loss(Survival::Nothing);
+    disk.start_trace();
+    reopen(&disk, &options(), 3).expect("a healthy store");
+    let slot = fence_slot(&disk);
+    let at = |block: u64, blocks: u64| (slot.clone(), Some((block * BLOCK, blocks * BLOCK)));
+    let sync = (slot.clone(), None);
+    assert_eq!(steps(&disk), [at(0, 3), sync.clone(), at(3, 1), sync]);
+    assert!(
+        disk.trace().iter().all(|op| !op.name.starts_with("STORE")),
+        "a whole STORE file stays as it is"
+    );
+}
+
+#[test]
+fn a_segment_that_was_cut_short_is_buried_before_its_slot_is_written() {
+    // Were this open cut short as well, header and first block of the two could make one segment.
+    let (disk, wal) = fresh(&options());
+    drop(wal);
+    let (disk, slot) = open_without_mark(&disk, &options(), 3);
+    let mut disk = disk.power_loss(Survival::Nothing);
+    zero_block(&disk, &slot, 2);
+    disk.start_trace();
+    reopen(&disk, &options(), 4).expect("nothing was acknowledged");
+    assert_eq!(fence_slot(&disk), slot, "there is no other");
+    let steps = steps(&disk);
+    assert_eq!(
+        steps[0],
+        (slot.clone(), Some((2 * BLOCK, BLOCK))),
+        "{steps:?}"
+    );
+    assert_eq!(steps[1], (slot.clone(), None), "{steps:?}");
+    assert_eq!(steps[2], (slot, Some((0, 3 * BLOCK))), "{steps:?}");
+    disk = disk.power_loss(Survival::Nothing);
+    let (_, recovered) = reopen(&disk, &options(), 5).expect("a healthy store");
+    assert_eq!(recovered.damage, None);
+}
+
+#[test]
+fn a_slot_that_an_unproven_segment_freed_is_written_only_where_no_other_is_left() {
+    // That segment may be in the cache alone. Without it, the log is what the freed slots hold.
+    let tight = WalOptions {
+        slots_max: 4,
+        ..options()
+    };
+    let (disk, mut wal) = fresh(&tight);
+    let mut writer = Writer::new(GROUP);
+    wal.commit(&[writer.vote(5, Some(2))])
+        .expect("a working disk");
+    drop(wal);
+    let before = disk.power_loss(Survival::Nothing);
+    let (disk, first) = open_without_mark(&before, &tight, 3);
+    let (disk, second) = open_without_mark(&disk, &tight, 4);
+    let (_, third) = open_without_mark(&disk, &tight, 5);
+    let mut slots = vec![first, second, third];
+    slots.sort();
+    slots.dedup();
+    assert_eq!(slots.len(), 3, "{slots:?}");
+}
+
+#[test]
+fn where_the_next_segment_is_lost_the_one_before_it_is_written_again_before_it_counts() {
+    // What nothing proved there was copied by an open, and the copy is lost. The original may be in the
+    // cache alone.
+    let (disk, wal, _, _) = filled(4, &options());
+    let begun: Vec<String> = steps(&disk)
+        .into_iter()
+        .filter_map(|(slot, at)| at.filter(|(at, _)| *at == 0).map(|_| slot))
+        .collect();
+    drop(wal);
+    let disk = disk.power_loss(Survival::Nothing);
+    let [.., kept, lost, _, _] = &begun[..] else {
+        panic!("{begun:?}");
+    };
+    zero_block(&disk, lost, 0);
+    zero_block(&disk, lost, 2);
+    disk.start_trace();
+    reopen(&disk, &repairing(&options()), 5).expect("for repair");
+    let fence = fence_slot(&disk);
+    let steps = steps(&disk);
+    let of = |slot: &str, at: Option<(u64, u64)>| {
+        let found = steps.iter().position(|step| *step == (slot.to_owned(), at));
+        found.unwrap_or_else(|| panic!("{slot} {at:?}: {steps:?}"))
+    };
+    let header = of(kept, Some((0, BLOCK)));
+    let block = of(kept, Some((2 * BLOCK, BLOCK)));
+    let synced = of(kept, None);
+    let begun = steps.iter().position(|(slot, _)| *slot == fence);
+    assert!(
+        header < block && block < synced && Some(synced) < begun,
+        "{steps:?}"
+    );
+    let others = steps
+        .iter()
+        .filter(|(slot, _)| *slot != fence && slot != kept);
+    assert_eq!(others.count(), 0, "{steps:?}");
+}
+
+#[test]
+fn either_copy_of_the_store_file_is_enough_and_an_open_writes_both_again() {
+    let (disk, wal) = fresh(&options());
+    drop(wal);
+    let disk = disk.power_loss(Survival::Nothing);
+    for bad in [0, 1] {
+        let mut disk = disk.fork();
+        for copy in [bad, 1 - bad] {
+            zero_block(&disk, "STORE", copy);
+            reopen(&disk, &options(), 3).expect("the other copy is whole");
+            disk = disk.power_loss(Survival::Nothing);
+        }
+    }
+}
+
+#[test]
+fn a_lost_checkpoint_of_a_young_store_leaves_another_that_says_which_groups_there_are() {
+    let (disk, wal) = fresh(&options());
+    drop(wal);
+    let mut disk = disk.power_loss(Survival::Nothing);
+    for life in 0..4 {
+        disk.start_trace();
+        let (mut wal, _) = reopen(&disk, &options(), 3 + life).expect("a healthy store");
+        let mut writer = Writer::new(GROUP);
+        wal.commit(&[writer.vote(5 + life, Some(2))])
+            .expect("a working disk");
+        drop(wal);
+        let slot = fence_slot_of_life(&disk);
+        disk = disk.power_loss(Survival::Nothing);
+        let rotten = disk.fork();
+        zero_block(&rotten, &slot, 2);
+        let (_, recovered) = reopen(&rotten, &repairing(&options()), 20).expect("for repair");
+        assert!(recovered.groups.contains_key(&GROUP), "life {life}");
+    }
+}
+
+/// The slot of the first segment that was begun.
+fn fence_slot_of_life(disk: &FaultDisk) -> String {
+    let mut begun = steps(disk).into_iter();
+    let found = begun.find(|(_, at)| at.is_some_and(|(at, len)| at == 0 && len > 2 * BLOCK));
+    found.expect("an open begins one").0
+}
