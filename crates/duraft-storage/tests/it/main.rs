@@ -4,6 +4,7 @@
 // Helpers of tests are tests.
 #![allow(clippy::unwrap_used)]
 
+mod commits;
 mod crashes;
 mod damage;
 mod entry_log;
@@ -15,6 +16,7 @@ mod inspect;
 mod life;
 mod model;
 mod one_sector;
+mod plan;
 mod repair;
 mod room;
 mod rules;

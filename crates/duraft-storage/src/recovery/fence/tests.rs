@@ -185,6 +185,39 @@ fn what_nothing_proves_moves_whatever_it_takes() {
 }
 
 #[test]
+fn a_segment_without_batches_stays_for_none_however_much_moves() {
+    let mut log = group();
+    let segments = vec![told(1, Some(1)), told(2, Some(1)), told(3, None)];
+    append(&mut log, &segments[0].segment, 1, 64);
+    append(&mut log, &segments[2].segment, 3, 40_000);
+    let disk = Arc::new(FaultDisk::new(FaultOptions::default()));
+    let pool = Pool::new(disk, Seed::of(&[0; 16]), options().slot_bytes, 64);
+    let moves = moves(&story(log, segments), &pool, &options());
+    assert_eq!((moves.kept, moves.copied.len()), (1, 1));
+}
+
+#[test]
+fn unproven_batches_are_among_the_many() {
+    let options = WalOptions {
+        slot_bytes: 16 << 20,
+        ..options()
+    };
+    for (more, expected) in [(0, 1), (1, 2)] {
+        let mut log = group();
+        let segments = vec![told(1, Some(1)), told(2, Some(2)), told(3, None)];
+        append(&mut log, &segments[0].segment, 1, 5 << 20);
+        let half = RECORDS_MAX / 4;
+        (0..half + more).for_each(|_| append(&mut log, &segments[1].segment, 2, 64));
+        let rest = RECORDS_MAX / 2 - 1 - half;
+        (0..rest).for_each(|_| append(&mut log, &segments[2].segment, 3, 64));
+        let disk = Arc::new(FaultDisk::new(FaultOptions::default()));
+        let pool = Pool::new(disk, Seed::of(&[0; 16]), options.slot_bytes, 64);
+        let moves = moves(&story(log, segments), &pool, &options);
+        assert_eq!(moves.kept, expected);
+    }
+}
+
+#[test]
 fn the_newest_checkpoint_stays_where_no_other_would() {
     let kept = |begins: [bool; 3]| {
         let mut segments = vec![told(1, Some(1)), told(2, Some(2)), told(3, Some(3))];
@@ -237,6 +270,7 @@ fn around_gaps_what_moves_goes_on_from_what_it_joins_and_stays() {
     assert_eq!(end(&[2], &[4, 5, 6]), 3);
     assert_eq!(end(&[2], &[3, 4, 5, 6]), 6);
     assert_eq!(end(&[2], &[1, 3]), 6);
+    assert_eq!(end(&[1, 2], &[3, 4, 5, 6]), 6);
     // The end is missing: it is kept.
     assert_eq!(end(&[6], &[5]), 6);
     assert_eq!(end(&[2, 6], &[1, 3, 4, 5]), 6);

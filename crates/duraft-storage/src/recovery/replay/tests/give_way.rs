@@ -47,6 +47,7 @@ fn a_log_that_goes_on_behind_a_hole_may_still_be_another_one_than_it_was() {
     let fact = (GROUP, strange(1), there);
     assert_eq!(ends(table(0, false, &[fact])), (start, strange(1), vec![]));
     assert_eq!(ends(cut(strange(1))), (start, strange(1), vec![]));
+    assert_eq!(ends(compacted(strange(1))).0, strange(1));
     // At the end itself, nothing behind it says which of the two it is: the later record counts.
     let (_, end, _) = ends(snapshot(strange(3), false));
     assert_eq!(end, strange(3));
