@@ -258,3 +258,108 @@ impl Pool {
         self.slots_max
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use duraft_disk::{DiskOp, Effect, Fault, FaultDisk, FaultOptions};
+
+    fn pool(slots_max: usize) -> (FaultDisk, Pool) {
+        let disk = FaultDisk::new(FaultOptions::default());
+        disk.create_dir(SLOT_DIR).expect("a working disk");
+        let seed = Seed::of(&[1; 16]);
+        let pool = Pool::new(Arc::new(disk.clone()), seed, 16 << 10, slots_max);
+        (disk, pool)
+    }
+
+    /// Ready, resting and unfilled slots, and how many files there are in all.
+    fn with(slots_max: usize, ready: u32, resting: u32, unfilled: u32, total: usize) -> Pool {
+        let (disk, pool) = pool(slots_max);
+        let file = |number: u32| {
+            let file = disk.create(&slot_name(number));
+            file.expect("a working disk")
+        };
+        let slots = (0..ready).map(|number| Slot {
+            number,
+            file: file(number),
+        });
+        pool.adopt(slots.collect(), (100..100 + unfilled).collect(), 200, total);
+        for slot in ready..ready + resting {
+            pool.release(Segment::new(1, slot, file(slot)), 9);
+        }
+        pool
+    }
+
+    #[test]
+    fn only_names_that_a_slot_is_given_are_slots() {
+        assert_eq!(slot_of("0000001f.slot"), Some(31));
+        for name in [
+            "1f.slot",
+            "00000001f.slot",
+            "0000001F.slot",
+            "+000001f.slot",
+            "0000001f",
+        ] {
+            assert_eq!(slot_of(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_had_without_waiting_for_room_is_what_counts_for_scarcity() {
+        // Slots that are ready, that rest, that are to be filled, and that may still be made.
+        for (ready, resting, unfilled, made, low) in [
+            (3, 0, 0, 0, true),
+            (4, 0, 0, 0, false),
+            (0, 4, 0, 0, false),
+            (0, 0, 4, 0, false),
+            (0, 0, 0, 4, false),
+            (1, 1, 1, 0, true),
+            (1, 1, 1, 1, false),
+        ] {
+            let pool = with(20, ready, resting, unfilled, 20 - made);
+            assert_eq!(pool.is_low(), low, "{ready} {resting} {unfilled} {made}");
+            let sum = ready as usize + resting as usize + unfilled as usize + made;
+            let needs = [Need::Append, Need::Control, Need::Open];
+            let may = needs.map(|need| {
+                with(20, ready, resting, unfilled, 20 - made)
+                    .take(need)
+                    .is_ok()
+            });
+            assert_eq!(may, [sum > 2, sum > 1, sum > 0]);
+        }
+        for left in 0..4 {
+            let needs = [Need::Append, Need::Control, Need::Open];
+            let may = needs.map(|need| with(20, 0, 0, left, 20).take(need).is_ok());
+            assert_eq!(may, [left > 2, left > 1, left > 0]);
+        }
+    }
+
+    #[test]
+    fn no_more_slots_are_made_than_may_be_and_a_failure_makes_none() {
+        let (disk, pool) = pool(2);
+        disk.inject(Fault::new(Effect::NoSpace).on(DiskOp::FillZero));
+        assert!(pool.prepare().is_err());
+        assert_eq!((pool.stats().total, pool.stats().full), (0, true));
+        for made in [true, true, false, false] {
+            assert_eq!(pool.prepare().expect("a working disk"), made);
+        }
+        let stats = pool.stats();
+        assert_eq!((stats.ready, stats.total, stats.full), (2, 2, false));
+        assert_eq!(pool.slots_max(), 2);
+    }
+
+    #[test]
+    fn a_slot_rests_until_it_is_proven_and_nobody_reads_it() {
+        let (disk, pool) = pool(2);
+        let file = disk.create(&slot_name(0)).expect("a working disk");
+        let segment = Segment::new(1, 0, file);
+        pool.release(Arc::clone(&segment), 9);
+        pool.settle(9);
+        assert_eq!(pool.stats().ready, 0, "somebody reads it");
+        drop(segment);
+        pool.settle(8);
+        assert_eq!(pool.stats().ready, 0, "nothing proves it");
+        pool.settle(9);
+        assert_eq!((pool.stats().ready, pool.stats().resting), (1, 0));
+    }
+}

@@ -115,3 +115,84 @@ fn a_failed_log_says_so_and_closes() {
         Err(SubmitError::Closed(_))
     ));
 }
+
+/// A log whose sink waits after each event until it is let go on; ticks are hours.
+fn held(
+    options: &WalOptions,
+) -> (
+    duraft_disk::FaultDisk,
+    PipelineThread,
+    mpsc::Receiver<PipelineEvent>,
+    mpsc::Sender<()>,
+) {
+    let (disk, wal) = fresh(options);
+    let (events, told) = mpsc::channel();
+    let (go, wait) = mpsc::channel();
+    let sink = move |event| {
+        drop(events.send(event));
+        let _ = wait.recv();
+    };
+    let hour = Duration::from_secs(3600);
+    let thread = PipelineThread::spawn(wal.into_pipeline(), hour, Box::new(sink));
+    (disk, thread.expect("threads can be started"), told, go)
+}
+
+#[test]
+fn a_queue_takes_exactly_as_much_as_it_may_and_has_room_again_for_what_is_done() {
+    let cost = Writer::new(GROUP).vote(1, None).cost();
+    for (bytes, records, room) in [
+        (2 * cost, 9, 2),
+        (2 * cost - 1, 9, 1),
+        (9 * cost, 2, 2),
+        // One is always taken.
+        (1, 9, 1),
+    ] {
+        let options = WalOptions {
+            queue_bytes_max: bytes,
+            queue_records_max: records,
+            ..options()
+        };
+        let (_disk, thread, told, go) = held(&options);
+        let mut writer = Writer::new(GROUP);
+        let first = thread.submit(writer.vote(1, None));
+        first.expect("the queue is empty");
+        for round in 0..3 {
+            // What was queued is done, and the log waits for its sink.
+            told.recv().expect("a durable write");
+            let mut taken = 0;
+            while let Ok(()) = thread.submit(writer.clone().vote(2, None)) {
+                writer.write();
+                taken += 1;
+                assert!(taken < 9);
+            }
+            assert_eq!(taken, room, "{bytes} {records}, round {round}");
+            go.send(()).expect("the log waits");
+        }
+        drop(go);
+        thread.shutdown();
+    }
+}
+
+#[test]
+fn a_write_wakes_a_log_that_waits_and_a_shutdown_proves_it() {
+    let (disk, thread, told, go) = held(&options());
+    drop(go);
+    disk.start_trace();
+    let mut writer = Writer::new(GROUP);
+    for term in 1..4 {
+        let queued = thread.submit(writer.vote(term, None));
+        queued.expect("the queue has room");
+        // No tick will come to its help.
+        let event = told.recv_timeout(Duration::from_secs(20));
+        assert!(matches!(event, Ok(PipelineEvent::Durable(_))), "{event:?}");
+    }
+    thread.shutdown();
+    let marks = disk.trace();
+    let marks = marks.iter().rev().find(|op| op.op == DiskOp::Write);
+    assert_eq!(
+        marks.map(|op| op.len),
+        Some(4096),
+        "a mark is the last thing written"
+    );
+    assert!(told.recv().is_err(), "both threads have ended");
+}
