@@ -227,6 +227,20 @@ fn patch_store(disk: &duraft_disk::FaultDisk, offset: usize, value: u8) {
 }
 
 #[test]
+fn a_store_of_slots_that_cannot_be_is_refused() {
+    let (disk, wal) = fresh(&options());
+    drop(wal);
+    let disk = disk.power_loss(Survival::Nothing);
+    // One byte more than a multiple of 4 KiB.
+    patch_store(&disk, 56, 1);
+    let refused = open_as(&disk, identity());
+    assert!(
+        matches!(refused, Err(OpenError::StoreFile(_))),
+        "{refused:?}"
+    );
+}
+
+#[test]
 fn options_that_do_not_fit_are_all_named() {
     let bad = WalOptions {
         slot_bytes: 5000,

@@ -1,7 +1,7 @@
 //! What an open writes, and where: a slot is written only when nothing depends on it any more, and what
 //! an open counts on is durable before its own segment says so.
 
-use crate::damage::{filled, repairing, zero_block};
+use crate::damage::{filled, repairing, roomy, tail_file, zero_block};
 use crate::support::*;
 use duraft_disk::{DiskOp, Effect, Fault, FaultDisk, Survival, TraceEntry};
 use duraft_storage::{OpenError, WalOptions};
@@ -72,6 +72,16 @@ fn an_open_begins_a_segment_and_proves_it() {
     let at = |block: u64, blocks: u64| (slot.clone(), Some((block * BLOCK, blocks * BLOCK)));
     let sync = (slot.clone(), None);
     assert_eq!(steps(&disk), [at(0, 3), sync.clone(), at(3, 1), sync]);
+    for mark in [1, 3] {
+        let mut header = [0; 48];
+        let file = duraft_disk::Disk::open(&disk, &slot).expect("it was written");
+        file.read_at(&mut header, mark * BLOCK).expect("a mark");
+        assert_eq!(
+            header[16..24],
+            header[24..32],
+            "a mark is its own watermark"
+        );
+    }
     assert!(
         disk.trace().iter().all(|op| !op.name.starts_with("STORE")),
         "a whole STORE file stays as it is"
@@ -203,4 +213,63 @@ fn fence_slot_of_life(disk: &FaultDisk) -> String {
     let mut begun = steps(disk).into_iter();
     let found = begun.find(|(_, at)| at.is_some_and(|(at, len)| at == 0 && len > 2 * BLOCK));
     found.expect("an open begins one").0
+}
+
+#[test]
+fn an_open_goes_on_with_the_slots_that_the_store_has() {
+    let (disk, wal) = fresh(&options());
+    drop(wal);
+    let disk = disk.power_loss(Survival::Nothing);
+    let other = WalOptions {
+        slot_bytes: 1 << 20,
+        ..options()
+    };
+    let (mut wal, _) = reopen(&disk, &other, 3).expect("a healthy store");
+    assert_eq!(wal.options().slot_bytes, options().slot_bytes);
+    assert_eq!(wal.commit_bytes_fit(), options().write_bytes_max(1));
+    let mut writer = Writer::new(GROUP);
+    for term in 1..9 {
+        wal.commit(&[writer.vote(term, None)])
+            .expect("a working disk");
+    }
+    drop(wal);
+    let disk = disk.power_loss(Survival::Nothing);
+    reopen(&disk, &options(), 4).expect("a healthy store");
+}
+
+#[test]
+fn a_store_without_any_header_has_lost_everything() {
+    let (disk, wal) = fresh(&options());
+    drop(wal);
+    let disk = disk.power_loss(Survival::Nothing);
+    for name in duraft_disk::Disk::list(&disk, "wal").expect("slots") {
+        zero_block(&disk, &format!("wal/{name}"), 0);
+    }
+    match reopen(&disk, &repairing(&options()), 3) {
+        Err(OpenError::Damaged(damage)) => assert!(damage.no_checkpoint),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_open_says_what_it_read() {
+    let (disk, wal, _, _) = filled(5, &roomy());
+    drop(wal);
+    let file = tail_file(&disk);
+    let disk = disk.power_loss(Survival::Nothing);
+    zero_block(&disk, &file, 6);
+    let (_, recovered) = reopen(&disk, &repairing(&roomy()), 3).expect("for repair");
+    let report = recovered.report;
+    // Bootstrap's segment with a checkpoint and its end, and the open's; a vote, and what echoes it; and
+    // four batches of five.
+    assert_eq!((report.segments, report.blocks), (2, 7));
+    assert_eq!(report.records, 2 + 2 + 2 + 2 + 3);
+    assert_eq!(report.contiguous_commit + 3, report.proven_commit + 1);
+    let [hole] = &report.holes[..] else {
+        panic!("{:?}", report.holes);
+    };
+    assert_eq!(
+        (hole.first, hole.last),
+        (report.contiguous_commit + 1, Some(hole.first))
+    );
 }

@@ -65,14 +65,26 @@ fn a_cut_may_end_in_what_the_same_commit_appended() {
         assert_eq!(cut, Ok(left), "{keep}");
     }
     // What was cut off is no boundary any more, nor is the middle of a batch.
+    for (first, then) in [(0, 1), (0, 2), (1, 2)] {
+        let gone = after(|w, _, added| {
+            let appended = w.append(added.to_vec());
+            let cut = w.truncate(at(&added[first]));
+            vec![appended, cut, w.truncate(at(&added[then]))]
+        });
+        assert!(
+            matches!(gone, Err(WriteProblem::Truncate { .. })),
+            "{gone:?}"
+        );
+    }
     let gone = after(|w, held, added| {
+        let appended = w.append(added.to_vec());
         let cut = w.truncate(at(&held[0]));
-        vec![w.append(added.to_vec()), cut, w.truncate(at(&added[0]))]
+        vec![appended, cut, w.truncate(at(&added[0]))]
     });
-    assert!(matches!(
-        gone,
-        Err(WriteProblem::Sequence { .. } | WriteProblem::Truncate { .. })
-    ));
+    assert!(
+        matches!(gone, Err(WriteProblem::Truncate { .. })),
+        "{gone:?}"
+    );
     let middle = after(|w, _, added| {
         let mut inside = at(&added[1]);
         inside.id.index = Index(inside.id.index.0 - 1);
@@ -199,4 +211,29 @@ fn the_membership_of_a_snapshot_in_the_place_of_the_log_is_its_own() {
         vote: Some(NodeId(1)),
     };
     assert_eq!(group.hard_state, state);
+}
+
+#[test]
+fn a_membership_that_was_cut_off_in_the_same_commit_is_in_force_nowhere() {
+    let voters = Membership::new([NodeId(1), NodeId(9)], []).expect("two voters");
+    for stays in [true, false] {
+        let (disk, mut wal, mut writer, held) = filled(3, &roomy());
+        let change = membership_batch(GROUP, &at(&held[2]), 1, &voters);
+        let behind = chain(at(&change), 1);
+        let appended = writer.append(vec![change.clone(), behind[0].clone()]);
+        let keep = at(if stays { &change } else { &held[2] });
+        let cut = writer.truncate(keep);
+        let next = chain(keep, 2);
+        let goes_on = writer.append(next.clone());
+        let mut compacting = writer.compact(at(&next[1]));
+        compacting.write.compact = Some(at(&next[0]));
+        wal.commit(&[appended, cut, goes_on, compacting])
+            .expect("it fits the log");
+        drop(wal);
+        let disk = disk.power_loss(Survival::Nothing);
+        let (_, recovered) = reopen(&disk, &roomy(), 4).expect("a healthy store");
+        let group = &recovered.groups[&GROUP];
+        let expected = if stays { voters.clone() } else { membership() };
+        assert_eq!((group.start, &group.membership), (at(&next[0]), &expected));
+    }
 }

@@ -565,6 +565,19 @@ fn a_membership_is_forced_on_nobody_who_cannot_bear_it() {
     );
 }
 
+#[test]
+fn a_membership_is_forced_on_no_damaged_store_and_nothing_is_touched() {
+    // Whatever an open would do to have it filled by peers: there are none.
+    let (disk, _) = holed();
+    let before = disk.fingerprint();
+    let refused = force(&disk, repairing(&roomy()), &[1]);
+    assert!(
+        matches!(refused, Err(ForceError::Open(OpenError::Damaged(_)))),
+        "{refused:?}"
+    );
+    assert_eq!(disk.fingerprint(), before);
+}
+
 /// A membership whose encoding is as long as can be: the voters of the change before go, and each is a
 /// learner that waits to come back in place of another.
 pub(crate) fn largest() -> Membership {
