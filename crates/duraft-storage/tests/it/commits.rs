@@ -351,7 +351,9 @@ fn watched(options: &WalOptions) {
 
 #[test]
 fn a_log_says_what_it_did() {
-    let (disk, mut wal) = fresh(&roomy());
+    let (disk, wal) = fresh(&roomy());
+    drop(wal);
+    let (mut wal, _) = reopen(&disk, &roomy(), 3).expect("a healthy store");
     assert_eq!(wal.options().slot_bytes, roomy().slot_bytes);
     let (before, pool) = (wal.stats(), wal.pool_stats());
     assert!(pool.total > 2);

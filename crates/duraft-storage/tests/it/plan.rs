@@ -128,6 +128,12 @@ fn a_compaction_may_end_in_what_the_same_commit_appended() {
             after(|w, _, added| vec![w.append(added.to_vec()), w.compact(at(&added[upto]))]);
         assert_eq!(compacted, Ok(left));
     }
+    let cut_before = after(|w, _, added| {
+        let appended = w.append(added.to_vec());
+        let cut = w.truncate(at(&added[1]));
+        vec![appended, cut, w.compact(at(&added[0]))]
+    });
+    assert_eq!(cut_before, Ok(vec![6]));
     let other = after(|w, _, added| {
         let mut strange = at(&added[0]);
         strange.digest = duraft_core::Digest(3);

@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use duraft_core::WriteSeq;
-use duraft_disk::{DiskOp, Effect, Fault};
+use duraft_disk::{Disk, DiskOp, Effect, Fault};
 use duraft_storage::{PipelineEvent, PipelineThread, SubmitError, WalOptions};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -194,5 +194,49 @@ fn a_write_wakes_a_log_that_waits_and_a_shutdown_proves_it() {
         Some(4096),
         "a mark is the last thing written"
     );
-    assert!(told.recv().is_err(), "both threads have ended");
+    let left = told.try_recv();
+    assert_eq!(
+        left,
+        Err(mpsc::TryRecvError::Disconnected),
+        "the thread has ended"
+    );
+}
+
+#[test]
+fn an_idle_log_proves_its_last_commit_and_keeps_slots_ready_by_itself() {
+    // Both happen some time: a log of which this is not true is waited for in vain.
+    let (disk, wal) = fresh(&options());
+    let slots = || Disk::list(&disk, "wal").expect("slots").len();
+    let before = slots();
+    let (thread, told) = spawn(wal);
+    while slots() == before {
+        std::thread::yield_now();
+    }
+    let mut writer = Writer::new(GROUP);
+    let queued = thread.submit(writer.vote(1, None));
+    queued.expect("the queue has room");
+    told.recv().expect("a durable write");
+    while thread.stats().receipts == 0 {
+        std::thread::yield_now();
+    }
+    thread.shutdown();
+    assert_eq!(thread.stats().receipts, 1);
+}
+
+#[test]
+fn a_failed_log_takes_nothing_more_before_anybody_ends_it() {
+    let (disk, wal) = fresh(&options());
+    let (thread, told) = spawn(wal);
+    let mut writer = Writer::new(GROUP);
+    disk.inject(Fault::new(Effect::Io).on(DiskOp::SyncData).forever());
+    let queued = thread.submit(writer.vote(1, None));
+    queued.expect("the queue has room");
+    // The thread ends, and with it what would tell.
+    while told.recv().is_ok() {}
+    while !matches!(
+        thread.submit(writer.clone().vote(2, None)),
+        Err(SubmitError::Closed(_))
+    ) {
+        std::thread::yield_now();
+    }
 }
