@@ -166,18 +166,22 @@ impl Lens {
     ) -> Vec<Item> {
         let until = end.block.min(self.slot_blocks - 1);
         let (mut items, block, mut last) = self.prefix(bytes, segment, until);
-        let reached = |items: &[Item], last: u64| match items.last() {
-            Some(Item::Block(header)) => last == end.commit && header.sum == end.digest,
-            Some(Item::Hole { .. }) | None => false,
-        };
-        if !reached(&items, last) {
+        if last < end.commit {
             last = self.survivors(bytes, segment, block..until, last, end.commit, &mut items);
-            if last < end.commit {
-                items.push(Item::Hole {
-                    first: last + 1,
-                    last: Some(end.commit),
-                });
-            }
+        }
+        if let Some(Item::Block(header)) = items.last()
+            && header.commit == end.commit
+            && header.sum != end.digest
+        {
+            // Its number alone does not make it the block that the successor knew.
+            last = end.commit.saturating_sub(1);
+            items.pop();
+        }
+        if last < end.commit {
+            items.push(Item::Hole {
+                first: last + 1,
+                last: Some(end.commit),
+            });
         }
         items
     }

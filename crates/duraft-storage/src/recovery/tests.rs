@@ -404,12 +404,15 @@ fn a_sealed_segment_reaches_the_end_its_successor_declares() {
     let third = end(&segment, &run[2]);
     let all = vec![Commit(10), Commit(11), Commit(12)];
     assert_eq!(sealed(&slot, &third), all);
-    // The last block is another one than the successor knew: it may stay, and it is all there is.
+    // The last block is another one than the successor knew: the one it knew is lost.
     let other = SegmentEnd {
         digest: third.digest ^ 1,
         ..third
     };
-    assert_eq!(sealed(&slot, &other), all);
+    assert_eq!(
+        sealed(&slot, &other),
+        [Commit(10), Commit(11), Lost(12, 12)]
+    );
     // More was there.
     let more = SegmentEnd {
         commit: 14,

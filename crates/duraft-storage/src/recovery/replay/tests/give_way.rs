@@ -88,3 +88,18 @@ fn a_snapshot_that_fits_what_is_left_takes_nothing_away() {
     );
     assert!(damage.expect("more may be lost").lost_suffix);
 }
+
+#[test]
+fn what_the_writer_of_a_fence_has_judged_contradicts_nobody_any_more() {
+    // It stood behind a hole of a segment that the fence made unneeded: without that, it has no excuse.
+    let batches = log(Position::START, 1, 4);
+    for flags in [Flags::NONE, Flags::FENCE] {
+        let mut reading = Reading::holding(&batches[..1]);
+        reading.block(appended(&batches[3..]));
+        let kept = known(Position::START, at(&batches[0]), state(1, None));
+        reading.first_block(flags, set(vec![checkpoint_of(GROUP, &kept)]));
+        assert_eq!(held(&reading.replay.groups[&GROUP].index), [1]);
+        let judged = flags == Flags::FENCE;
+        assert_eq!(reading.contradictions().is_empty(), judged);
+    }
+}
