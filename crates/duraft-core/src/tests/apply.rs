@@ -120,14 +120,7 @@ fn a_peer_whose_load_the_compaction_has_overtaken_is_sent_the_snapshot() {
         rig.settle_without(&[3]).unwrap();
     });
     // Node 3 says where it is, and the leader reads what follows there.
-    rig.tick(1).unwrap();
-    rig.tick(1).unwrap();
-    while rig.node(1).loads.is_empty() {
-        for envelope in core::mem::take(&mut rig.network) {
-            rig.deliver(envelope).unwrap();
-        }
-        rig.flush(3).unwrap();
-    }
+    rig.run_until_load();
     rig.take_snapshot(1).unwrap();
     rig.flush(1).unwrap();
     assert!(rig.transfers.is_empty());

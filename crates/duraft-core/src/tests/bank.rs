@@ -103,17 +103,6 @@ fn say(rig: &mut Rig, from: u64, to: u64, term: u64, message: Message) -> Check 
     rig.deliver(of_life(incarnation, from, to, term, message))
 }
 
-fn of_life(incarnation: Incarnation, from: u64, to: u64, term: u64, message: Message) -> Envelope {
-    Envelope {
-        group: GROUP,
-        from: NodeId(from),
-        incarnation,
-        to: NodeId(to),
-        term: Term(term),
-        message,
-    }
-}
-
 /// Nodes 1 to `nodes`, node 1 leads, and all hold `entries` entries.
 fn led(nodes: u64, entries: u64, plant: Option<Plant>) -> Rig {
     let mut rig = Rig::new(nodes, 1);

@@ -16,17 +16,6 @@ fn boot(start: Position, batches: &[Batch]) -> Boot {
     Boot::healthy(Incarnation(1), hard_state, start, headers, voters)
 }
 
-fn chain(group: GroupId, start: Position, count: u64) -> Vec<Batch> {
-    let mut end = start;
-    (0..count)
-        .map(|i| {
-            let batch = body(i).seal(group, &end, Term(1)).unwrap();
-            end = batch.header.position();
-            batch
-        })
-        .collect()
-}
-
 fn begin(boot: Boot) -> Result<Raft, BootError> {
     Raft::new(Config::new(NodeId(1), GROUP, 1), boot)
 }

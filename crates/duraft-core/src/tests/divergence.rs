@@ -96,14 +96,7 @@ fn rule_08_appends_that_are_on_their_way_and_repeated_do_not_stop_a_follower() {
     let mut rig = cluster(3, &[2], None);
     let chain = batches(6, 6);
     let send = |rig: &mut Rig, message| {
-        let envelope = Envelope {
-            group: GROUP,
-            from: NodeId(1),
-            incarnation: Incarnation(1),
-            to: NodeId(2),
-            term: Term(1),
-            message,
-        };
+        let envelope = said(1, 2, 1, message);
         rig.deliver(envelope).unwrap();
     };
     let ahead = |at: usize, batches| Message::Append {

@@ -4,17 +4,6 @@ use super::rig::*;
 use crate::role::{Ballot, Role};
 use crate::*;
 
-fn said(from: u64, to: u64, term: u64, message: Message) -> Envelope {
-    Envelope {
-        group: GROUP,
-        from: NodeId(from),
-        incarnation: Incarnation(1),
-        to: NodeId(to),
-        term: Term(term),
-        message,
-    }
-}
-
 /// Node 1 asks whether it could win.
 fn asking(rig: &mut Rig) {
     rig.time_out(1).unwrap();

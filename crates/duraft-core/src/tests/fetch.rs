@@ -30,17 +30,6 @@ fn questions(rig: &Rig) -> Vec<(u64, Position)> {
     found
 }
 
-fn said(from: u64, to: u64, message: Message) -> Envelope {
-    Envelope {
-        group: GROUP,
-        from: NodeId(from),
-        incarnation: Incarnation(1),
-        to: NodeId(to),
-        term: Term(1),
-        message,
-    }
-}
-
 fn position(rig: &Rig, id: u64, count: usize) -> Position {
     let before = count.checked_sub(1);
     before.map_or(Position::START, |at| {
@@ -51,7 +40,8 @@ fn position(rig: &Rig, id: u64, count: usize) -> Position {
 /// Lets node 1 answer a question: the batches it tells.
 fn told(rig: &mut Rig, after: Position) -> Vec<Index> {
     rig.network.clear();
-    rig.deliver(said(3, 1, Message::Fetch { after })).unwrap();
+    rig.deliver(said(3, 1, 1, Message::Fetch { after }))
+        .unwrap();
     rig.answer_load(1).unwrap();
     let answer = rig.network.pop().expect("an answer");
     let Message::Fetched { after: to, batches } = answer.message else {
@@ -78,7 +68,7 @@ fn who_does_not_answer_is_followed_by_the_next_after_two_heartbeat_intervals() {
     // Its leader is asked first.
     let mut rig = gap(|_| ());
     let commit = Index(0);
-    rig.deliver(said(2, 3, Message::Heartbeat { commit, round: 1 }))
+    rig.deliver(said(2, 3, 1, Message::Heartbeat { commit, round: 1 }))
         .unwrap();
     rig.tick(3).unwrap();
     assert_eq!(questions(&rig)[0].0, 2);
@@ -97,7 +87,7 @@ fn where_nobody_has_it_each_is_asked_once_until_time_passes() {
             asked += open.len();
             for (from, after) in open {
                 let batches = Vec::new();
-                rig.deliver(said(from, 3, Message::Fetched { after, batches }))
+                rig.deliver(said(from, 3, 1, Message::Fetched { after, batches }))
                     .unwrap();
             }
         }
@@ -169,7 +159,8 @@ fn what_the_disk_gives_back_wrongly_is_told_to_nobody() {
     ] {
         let after = good[0].header.position();
         rig.network.clear();
-        rig.deliver(said(3, 1, Message::Fetch { after })).unwrap();
+        rig.deliver(said(3, 1, 1, Message::Fetch { after }))
+            .unwrap();
         let load = rig.node_mut(1).loads.pop_front().unwrap();
         let loaded = Completion::Loaded {
             load: load.id,

@@ -2,7 +2,6 @@
 
 use super::rig::*;
 use crate::*;
-use alloc::vec::Vec;
 
 /// What a batch of the rig costs, and what a write weighs beside it.
 const COST: u64 = 76;
@@ -64,34 +63,6 @@ fn a_leader_takes_what_fits_its_limits_to_the_last_byte() {
     }
 }
 
-fn append(rig: &mut Rig, prev: Position, batches: &[Batch], commit: u64) {
-    let append = Message::Append {
-        prev,
-        batches: batches.to_vec(),
-        commit: Index(commit),
-    };
-    let envelope = Envelope {
-        group: GROUP,
-        from: NodeId(2),
-        incarnation: Incarnation(1),
-        to: NodeId(1),
-        term: Term(1),
-        message: append,
-    };
-    rig.deliver(envelope).unwrap();
-}
-
-fn chain(count: u64) -> Vec<Batch> {
-    let mut end = Position::START;
-    (0..count)
-        .map(|i| {
-            let batch = body(i).seal(GROUP, &end, Term(1)).unwrap();
-            end = batch.header.position();
-            batch
-        })
-        .collect()
-}
-
 #[test]
 fn a_follower_takes_no_more_while_its_state_machine_is_too_far_behind() {
     for (limit, takes) in [(1, false), (2 * COST, false), (2 * COST + 1, true)] {
@@ -100,17 +71,17 @@ fn a_follower_takes_no_more_while_its_state_machine_is_too_far_behind() {
             ..Config::new(id, GROUP, 1)
         });
         rig.disk_checks = false;
-        let batches = chain(3);
+        let batches = chain(GROUP, Position::START, 3);
         // One where nothing else is held, whatever the limit; the second comes with it.
-        append(&mut rig, Position::START, &batches[..2], 2);
+        rig.append(1, Position::START, &batches[..2], 2);
         rig.flush(1).unwrap();
         assert_eq!(rig.raft(1).commit(), Index(2));
         let prev = batches[1].header.position();
-        append(&mut rig, prev, &batches[2..], 2);
+        rig.append(1, prev, &batches[2..], 2);
         let last = rig.raft(1).last().index();
         assert_eq!(last, Index(if takes { 3 } else { 2 }), "{limit}");
         rig.report_applied(1).unwrap();
-        append(&mut rig, prev, &batches[2..], 2);
+        rig.append(1, prev, &batches[2..], 2);
         assert_eq!(rig.raft(1).last().index(), Index(3));
     }
 }
@@ -125,12 +96,12 @@ fn a_follower_takes_no_more_while_its_disk_is_too_far_behind() {
             unpersisted_bytes_max: limit,
             ..Config::new(id, GROUP, 1)
         });
-        let batches = chain(2);
+        let batches = chain(GROUP, Position::START, 2);
         // The term goes first, in a write of its own.
-        append(&mut rig, Position::START, &[], 0);
-        append(&mut rig, Position::START, &batches[..1], 0);
+        rig.append(1, Position::START, &[], 0);
+        rig.append(1, Position::START, &batches[..1], 0);
         assert_eq!(rig.raft(1).disk.bytes(), held);
-        append(&mut rig, batches[0].header.position(), &batches[1..], 0);
+        rig.append(1, batches[0].header.position(), &batches[1..], 0);
         let last = rig.raft(1).last().index();
         assert_eq!(last, Index(if takes { 2 } else { 1 }), "{limit}");
     }

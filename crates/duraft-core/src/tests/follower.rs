@@ -4,36 +4,6 @@ use super::rig::*;
 use crate::*;
 use alloc::vec::Vec;
 
-/// `count` batches of term 1.
-fn chain(count: u64) -> Vec<Batch> {
-    let mut end = Position::START;
-    (0..count)
-        .map(|i| {
-            let batch = body(i).seal(GROUP, &end, Term(1)).unwrap();
-            end = batch.header.position();
-            batch
-        })
-        .collect()
-}
-
-/// Node 2 leads `term` and sends node 1 an append.
-fn append(rig: &mut Rig, term: u64, prev: Position, batches: &[Batch], commit: u64) {
-    let message = Message::Append {
-        prev,
-        batches: batches.to_vec(),
-        commit: Index(commit),
-    };
-    let envelope = Envelope {
-        group: GROUP,
-        from: NodeId(2),
-        incarnation: Incarnation(1),
-        to: NodeId(1),
-        term: Term(term),
-        message,
-    };
-    rig.deliver(envelope).unwrap();
-}
-
 /// What node 1 answers to appends, once its disk is done.
 fn answer(rig: &mut Rig) -> Option<AppendReply> {
     rig.flush(1).unwrap();
@@ -59,7 +29,7 @@ fn after(batches: &[Batch], count: usize) -> Position {
 fn behind_five() -> (Rig, Vec<Batch>) {
     let mut rig = Rig::new(3, 1);
     rig.set_trailing(0);
-    let batches = chain(9);
+    let batches = chain(GROUP, Position::START, 9);
     // The others hold them all, so that what node 2 says is committed is.
     for id in [2, 3] {
         let config = rig.node(id).config.clone();
@@ -68,7 +38,7 @@ fn behind_five() -> (Rig, Vec<Batch>) {
         image.hard_state.term = Term(1);
         rig.boot(config, image, Incarnation(1));
     }
-    append(&mut rig, 1, Position::START, &batches[..5], 5);
+    rig.append(1, Position::START, &batches[..5], 5);
     assert_eq!(answer(&mut rig), accepted(5));
     rig.report_applied(1).unwrap();
     rig.take_snapshot(1).unwrap();
@@ -84,11 +54,11 @@ fn an_append_that_spans_the_beginning_of_the_log_is_taken_from_there_on() {
         for upto in 5..9 {
             let (mut rig, batches) = behind_five();
             let prev = after(&batches, from);
-            append(&mut rig, 1, prev, &batches[from..upto], 0);
+            rig.append(1, prev, &batches[from..upto], 0);
             assert_eq!(answer(&mut rig), accepted(upto as u64), "{from} {upto}");
             assert_eq!(rig.raft(1).last(), after(&batches, upto));
             // Again, and nothing changes.
-            append(&mut rig, 1, prev, &batches[from..upto], 0);
+            rig.append(1, prev, &batches[from..upto], 0);
             assert_eq!(answer(&mut rig), accepted(upto as u64));
             assert_eq!(rig.raft(1).last(), after(&batches, upto));
         }
@@ -99,7 +69,7 @@ fn an_append_that_spans_the_beginning_of_the_log_is_taken_from_there_on() {
 fn an_append_that_ends_before_the_log_begins_is_answered_with_where_it_begins() {
     let (mut rig, batches) = behind_five();
     for upto in 1..5 {
-        append(&mut rig, 1, Position::START, &batches[..upto], 0);
+        rig.append(1, Position::START, &batches[..upto], 0);
         let rejected = AppendReply::Rejected {
             prev: LogId::default(),
             hint: after(&batches, 5).id,
@@ -113,13 +83,7 @@ fn an_append_with_another_content_where_the_log_begins_is_divergence() {
     // The same term and index with other bytes: one of the two was committed.
     let (mut rig, batches) = behind_five();
     let other = body(99).seal(GROUP, &after(&batches, 4), Term(1)).unwrap();
-    append(
-        &mut rig,
-        1,
-        after(&batches, 4),
-        core::slice::from_ref(&other),
-        0,
-    );
+    rig.append(1, after(&batches, 4), core::slice::from_ref(&other), 0);
     let diverges = AppendReply::Divergence {
         theirs: other.header.position(),
         ours: after(&batches, 5),
@@ -132,8 +96,8 @@ fn an_append_with_another_content_where_the_log_begins_is_divergence() {
 fn a_leader_of_an_earlier_term_is_told_the_term_and_where_the_logs_part() {
     let mut rig = Rig::new(3, 1);
     rig.seed_log(1, 3, &[1, 1, 3]);
-    let batches = chain(4);
-    append(&mut rig, 2, after(&batches, 4), &[], 4);
+    let batches = chain(GROUP, Position::START, 4);
+    rig.append(2, after(&batches, 4), &[], 4);
     let reply = rig.network.pop().unwrap();
     assert_eq!(reply.term, Term(3));
     let rejected = AppendReply::Rejected {
@@ -151,12 +115,12 @@ fn a_leader_of_an_earlier_term_is_told_the_term_and_where_the_logs_part() {
 fn a_leader_that_contradicts_its_own_words_cuts_nothing() {
     // Within its term a leader's log only grows: the second word is of another's, or of a broken disk.
     let mut rig = Rig::new(3, 1);
-    let batches = chain(3);
-    append(&mut rig, 3, Position::START, &batches, 0);
+    let batches = chain(GROUP, Position::START, 3);
+    rig.append(3, Position::START, &batches, 0);
     assert_eq!(answer(&mut rig), accepted(3));
     let prev = after(&batches, 1);
     let other = body(9).seal(GROUP, &prev, Term(2)).unwrap();
-    append(&mut rig, 3, prev, &[other], 0);
+    rig.append(3, prev, &[other], 0);
     assert_eq!(answer(&mut rig), None);
     assert_eq!(rig.raft(1).last(), after(&batches, 3));
 }
@@ -164,9 +128,9 @@ fn a_leader_that_contradicts_its_own_words_cuts_nothing() {
 #[test]
 fn what_only_adds_to_the_log_cuts_nothing_from_the_disk() {
     let mut rig = Rig::new(3, 1);
-    let batches = chain(3);
+    let batches = chain(GROUP, Position::START, 3);
     for (from, upto) in [(0, 1), (0, 2), (2, 3)] {
-        append(&mut rig, 1, after(&batches, from), &batches[from..upto], 0);
+        rig.append(1, after(&batches, from), &batches[from..upto], 0);
         let write = rig.node(1).pending.back().unwrap();
         assert_eq!((write.truncate, write.append.len()), (None, 1));
         rig.flush(1).unwrap();
@@ -181,13 +145,13 @@ fn a_follower_without_room_does_not_ask_for_more() {
         ..Config::new(id, GROUP, 1)
     });
     rig.disk_checks = false;
-    let batches = chain(4);
-    append(&mut rig, 1, Position::START, &batches[..2], 2);
+    let batches = chain(GROUP, Position::START, 4);
+    rig.append(1, Position::START, &batches[..2], 2);
     assert_eq!(answer(&mut rig), accepted(2));
-    append(&mut rig, 1, after(&batches, 4), &[], 2);
+    rig.append(1, after(&batches, 4), &[], 2);
     assert_eq!(answer(&mut rig), None);
     rig.report_applied(1).unwrap();
-    append(&mut rig, 1, after(&batches, 4), &[], 2);
+    rig.append(1, after(&batches, 4), &[], 2);
     let rejected = AppendReply::Rejected {
         prev: after(&batches, 4).id,
         hint: after(&batches, 2).id,
@@ -209,7 +173,7 @@ fn behind_a_gap_only_what_is_equal_counts_as_compared() {
             let prev = after(&stored, 2 + equal);
             sent.push(body(99).seal(GROUP, &prev, Term(2)).unwrap());
         }
-        append(&mut rig, 2, after(&stored, 2), &sent, 0);
+        rig.append(2, after(&stored, 2), &sent, 0);
         assert_eq!(answer(&mut rig), accepted(matched), "{equal}");
         assert_eq!(rig.raft(1).last(), after(&stored, 6));
     }

@@ -233,14 +233,7 @@ fn a_snapshot_waits_for_a_disk_that_does_not_come_along() {
     });
     let snapshot = rig.make_snapshot(1).unwrap();
     let refused = Message::VoteReply { granted: false };
-    let later = |term| Envelope {
-        group: GROUP,
-        from: NodeId(2),
-        incarnation: Incarnation(1),
-        to: NodeId(3),
-        term: Term(term),
-        message: refused.clone(),
-    };
+    let later = |term| said(2, 3, term, refused.clone());
     rig.deliver(later(2)).unwrap();
     received(&mut rig, 3, 1, 2, &snapshot);
     assert!(!installs(&rig, 3), "64 bytes wait, 128 are reserved");
@@ -254,14 +247,7 @@ fn a_node_that_hears_of_no_more_terms_takes_a_snapshot_in_its_own() {
     for (term, taken) in [(9, true), (10, false)] {
         let (mut rig, snapshot) = behind(1);
         for term in 2..=9 {
-            let refused = Envelope {
-                group: GROUP,
-                from: NodeId(2),
-                incarnation: Incarnation(1),
-                to: NodeId(3),
-                term: Term(term),
-                message: Message::VoteReply { granted: false },
-            };
+            let refused = said(2, 3, term, Message::VoteReply { granted: false });
             rig.deliver(refused).unwrap();
         }
         assert_eq!(rig.raft(3).term(), Term(9));

@@ -90,14 +90,7 @@ fn an_answer_to_a_round_that_has_not_begun_confirms_no_read() {
     rig.network.clear();
     let health = Health::default();
     for round in [1_000, u64::MAX] {
-        let reply = Envelope {
-            group: GROUP,
-            from: NodeId(2),
-            incarnation: Incarnation(1),
-            to: NodeId(1),
-            term: Term(1),
-            message: Message::HeartbeatReply { round, health },
-        };
+        let reply = said(2, 1, 1, Message::HeartbeatReply { round, health });
         rig.deliver(reply).unwrap();
         assert!(rig.node(1).reads.is_empty());
     }

@@ -264,18 +264,16 @@ fn the_membership_of_a_batch_behind_a_gap_is_not_in_use_before_it_is_joined() {
         header: gap,
         body: body(1).bytes,
     };
-    let append = Envelope {
-        group: GROUP,
-        from: NodeId(2),
-        incarnation: Incarnation(1),
-        to: NodeId(1),
-        term: Term(2),
-        message: Message::Append {
+    let append = said(
+        2,
+        1,
+        2,
+        Message::Append {
             prev: front.position(),
             batches: [lost].into(),
             commit: Index(0),
         },
-    };
+    );
     raft.step(Input::Received(append), &mut Vec::new());
     assert_eq!(raft.last(), survivor.position());
     assert_eq!(raft.membership(), &second.1);

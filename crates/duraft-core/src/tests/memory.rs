@@ -256,28 +256,14 @@ fn a_follower_writes_no_more_at_once_than_its_own_appends_hold() {
 fn a_node_whose_disk_stands_still_learns_of_few_terms() {
     let mut rig = Rig::new(3, 1);
     for term in 1..100 {
-        let envelope = Envelope {
-            group: GROUP,
-            from: NodeId(2),
-            incarnation: Incarnation(1),
-            to: NodeId(1),
-            term: Term(term),
-            message: Message::VoteReply { granted: false },
-        };
+        let envelope = said(2, 1, term, Message::VoteReply { granted: false });
         rig.deliver(envelope).unwrap();
     }
     let pending = rig.node(1).pending.len();
     assert!(pending <= 8, "{pending} writes under way");
     assert_eq!(rig.raft(1).term(), Term(pending as u64));
     rig.flush(1).unwrap();
-    let envelope = Envelope {
-        group: GROUP,
-        from: NodeId(2),
-        incarnation: Incarnation(1),
-        to: NodeId(1),
-        term: Term(100),
-        message: Message::VoteReply { granted: false },
-    };
+    let envelope = said(2, 1, 100, Message::VoteReply { granted: false });
     rig.deliver(envelope).unwrap();
     assert_eq!(
         rig.raft(1).term(),

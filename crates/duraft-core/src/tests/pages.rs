@@ -16,15 +16,9 @@ fn at(count: usize) -> Boundary {
     (0..count).fold(Boundary::default(), |at, _| at.next())
 }
 
-fn chain(count: usize) -> Vec<BatchHeader> {
-    let mut end = Position::START;
-    (0..count)
-        .map(|i| {
-            let batch = body(i as u64).seal(GROUP, &end, Term(1)).unwrap();
-            end = batch.header.position();
-            batch.header
-        })
-        .collect()
+fn headers(count: usize) -> Vec<BatchHeader> {
+    let batches = chain(GROUP, Position::START, count as u64);
+    batches.iter().map(|batch| batch.header).collect()
 }
 
 fn after(all: &[BatchHeader], count: usize) -> Position {
@@ -46,7 +40,7 @@ fn read(log: &mut Log, all: &[BatchHeader], begin: usize) -> bool {
 
 #[test]
 fn of_a_page_it_is_known_where_it_begins_and_what_must_be_read_for_the_rest() {
-    let all = chain(40);
+    let all = headers(40);
     let mut log = paged(&all, 30);
     for read_back in [None, Some(12)] {
         if let Some(begin) = read_back {
@@ -81,7 +75,7 @@ fn of_a_page_it_is_known_where_it_begins_and_what_must_be_read_for_the_rest() {
 #[test]
 fn a_page_is_believed_only_as_a_whole_and_in_its_place() {
     // What the disk gives back may be another file's, or older: digests say so.
-    let all = chain(40);
+    let all = headers(40);
     let mut log = paged(&all, 30);
     let mut other = all.clone();
     other[4].digest = Digest(1);
@@ -105,7 +99,7 @@ fn a_page_is_believed_only_as_a_whole_and_in_its_place() {
 fn what_was_read_back_longest_ago_leaves_memory_first() {
     // A peer that reads the whole log would fill memory with it.
     let pages = PAGES_HELD + 8;
-    let all = chain(3 * pages + 3);
+    let all = headers(3 * pages + 3);
     let mut log = paged(&all, 3 * pages);
     let before = log.shape_bytes();
     for page in 0..pages {
@@ -121,7 +115,7 @@ fn what_was_read_back_longest_ago_leaves_memory_first() {
 
 #[test]
 fn headers_leave_memory_until_the_rest_fits_and_pages_are_bounded() {
-    let all = chain(200);
+    let all = headers(200);
     let mut log = Log::new(Position::START, all.iter().copied().collect());
     assert_eq!(log.shape_bytes(), 200 * HEADER);
     log.evict(200 * HEADER, at(150), (u64::MAX, None));
@@ -155,7 +149,7 @@ fn headers_leave_memory_until_the_rest_fits_and_pages_are_bounded() {
 #[test]
 fn looking_back_so_many_bytes_ends_where_a_log_may_begin() {
     // A front that is dropped must end where it is known what came before.
-    let all = chain(40);
+    let all = headers(40);
     let log = paged(&all, 30);
     for end in [40, 33, 30, 15] {
         let starts = (0..=end).filter(|place| *place >= 30 || place % 3 == 0);
@@ -170,7 +164,7 @@ fn looking_back_so_many_bytes_ends_where_a_log_may_begin() {
 
 #[test]
 fn a_log_that_begins_later_has_forgotten_the_pages_before_it_and_no_others() {
-    let all = chain(40);
+    let all = headers(40);
     let lines = paged(&all, 30).shape_bytes() - 10 * HEADER;
     for (begin, read_back) in [(0, None), (3, None), (15, None), (16, Some(15)), (27, None)] {
         let mut log = paged(&all, 30);
@@ -204,7 +198,7 @@ fn a_log_that_begins_later_has_forgotten_the_pages_before_it_and_no_others() {
 #[test]
 fn a_page_that_the_log_begins_in_leaves_memory_like_any_other() {
     let pages = PAGES_HELD + 2;
-    let all = chain(3 * pages);
+    let all = headers(3 * pages);
     let mut log = paged(&all, 3 * pages - 3);
     assert!(read(&mut log, &all, 3));
     log.compact(at(4));

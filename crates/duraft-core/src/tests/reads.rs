@@ -615,14 +615,7 @@ fn a_read_ends_when_another_leader_speaks_before_the_old_one_is_given_up() {
     let mut rig = cluster(config);
     rig.read(2, ReadBasis::Quorum).unwrap();
     let commit = Index(0);
-    let heartbeat = Envelope {
-        group: GROUP,
-        from: NodeId(3),
-        incarnation: Incarnation(1),
-        to: NodeId(2),
-        term: Term(9),
-        message: Message::Heartbeat { commit, round: 1 },
-    };
+    let heartbeat = said(3, 2, 9, Message::Heartbeat { commit, round: 1 });
     rig.deliver(heartbeat).unwrap();
     assert_eq!(rig.raft(2).leader(), Some(NodeId(3)));
     assert_eq!(rig.raft(2).reads_waiting(), 0);

@@ -3,17 +3,6 @@
 use super::rig::*;
 use crate::*;
 
-fn said(from: u64, to: u64, term: u64, message: Message) -> Envelope {
-    Envelope {
-        group: GROUP,
-        from: NodeId(from),
-        incarnation: Incarnation(1),
-        to: NodeId(to),
-        term: Term(term),
-        message,
-    }
-}
-
 fn heartbeat(from: u64, to: u64, term: u64) -> Envelope {
     let commit = Index(0);
     said(from, to, term, Message::Heartbeat { commit, round: 1 })

@@ -13,7 +13,7 @@ fn sent(rig: &Rig, from: u64) -> Vec<&Message> {
 }
 
 fn vote_request(term: u64, last: LogId) -> Envelope {
-    message(
+    said(
         2,
         1,
         term,
@@ -24,20 +24,9 @@ fn vote_request(term: u64, last: LogId) -> Envelope {
     )
 }
 
-fn message(from: u64, to: u64, term: u64, message: Message) -> Envelope {
-    Envelope {
-        group: GROUP,
-        from: NodeId(from),
-        incarnation: Incarnation(1),
-        to: NodeId(to),
-        term: Term(term),
-        message,
-    }
-}
-
 fn append(term: u64, prev: Position, batches: Vec<Batch>, commit: u64) -> Envelope {
     let commit = Index(commit);
-    message(
+    said(
         2,
         1,
         term,
@@ -63,7 +52,7 @@ fn request_vote_waits_for_term_and_vote() {
         wanted: Term(1),
         granted: true,
     };
-    rig.deliver(message(2, 1, 0, yes)).unwrap();
+    rig.deliver(said(2, 1, 0, yes)).unwrap();
     assert_eq!(rig.raft(1).role(), RoleKind::Candidate);
     assert_eq!(sent(&rig, 1), Vec::<&Message>::new());
     for _ in 0..50 {
@@ -114,7 +103,7 @@ fn a_grant_is_gone_with_its_term() {
         commit: Index(0),
         round: 1,
     };
-    rig.deliver(message(3, 1, 2, heartbeat)).unwrap();
+    rig.deliver(said(3, 1, 2, heartbeat)).unwrap();
     rig.flush(1).unwrap();
     assert_eq!(
         sent(&rig, 1),
@@ -145,7 +134,7 @@ fn a_heartbeat_reply_waits_for_the_term() {
             commit: Index(0),
             round,
         };
-        rig.deliver(message(2, 1, 1, heartbeat)).unwrap();
+        rig.deliver(said(2, 1, 1, heartbeat)).unwrap();
     }
     assert!(sent(&rig, 1).is_empty());
     rig.flush(1).unwrap();
@@ -231,7 +220,7 @@ fn a_heartbeat_commits_nothing_that_was_not_compared() {
         commit: Index(3),
         round: 1,
     };
-    rig.deliver(message(2, 1, 2, heartbeat)).unwrap();
+    rig.deliver(said(2, 1, 2, heartbeat)).unwrap();
     rig.flush(1).unwrap();
     assert_eq!(rig.raft(1).commit(), Index(0));
 }
@@ -324,7 +313,7 @@ fn nothing_leaves_after_a_failed_write() {
     for _ in 0..50 {
         rig.tick(1).unwrap();
     }
-    rig.deliver(message(
+    rig.deliver(said(
         2,
         1,
         9,

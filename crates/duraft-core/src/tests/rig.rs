@@ -112,6 +112,41 @@ pub(crate) fn body(number: u64) -> Body {
     }
 }
 
+/// A message of a node's first life.
+pub(crate) fn said(from: u64, to: u64, term: u64, message: Message) -> Envelope {
+    of_life(Incarnation(1), from, to, term, message)
+}
+
+/// A message of one of a node's lives.
+pub(crate) fn of_life(
+    incarnation: Incarnation,
+    from: u64,
+    to: u64,
+    term: u64,
+    message: Message,
+) -> Envelope {
+    Envelope {
+        group: GROUP,
+        from: NodeId(from),
+        incarnation,
+        to: NodeId(to),
+        term: Term(term),
+        message,
+    }
+}
+
+/// `count` batches of term 1 that follow `start`.
+pub(crate) fn chain(group: GroupId, start: Position, count: u64) -> Vec<Batch> {
+    let mut end = start;
+    (0..count)
+        .map(|i| {
+            let batch = body(i).seal(group, &end, Term(1)).unwrap();
+            end = batch.header.position();
+            batch
+        })
+        .collect()
+}
+
 impl Rig {
     /// Fresh nodes 1..=n, all voters.
     pub(crate) fn new(voters: u64, seed: u64) -> Rig {
@@ -496,6 +531,28 @@ impl Rig {
             self.step(to, Input::Received(envelope))
         } else {
             Ok(())
+        }
+    }
+
+    /// Node 2 leads `term` and sends node 1 an append.
+    pub(crate) fn append(&mut self, term: u64, prev: Position, batches: &[Batch], commit: u64) {
+        let message = Message::Append {
+            prev,
+            batches: batches.to_vec(),
+            commit: Index(commit),
+        };
+        self.deliver(said(2, 1, term, message)).unwrap();
+    }
+
+    /// Node 1 leads and asks node 3 where it is, until it reads what follows there from its disk.
+    pub(crate) fn run_until_load(&mut self) {
+        self.tick(1).unwrap();
+        self.tick(1).unwrap();
+        while self.node(1).loads.is_empty() {
+            for envelope in core::mem::take(&mut self.network) {
+                self.deliver(envelope).unwrap();
+            }
+            self.flush(3).unwrap();
         }
     }
 

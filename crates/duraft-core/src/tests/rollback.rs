@@ -4,17 +4,6 @@ use super::rig::*;
 use crate::*;
 use alloc::vec::Vec;
 
-fn said(from: u64, to: u64, term: u64, incarnation: u64, message: Message) -> Envelope {
-    Envelope {
-        group: GROUP,
-        from: NodeId(from),
-        incarnation: Incarnation(incarnation),
-        to: NodeId(to),
-        term: Term(term),
-        message,
-    }
-}
-
 fn id(index: u64) -> LogId {
     LogId {
         term: Term(1),
@@ -51,7 +40,8 @@ fn a_rejection_below_what_was_acknowledged_is_suspicious_and_one_of_an_old_quest
         let mut rig = acknowledged();
         let (prev, hint) = (id(prev), id(hint));
         let rejected = Message::AppendReply(AppendReply::Rejected { prev, hint });
-        rig.deliver(said(3, 1, 1, 2, rejected)).unwrap();
+        rig.deliver(of_life(Incarnation(2), 3, 1, 1, rejected))
+            .unwrap();
         let expected: &[_] = if suspicious {
             &[(NodeId(3), id(5))]
         } else {
@@ -71,7 +61,7 @@ fn a_word_of_an_earlier_life_is_suspicious_in_this_term_where_something_was_ackn
         [(1, 1, true), (1, 2, false), (1, 3, false), (0, 1, false)]
     {
         let mut rig = acknowledged();
-        rig.deliver(said(3, 1, term, incarnation, reply(1)))
+        rig.deliver(of_life(Incarnation(incarnation), 3, 1, term, reply(1)))
             .unwrap();
         assert_eq!(accusations(&rig).is_empty(), !suspicious, "{incarnation}");
     }
@@ -80,7 +70,8 @@ fn a_word_of_an_earlier_life_is_suspicious_in_this_term_where_something_was_ackn
     rig.time_out(1).unwrap();
     rig.settle_without(&[3]).unwrap();
     for incarnation in [2, 1] {
-        rig.deliver(said(3, 1, 1, incarnation, reply(0))).unwrap();
+        rig.deliver(of_life(Incarnation(incarnation), 3, 1, 1, reply(0)))
+            .unwrap();
     }
     assert_eq!(accusations(&rig), []);
 }
@@ -97,7 +88,7 @@ fn only_the_leader_of_the_term_is_believed_and_only_by_who_lacks_the_entry() {
     ] {
         let mut rig = acknowledged();
         let message = Message::RolledBack { seen };
-        rig.deliver(said(from, 3, term, 1, message)).unwrap();
+        rig.deliver(said(from, 3, term, message)).unwrap();
         let halted = halts.then_some(Fault::RolledBack { seen });
         assert_eq!(rig.raft(3).halted(), halted, "{from} {term} {seen}");
     }
@@ -110,7 +101,7 @@ fn only_the_leader_of_the_term_is_believed_and_only_by_who_lacks_the_entry() {
     rig.crash_with(3, |disk| disk.lose_end(2));
     let commit = Index(0);
     let heartbeat = Message::Heartbeat { commit, round: 99 };
-    rig.deliver(said(1, 3, 1, 1, heartbeat)).unwrap();
-    rig.deliver(said(1, 3, 1, 1, message)).unwrap();
+    rig.deliver(said(1, 3, 1, heartbeat)).unwrap();
+    rig.deliver(said(1, 3, 1, message)).unwrap();
     assert_eq!(rig.raft(3).halted(), None);
 }

@@ -108,14 +108,7 @@ fn a_snapshot_is_asked_for_once_in_an_election_timeout_and_only_where_it_brings_
             lost_suffix: false,
             needs_snapshot: Some(Index(4)),
         };
-        let envelope = Envelope {
-            group: GROUP,
-            from: NodeId(3),
-            incarnation: Incarnation(1),
-            to: NodeId(1),
-            term: Term(1),
-            message: report,
-        };
+        let envelope = said(3, 1, 1, report);
         let mut out = Vec::new();
         raft.step(Input::Received(envelope), &mut out);
         if out.contains(&Output::TakeSnapshot) {
@@ -124,14 +117,7 @@ fn a_snapshot_is_asked_for_once_in_an_election_timeout_and_only_where_it_brings_
         raft.step(Input::Tick, &mut out);
         // Node 2 is there, so that the leader stays.
         let health = Health::default();
-        let alive = Envelope {
-            group: GROUP,
-            from: NodeId(2),
-            incarnation: Incarnation(1),
-            to: NodeId(1),
-            term: Term(1),
-            message: Message::HeartbeatReply { round: 1, health },
-        };
+        let alive = said(2, 1, 1, Message::HeartbeatReply { round: 1, health });
         raft.step(Input::Received(alive), &mut out);
     }
     assert_eq!(asked, [0, 10, 20]);
@@ -142,14 +128,7 @@ fn a_snapshot_is_asked_for_once_in_an_election_timeout_and_only_where_it_brings_
         lost_suffix: false,
         needs_snapshot: Some(Index(9)),
     };
-    let envelope = Envelope {
-        group: GROUP,
-        from: NodeId(3),
-        incarnation: Incarnation(1),
-        to: NodeId(1),
-        term: Term(1),
-        message: report,
-    };
+    let envelope = said(3, 1, 1, report);
     rig.deliver(envelope).unwrap();
     assert!(!rig.node(1).snapshot_wanted);
 }

@@ -42,17 +42,6 @@ fn a_single_voter_leads_and_commits_only_what_is_durable() {
     assert_eq!(rig.raft(1).commit(), Index(2));
 }
 
-fn envelope(from: u64, to: u64, term: u64, message: Message) -> Envelope {
-    Envelope {
-        group: GROUP,
-        from: NodeId(from),
-        incarnation: Incarnation(1),
-        to: NodeId(to),
-        term: Term(term),
-        message,
-    }
-}
-
 fn commands(count: u32, len: usize) -> Body {
     Body {
         kind: BatchKind::Commands,
@@ -204,7 +193,7 @@ fn a_cut_at_or_below_commit_is_a_fault() {
         batches: [other].into(),
         commit: Index(0),
     };
-    rig.deliver(envelope(3, 2, 9, message)).unwrap();
+    rig.deliver(said(3, 2, 9, message)).unwrap();
     let fault = Fault::CommittedTruncation {
         commit: Index(2),
         cut: Index(1),
@@ -223,14 +212,14 @@ fn a_leader_that_a_quorum_contradicts_steps_down() {
         ..theirs
     };
     let told = || Message::AppendReply(AppendReply::Divergence { theirs, ours });
-    rig.deliver(envelope(2, 1, 1, told())).unwrap();
-    rig.deliver(envelope(2, 1, 1, told())).unwrap();
+    rig.deliver(said(2, 1, 1, told())).unwrap();
+    rig.deliver(said(2, 1, 1, told())).unwrap();
     assert_eq!(
         rig.raft(1).role(),
         RoleKind::Leader,
         "one voice counts once"
     );
-    rig.deliver(envelope(3, 1, 1, told())).unwrap();
+    rig.deliver(said(3, 1, 1, told())).unwrap();
     assert_eq!(rig.raft(1).role(), RoleKind::Follower);
 }
 
@@ -396,7 +385,7 @@ fn a_learner_follows_and_never_decides() {
     assert_eq!(rig.raft(3).role(), RoleKind::Follower);
     // S6: asked, it answers: its own membership may be behind.
     let last = rig.raft(3).last().id;
-    rig.deliver(envelope(
+    rig.deliver(said(
         2,
         3,
         5,
@@ -417,7 +406,7 @@ fn a_leader_without_contact_steps_down_in_its_term() {
     let mut rig = Rig::new(3, 1);
     rig.elect(1).unwrap();
     let last = rig.raft(2).last().id;
-    rig.deliver(envelope(
+    rig.deliver(said(
         3,
         2,
         9,
@@ -474,14 +463,7 @@ fn a_failed_read_for_a_peer_ends_leadership_and_for_the_state_machine_the_life()
         rig.propose(1).unwrap();
         rig.settle_without(&[3]).unwrap();
     }
-    rig.tick(1).unwrap();
-    rig.tick(1).unwrap();
-    while rig.node(1).loads.is_empty() {
-        for envelope in core::mem::take(&mut rig.network) {
-            rig.deliver(envelope).unwrap();
-        }
-        rig.flush(3).unwrap();
-    }
+    rig.run_until_load();
     let load = rig.node_mut(1).loads.pop_front().unwrap().id;
     let result = Err(LoadError::Corrupt);
     rig.step(1, Input::Completed(Completion::Loaded { load, result }))
@@ -607,17 +589,17 @@ fn a_grant_of_an_earlier_term_elects_nobody() {
             wanted: Term(7),
             granted: true,
         };
-        rig.deliver(envelope(from, 1, 6, yes)).unwrap();
+        rig.deliver(said(from, 1, 6, yes)).unwrap();
     }
     rig.flush(1).unwrap();
     assert_eq!(rig.raft(1).role(), RoleKind::Candidate);
     let grant = || Message::VoteReply { granted: true };
     for from in 2..=5 {
-        rig.deliver(envelope(from, 1, 6, grant())).unwrap();
-        rig.deliver(envelope(2, 1, 7, grant())).unwrap();
+        rig.deliver(said(from, 1, 6, grant())).unwrap();
+        rig.deliver(said(2, 1, 7, grant())).unwrap();
     }
     assert_eq!(rig.raft(1).role(), RoleKind::Candidate);
-    rig.deliver(envelope(3, 1, 7, grant())).unwrap();
+    rig.deliver(said(3, 1, 7, grant())).unwrap();
     assert_eq!(rig.raft(1).role(), RoleKind::Leader);
 }
 
@@ -631,7 +613,7 @@ fn an_answer_to_another_pre_campaign_counts_for_nothing() {
             wanted: Term(wanted),
             granted: true,
         };
-        rig.deliver(envelope(2, 1, 6, yes)).unwrap();
+        rig.deliver(said(2, 1, 6, yes)).unwrap();
     }
     assert_eq!(rig.raft(1).role(), RoleKind::PreCandidate);
 }
@@ -646,7 +628,7 @@ fn a_refused_candidate_does_not_put_off_others() {
     rig.seed_log(1, 1, &[1]);
     for term in 2..40 {
         let last = LogId::default();
-        rig.deliver(envelope(
+        rig.deliver(said(
             2,
             1,
             term,
@@ -680,7 +662,7 @@ fn a_probe_for_an_id_of_another_content_is_divergence() {
         batches: Vec::new(),
         commit: Index(0),
     };
-    rig.deliver(envelope(1, 2, 1, probe)).unwrap();
+    rig.deliver(said(1, 2, 1, probe)).unwrap();
     let told = Message::AppendReply(AppendReply::Divergence { theirs, ours });
     assert_eq!(rig.network[0].message, told);
 }

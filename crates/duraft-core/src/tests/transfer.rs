@@ -159,17 +159,15 @@ fn a_transfer_that_somebody_else_ends_is_not_done() {
     let mut rig = cluster(3);
     rig.transfer(1, 3).unwrap();
     rig.network.clear();
-    let heartbeat = Envelope {
-        group: GROUP,
-        from: NodeId(2),
-        incarnation: Incarnation(1),
-        to: NodeId(1),
-        term: Term(9),
-        message: Message::Heartbeat {
+    let heartbeat = said(
+        2,
+        1,
+        9,
+        Message::Heartbeat {
             commit: Index(0),
             round: 1,
         },
-    };
+    );
     rig.deliver(heartbeat).unwrap();
     assert_eq!(refusal(&rig, 1), Some(Reject::LostLeadership));
 }
@@ -180,14 +178,7 @@ fn a_request_to_campaign_counts_from_the_leader_of_the_term_only() {
     let mut rig = cluster(3);
     let term = rig.raft(1).term().0;
     for (from, term) in [(3, term), (1, term - 1), (3, term + 1)] {
-        let envelope = Envelope {
-            group: GROUP,
-            from: NodeId(from),
-            incarnation: Incarnation(1),
-            to: NodeId(2),
-            term: Term(term),
-            message: Message::TimeoutNow,
-        };
+        let envelope = said(from, 2, term, Message::TimeoutNow);
         rig.deliver(envelope).unwrap();
         assert_eq!(rig.raft(2).role(), RoleKind::Follower);
     }
