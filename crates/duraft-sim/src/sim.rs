@@ -467,14 +467,15 @@ impl Sim {
         let ticks = |sim: &Sim| (sim.now - begin) / SimConfig::TICK;
         let mut last: Option<u64> = None;
         let mut converged = 0;
-        let mut patience = 0;
+        let (mut patience, mut behind) = (0, 0);
         while ticks(self) < HEALED_WITHIN_TICKS {
             patience = patience.max(self.longest_timeout());
+            behind = behind.max(self.quorum_behind());
             let until = self.now + 5 * SimConfig::TICK;
             self.run_until(until).map_err(|violation| violation.what)?;
             if self.report.slowest_commit == 0 && self.history.committed_end() != committed {
                 self.report.slowest_commit = ticks(self);
-                self.check_first_commit(patience)?;
+                self.check_first_commit(patience, behind)?;
             }
             if last.is_some_and(|number| self.history.acknowledged(number).is_some()) {
                 self.look_for_healed()
@@ -515,11 +516,31 @@ impl Sim {
         2 * u64::from(timeouts.max().unwrap_or(self.config.core.election_ticks))
     }
 
+    /// How many entries a quorum of the latest leader's members lacks of its log. A node that is down
+    /// counts once it is up.
+    fn quorum_behind(&self) -> u64 {
+        let Some((_, leader)) = self.leaders().pop_last() else {
+            return 0;
+        };
+        let raft_of = |host: usize| Some(self.hosts[host].life.as_ref()?.driver.raft());
+        let Some(leader) = raft_of(leader) else {
+            return 0;
+        };
+        let end = leader.last().index();
+        let held = leader.membership().quorum_value(end, |id| {
+            raft_of(host_of(id)).map_or(end, |raft| raft.last().index().min(end))
+        });
+        end.0 - held.0
+    }
+
     /// L1, L2: with all faults off, a leader is elected and commits within ten election timeouts of
-    /// the slowest clock and the node that waits longest.
-    fn check_first_commit(&self, timeout: u64) -> Step {
+    /// the slowest clock and the node that waits longest, and the time in which a quorum is brought up
+    /// to the leader's log: at the worst one entry for each way there and back and write.
+    fn check_first_commit(&self, timeout: u64, behind: u64) -> Step {
         let slowest = SimConfig::CLOCK_RATE - u64::from(self.config.clock_drift_ppm);
-        let most = 10 * timeout * SimConfig::CLOCK_RATE / slowest;
+        let each = 2 * self.config.network.delay_max + self.config.disk.sync_max;
+        let catching_up = behind * each / SimConfig::TICK;
+        let most = 10 * timeout * SimConfig::CLOCK_RATE / slowest + catching_up;
         let took = self.report.slowest_commit;
         if took > most {
             return Err(format!(

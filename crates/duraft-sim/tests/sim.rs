@@ -158,8 +158,9 @@ fn what_a_hundred_thousand_seeds_have_found() {
         // A snapshot's new name was in the cache alone when the next life counted on it (B13).
         1_093_683,
         // The checks: I4 looked for headers that had left memory in the same step, L6 counted how nodes
-        // that have left are brought up to their farewell, C7 took a log for what was committed instead.
-        1_069_340, 1_014_640, 1_001_085,
+        // that have left are brought up to their farewell, C7 took a log for what was committed instead,
+        // L2 counted how long a quorum takes to be brought up.
+        1_069_340, 1_014_640, 1_001_085, 3_074_047,
     ];
     for seed in seeds {
         run(
