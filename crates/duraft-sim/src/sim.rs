@@ -516,8 +516,9 @@ impl Sim {
         2 * u64::from(timeouts.max().unwrap_or(self.config.core.election_ticks))
     }
 
-    /// How many entries a quorum of the latest leader's members lacks of its log. A node that is down
-    /// counts once it is up.
+    /// How many entries of the latest leader's log a quorum of its members lacks, or it has itself not
+    /// applied: with a narrow window it takes no commands before. A node that is down counts once it
+    /// is up.
     fn quorum_behind(&self) -> u64 {
         let Some((_, leader)) = self.leaders().pop_last() else {
             return 0;
@@ -530,12 +531,13 @@ impl Sim {
         let held = leader.membership().quorum_value(end, |id| {
             raft_of(host_of(id)).map_or(end, |raft| raft.last().index().min(end))
         });
-        end.0 - held.0
+        end.0 - held.min(leader.applied()).0
     }
 
     /// L1, L2: with all faults off, a leader is elected and commits within ten election timeouts of
     /// the slowest clock and the node that waits longest, and the time in which a quorum is brought up
-    /// to the leader's log: at the worst one entry for each way there and back and write.
+    /// to the leader's log and the leader applies it: at the worst one entry for each way there and
+    /// back and write.
     fn check_first_commit(&self, timeout: u64, behind: u64) -> Step {
         let slowest = SimConfig::CLOCK_RATE - u64::from(self.config.clock_drift_ppm);
         let each = 2 * self.config.network.delay_max + self.config.disk.sync_max;
