@@ -10,6 +10,7 @@ mod force;
 mod loss;
 mod offline;
 mod output;
+mod ports;
 mod process;
 mod serve;
 mod sim;

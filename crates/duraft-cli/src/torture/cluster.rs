@@ -4,11 +4,11 @@ use super::child::{Plant, TortureChildArgs, bootstrap, folder};
 use super::links::Links;
 use super::words::{Answer, OpId, Order, Report, Request, State};
 use crate::bench::BenchError;
+use crate::ports::ReservedPorts;
 use crate::process::{Process, Said};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) struct Cluster {
     pub(super) links: Links,
     dir: PathBuf,
-    listens: Vec<String>,
+    ports: ReservedPorts,
     seed: u64,
     plant: Option<Plant>,
     nodes: Vec<Mutex<Option<Running>>>,
@@ -43,21 +43,11 @@ impl Cluster {
         seed: u64,
         plant: Option<Plant>,
     ) -> Result<Cluster, BenchError> {
-        // All are bound at once, so that they differ, and free again when the nodes take them.
-        let listeners: Vec<TcpListener> = (0..nodes)
-            .map(|_| TcpListener::bind(("127.0.0.1", 0)))
-            .collect::<Result<_, _>>()
-            .map_err(BenchError::cluster)?;
-        let listens: Vec<String> = listeners
-            .iter()
-            .map(|listener| listener.local_addr().map(|address| address.to_string()))
-            .collect::<Result<_, _>>()
-            .map_err(BenchError::cluster)?;
-        drop(listeners);
+        let ports = ReservedPorts::new(nodes).map_err(BenchError::cluster)?;
         let cluster = Cluster {
-            links: Links::between(&listens).map_err(BenchError::cluster)?,
+            links: Links::between(ports.addresses()).map_err(BenchError::cluster)?,
             dir: dir.to_path_buf(),
-            listens,
+            ports,
             seed,
             plant,
             nodes: (0..nodes).map(|_| Mutex::new(None)).collect(),
@@ -79,7 +69,7 @@ impl Cluster {
         TortureChildArgs {
             place,
             dir: folder(&self.dir, place),
-            listen: self.listens[place].clone(),
+            listen: self.ports.addresses()[place].clone(),
             peers: self.links.seen_from(place),
             seed: self.seed,
             plant: self.plant,

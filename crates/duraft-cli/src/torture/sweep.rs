@@ -6,10 +6,10 @@ use super::faults::rest;
 use super::words::{Answer, Op, OpId, Order, Report, Request, Seen, State};
 use crate::bench::{BenchError, Facts, Folder};
 use crate::output::say;
+use crate::ports::ReservedPorts;
 use crate::process::{Process, Said};
 use clap::Args;
 use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -120,7 +120,7 @@ pub(crate) fn run(args: &SweepArgs) -> Result<ExitCode, BenchError> {
 struct Sweep<'a> {
     args: &'a SweepArgs,
     dir: PathBuf,
-    listen: String,
+    port: ReservedPorts,
     asked: u64,
     acknowledged: u64,
     /// The last value that was asked for, and the last that was acknowledged.
@@ -181,12 +181,10 @@ impl Life {
 
 impl Sweep<'_> {
     fn begin<'a>(args: &'a SweepArgs, dir: &Path) -> Result<Sweep<'a>, BenchError> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(BenchError::cluster)?;
-        let address = listener.local_addr().map_err(BenchError::cluster)?;
         let sweep = Sweep {
             args,
             dir: dir.to_path_buf(),
-            listen: address.to_string(),
+            port: ReservedPorts::new(1).map_err(BenchError::cluster)?,
             asked: 0,
             acknowledged: 0,
             last_asked: 0,
@@ -196,8 +194,8 @@ impl Sweep<'_> {
         bootstrap(&TortureChildArgs {
             place: 0,
             dir: folder(dir, 0),
-            listen: sweep.listen.clone(),
-            peers: vec![sweep.listen.clone()],
+            listen: sweep.address().into(),
+            peers: vec![sweep.address().into()],
             seed: 1,
             plant: None,
             snapshot_log_bytes: Some(SNAPSHOT_LOG_BYTES),
@@ -205,13 +203,17 @@ impl Sweep<'_> {
         Ok(sweep)
     }
 
+    fn address(&self) -> &str {
+        &self.port.addresses()[0]
+    }
+
     fn arguments(&self) -> Vec<String> {
         vec![
             String::from("torture-node"),
             String::from("--place=0"),
             format!("--dir={}", folder(&self.dir, 0).display()),
-            format!("--listen={}", self.listen),
-            format!("--peers={}", self.listen),
+            format!("--listen={}", self.address()),
+            format!("--peers={}", self.address()),
             String::from("--seed=1"),
             format!("--snapshot-log-bytes={SNAPSHOT_LOG_BYTES}"),
         ]

@@ -8,7 +8,7 @@ use duraft::{
 };
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -95,9 +95,22 @@ pub(crate) fn single(dir: &TempDir) -> NodeOptions {
     options
 }
 
+/// A connection of a port to itself, with which the system gives the port to nobody else, though who
+/// names it can listen there.
+pub(crate) type Reservation = [TcpStream; 2];
+
+/// To be called before anybody else may accept.
+pub(crate) fn reserve(listener: &TcpListener) -> Reservation {
+    let address = listener.local_addr().expect("bound");
+    let connection = TcpStream::connect(address).expect("it listens");
+    [connection, listener.accept().expect("a connection").0]
+}
+
 pub(crate) struct Cluster {
     pub(crate) dir: TempDir,
     pub(crate) addresses: BTreeMap<NodeId, SocketAddr>,
+    /// While a node is down, its port is given to nobody else.
+    reserved: Vec<Reservation>,
     pub(crate) nodes: BTreeMap<NodeId, Node>,
     pub(crate) journals: BTreeMap<NodeId, Journal>,
     pub(crate) tune: fn(&mut NodeOptions),
@@ -123,9 +136,11 @@ impl Cluster {
             .iter()
             .map(|(id, listener)| (*id, listener.local_addr().expect("bound")))
             .collect();
+        let reserved = listeners.values().map(reserve).collect();
         let mut cluster = Cluster {
             dir: scratch(),
             addresses,
+            reserved,
             nodes: BTreeMap::new(),
             journals: BTreeMap::new(),
             tune,
@@ -154,6 +169,7 @@ impl Cluster {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");
         self.addresses.insert(id, address);
+        self.reserved.push(reserve(&listener));
         Node::bootstrap_joining(&self.options(id), join).expect("a new store");
         for node in self.nodes.values() {
             node.set_peer_address(id, Some(address.to_string()))

@@ -1,6 +1,8 @@
 //! Nodes that speak TLS, and those who are refused.
 
-use crate::common::{CLUSTER, DEADLINE, Journal, membership, options, scratch};
+use crate::common::{
+    CLUSTER, DEADLINE, Journal, Reservation, membership, options, reserve, scratch,
+};
 use bytes::Bytes;
 use duraft::wire::{Class, Frame, FrameBuffer, Hello, PROTOCOL_VERSION, Refusal, decode};
 use duraft::{
@@ -74,6 +76,7 @@ struct Nodes {
     dir: TempDir,
     peers: BTreeMap<NodeId, String>,
     listeners: BTreeMap<NodeId, TcpListener>,
+    _reserved: Vec<Reservation>,
     nodes: BTreeMap<NodeId, Node>,
     journals: BTreeMap<NodeId, Journal>,
 }
@@ -91,6 +94,7 @@ impl Nodes {
             (*id, listener.local_addr().expect("bound").to_string())
         };
         let peers = listeners.iter().map(address).collect();
+        let reserved = listeners.values().map(reserve).collect();
         let dir = scratch();
         for id in 1..=3 {
             Node::bootstrap(&options(id, &dir), &membership(3)).expect("bootstrapped");
@@ -99,6 +103,7 @@ impl Nodes {
             dir,
             peers,
             listeners,
+            _reserved: reserved,
             nodes: BTreeMap::new(),
             journals: BTreeMap::new(),
         }

@@ -22,11 +22,12 @@ use super::series::Series;
 use super::stages::StageCounts;
 use super::summary::Latencies;
 use super::timed::LogIo;
+use crate::ports::ReservedPorts;
 use duraft_disk::RealDisk;
 use load::{Cluster, Counters, Load, Slice};
 use local::Local;
 use processes::Processes;
-use setup::Setup;
+use setup::{NODES, Setup};
 use std::process::ExitCode;
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -46,7 +47,13 @@ const RAW_SHARE: u32 = 5;
 /// Runs the benchmark; exit code 1 if an acknowledged command is missing.
 pub(crate) fn run(load: &LoadArgs, args: &ClusterArgs) -> Result<ExitCode, BenchError> {
     let folder = Folder::prepare(load.dir.as_deref())?;
-    let setup = Setup::new(folder.path(), load.seed, load.value_bytes)?;
+    let ports = ReservedPorts::new(NODES).map_err(BenchError::cluster)?;
+    let setup = Setup::new(
+        folder.path(),
+        ports.addresses(),
+        load.seed,
+        load.value_bytes,
+    );
     let (answers_to, answers) = channel();
     let mut clients = Load::new(clients_of(load), answers);
     clients.rate = load.rate;

@@ -10,7 +10,6 @@ use duraft::{
 use duraft_core::{Membership, NodeId};
 use parking_lot::Mutex;
 use std::io::{self, Read};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,26 +28,15 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// A set-up on free loopback ports, with its nodes' folders under `dir`.
-    pub(crate) fn new(dir: &Path, seed: u64, value_bytes: u32) -> Result<Setup, BenchError> {
-        let unavailable = |error| BenchError::Cluster(format!("no free loopback port: {error}"));
-        // All are bound at once, so that they differ, and free again when the nodes take them.
-        let listeners: Vec<TcpListener> = (0..NODES)
-            .map(|_| TcpListener::bind(("127.0.0.1", 0)))
-            .collect::<Result<_, _>>()
-            .map_err(unavailable)?;
-        let addresses = listeners
-            .iter()
-            .map(|listener| listener.local_addr().map(|address| address.to_string()))
-            .collect::<Result<_, _>>()
-            .map_err(unavailable)?;
-        Ok(Setup {
+    /// A set-up of nodes at these addresses, with their folders under `dir`.
+    pub(crate) fn new(dir: &Path, addresses: &[String], seed: u64, value_bytes: u32) -> Setup {
+        Setup {
             dir: dir.to_path_buf(),
-            addresses,
+            addresses: addresses.to_vec(),
             seed,
             value_bytes: value_bytes as usize,
             watches: Vec::new(),
-        })
+        }
     }
 
     /// The seed that marks this run's commands.

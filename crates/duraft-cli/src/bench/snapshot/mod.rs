@@ -16,11 +16,11 @@ use super::facts::Facts;
 use super::folder::Folder;
 use super::memory::{Memory, mib, mib_of};
 use crate::output::write_json;
+use crate::ports::ReservedPorts;
 use child::{FOLLOWER, LEADER};
 use duraft::NodeId;
 use serde::Serialize;
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 use std::time::Instant;
@@ -57,8 +57,8 @@ struct Side {
 pub(crate) fn run(load: &LoadArgs, args: &SnapshotArgs) -> Result<ExitCode, BenchError> {
     let folder = Folder::prepare(load.dir.as_deref())?;
     let facts = super::facts(folder.path())?;
-    let addresses = addresses()?;
-    let start = |id| Peer::start(id, folder.path(), &addresses, args.bytes);
+    let ports = ReservedPorts::new(2).map_err(BenchError::cluster)?;
+    let start = |id| Peer::start(id, folder.path(), ports.addresses(), args.bytes);
     let mut sender = start(LEADER)?;
     let prepared = sender.ask("prepare")?;
     let [file_bytes, upto] = prepared[..] else {
@@ -90,18 +90,6 @@ pub(crate) fn run(load: &LoadArgs, args: &SnapshotArgs) -> Result<ExitCode, Benc
     };
     report.publish(load)?;
     Ok(ExitCode::from(u8::from(!report.passed())))
-}
-
-fn addresses() -> Result<Vec<String>, BenchError> {
-    let unavailable =
-        |error: io::Error| BenchError::Cluster(format!("no free loopback port: {error}"));
-    // Both are bound at once, so that they differ, and free again when the nodes take them.
-    let listeners = [(); 2].map(|()| TcpListener::bind(("127.0.0.1", 0)));
-    listeners
-        .into_iter()
-        .map(|listener| Ok(listener?.local_addr()?.to_string()))
-        .collect::<Result<_, _>>()
-        .map_err(unavailable)
 }
 
 /// A node in a process of its own.

@@ -14,6 +14,7 @@ use super::error::BenchError;
 use super::folder::Folder;
 use super::memory::{Memory, files_below};
 use crate::bench::limits::restrict;
+use crate::ports::ReservedPorts;
 use duraft::{
     ClusterId, Index, Membership, Network, Node, NodeId, NodeOptions, Outcome, RequestError,
     Responder, RoleKind, TcpOptions,
@@ -22,7 +23,6 @@ use limits::Limits;
 use machine::{Registers, command};
 use report::{Report, Sample};
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -62,7 +62,7 @@ pub(crate) fn run(load: &LoadArgs, args: &SoakArgs) -> Result<ExitCode, BenchErr
 
 struct Soak {
     dir: PathBuf,
-    addresses: Vec<String>,
+    ports: ReservedPorts,
     seed: u64,
     snapshot_log_bytes: u64,
     value_bytes: usize,
@@ -83,21 +83,11 @@ fn failed(error: impl std::fmt::Display) -> BenchError {
 
 impl Soak {
     fn begin(load: &LoadArgs, args: &SoakArgs, dir: &Path) -> Result<Soak, BenchError> {
-        // All are bound at once, so that they differ, and free again when the nodes take them.
-        let listeners: Vec<TcpListener> = (0..args.nodes)
-            .map(|_| TcpListener::bind(("127.0.0.1", 0)))
-            .collect::<Result<_, _>>()
-            .map_err(failed)?;
-        let addresses: Vec<String> = listeners
-            .iter()
-            .map(|listener| listener.local_addr().map(|address| address.to_string()))
-            .collect::<Result<_, _>>()
-            .map_err(failed)?;
-        drop(listeners);
+        let ports = ReservedPorts::new(args.nodes.into()).map_err(failed)?;
         let (answers_to, answers) = channel();
         let mut soak = Soak {
             dir: dir.to_path_buf(),
-            addresses,
+            ports,
             seed: load.seed,
             snapshot_log_bytes: args.snapshot_log_bytes,
             value_bytes: load.value_bytes as usize,
@@ -114,7 +104,7 @@ impl Soak {
         let nodes = u64::from(args.nodes);
         soak.limits = Limits::of(&soak.options(0)?, nodes);
         let membership = Membership::new((1..=nodes).map(NodeId), []).map_err(failed)?;
-        for place in 0..soak.addresses.len() {
+        for place in 0..soak.ports.addresses().len() {
             Node::bootstrap(&soak.options(place)?, &membership).map_err(failed)?;
         }
         soak.start()?;
@@ -131,12 +121,12 @@ impl Soak {
         let mut options = NodeOptions::in_dir(id(place), cluster, self.folder(place))?;
         options.core.seed = self.seed + place as u64;
         restrict(&mut options, self.snapshot_log_bytes);
-        if self.addresses.len() > 1 {
-            let peers: BTreeMap<_, _> = (0..self.addresses.len())
-                .map(|place| (id(place), self.addresses[place].clone()))
+        if self.ports.addresses().len() > 1 {
+            let peers: BTreeMap<_, _> = (0..self.ports.addresses().len())
+                .map(|place| (id(place), self.ports.addresses()[place].clone()))
                 .collect();
             options.network = Network::Tcp {
-                listen: self.addresses[place].clone(),
+                listen: self.ports.addresses()[place].clone(),
                 options: TcpOptions::new(peers),
             };
         }
@@ -144,7 +134,7 @@ impl Soak {
     }
 
     fn start(&mut self) -> Result<(), BenchError> {
-        for place in 0..self.addresses.len() {
+        for place in 0..self.ports.addresses().len() {
             let machine = Box::new(Registers::new());
             let node = Node::start(self.options(place)?, machine).map_err(failed)?;
             self.nodes.push(node);

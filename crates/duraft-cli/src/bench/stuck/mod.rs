@@ -15,9 +15,9 @@ use super::error::BenchError;
 use super::folder::Folder;
 use super::limits::memory_of;
 use super::memory::Memory;
+use crate::ports::ReservedPorts;
 use crate::process::{Process, Said};
 use report::{NodeReport, Outcome, Report};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, channel};
@@ -105,24 +105,17 @@ struct Cluster {
     nodes: Vec<Running>,
     clients: u32,
     bound: u64,
+    /// Nodes take their ports when they start.
+    _ports: ReservedPorts,
 }
 
 impl Cluster {
     fn start(load: &LoadArgs, dir: &Path) -> Result<Cluster, BenchError> {
-        let listeners: Vec<TcpListener> = (0..NODES)
-            .map(|_| TcpListener::bind(("127.0.0.1", 0)))
-            .collect::<Result<_, _>>()
-            .map_err(failed)?;
-        let addresses: Vec<String> = listeners
-            .iter()
-            .map(|listener| listener.local_addr().map(|address| address.to_string()))
-            .collect::<Result<_, _>>()
-            .map_err(failed)?;
-        drop(listeners);
+        let ports = ReservedPorts::new(NODES).map_err(failed)?;
         let args = |place: usize| StuckChildArgs {
             place,
             dir: dir.join(format!("node-{}", place + 1)),
-            addresses: addresses.clone(),
+            addresses: ports.addresses().to_vec(),
             seed: load.seed,
             value_bytes: load.value_bytes as usize,
         };
@@ -132,6 +125,7 @@ impl Cluster {
             nodes: nodes.collect::<Result<_, _>>()?,
             clients: load.clients.unwrap_or(CLIENTS),
             bound,
+            _ports: ports,
         })
     }
 
