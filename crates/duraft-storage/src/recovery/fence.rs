@@ -15,7 +15,8 @@
 //! too. They are written again where they are.
 //!
 //! A slot that the newest, unproven segment had freed is not written again at once: were that segment
-//! damaged, the freed slot would hold the only copy.
+//! damaged, the freed slot would hold the only copy. Where no other is left, as on a full disk, that
+//! segment is written again where it is before the slot is touched.
 
 use super::decide::Layout;
 use super::survey::SlotImage;
@@ -116,7 +117,8 @@ pub(super) fn begin(
     if wal.options.without(Ablation::AppendInPlace) && go_on(&mut wal, &segments) {
         return Ok(handed_over(wal, damage, report, &file));
     }
-    let slot = slot_for_fence(&wal, spare, &images)?;
+    let (tail, before) = segments.split_last().expect("the chain has a tail");
+    let slot = slot_for_fence(&wal, spare, &images, tail)?;
     bury(&slot, &images, &layout)?;
     for place in evidence {
         // The fence says what is lost. Once it is proven, nothing else has to.
@@ -125,7 +127,8 @@ pub(super) fn begin(
         let segment = Segment::new(seq, image.slot, Arc::clone(&image.file));
         wal.pool.release(segment, wal.last_commit + 1);
     }
-    for told in &segments[..moves.kept] {
+    // Of the tail, only what is proven stays.
+    for told in &before[..moves.kept.min(before.len())] {
         fasten(told)?;
     }
     write_fence(&mut wal, slot, &segments, &moves, &batches)?;
@@ -356,8 +359,14 @@ fn copied_batches(story: &Story, moves: &Moves) -> Result<Vec<Batch>, OpenError>
     Ok(batches)
 }
 
-/// A slot for the fence: a ready one, a new one, or one that would better rest.
-fn slot_for_fence(wal: &Wal, spare: Vec<usize>, images: &[SlotImage]) -> Result<Slot, OpenError> {
+/// A slot for the fence: a ready one, a new one, or one that would better rest. Without the tail, the log
+/// is what that one holds; so the tail is made durable first.
+fn slot_for_fence(
+    wal: &Wal,
+    spare: Vec<usize>,
+    images: &[SlotImage],
+    tail: &Told,
+) -> Result<Slot, OpenError> {
     let mut spare = spare.into_iter().map(|i| &images[i]).collect::<Vec<_>>();
     spare.sort_by_key(|image| image.segment().map(|header| header.seq));
     let mut refused = None;
@@ -370,6 +379,7 @@ fn slot_for_fence(wal: &Wal, spare: Vec<usize>, images: &[SlotImage]) -> Result<
         }
     }
     if found.is_none() && !spare.is_empty() {
+        fasten(tail)?;
         let image = spare.remove(0);
         found = Some(Slot {
             number: image.slot,

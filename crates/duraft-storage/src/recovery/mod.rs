@@ -212,7 +212,8 @@ struct Told {
     /// Its first block, and so its checkpoint, can be read.
     begins: bool,
     /// Runs of blocks that are believed, as first and end, but may stand in the system's cache alone:
-    /// the successor is lost. Had an open begun it, then with copies of what was not proven here.
+    /// the segment is the last one, or the successor is lost. Had an open begun that, then with copies
+    /// of what was not proven here.
     loose: Vec<(u32, u32)>,
 }
 
@@ -261,8 +262,8 @@ fn tell(
             Some(Item::Block(header)) if header.block == FIRST_COMMIT_BLOCK
         );
         let loose = match part.declared {
-            None if place < tail => runs(&items),
-            None | Some(_) => Vec::new(),
+            None => runs(&items),
+            Some(_) => Vec::new(),
         };
         segments.push(Told {
             segment,

@@ -3,8 +3,12 @@
 
 use crate::damage::{filled, repairing, roomy, tail_file, zero_block};
 use crate::support::*;
-use duraft_disk::{DiskOp, Effect, Fault, FaultDisk, Survival, TraceEntry};
+use duraft_core::Position;
+use duraft_disk::{
+    Disk, DiskOp, Effect, Fault, FaultDisk, Subsets, Survival, TraceEntry, for_each_crash_state,
+};
 use duraft_storage::{OpenError, WalOptions};
+use std::ops::ControlFlow;
 
 const BLOCK: u64 = 4096;
 
@@ -132,6 +136,80 @@ fn a_slot_that_an_unproven_segment_freed_is_written_only_where_no_other_is_left(
     slots.sort();
     slots.dedup();
     assert_eq!(slots.len(), 3, "{slots:?}");
+}
+
+/// The disks that an open leaves which is cut short, one for each place. It may have no room for more
+/// slots.
+fn cut_short(disk: &FaultDisk, room: bool, seed: u64) -> Vec<FaultDisk> {
+    let mut left = Vec::new();
+    for mutation in 1.. {
+        let tried = disk.fork();
+        if !room {
+            tried.inject(Fault::new(Effect::NoSpace).on(DiskOp::Create).forever());
+            tried.inject(Fault::new(Effect::NoSpace).on(DiskOp::FillZero).forever());
+        }
+        tried.start_trace();
+        tried.crash_at(mutation);
+        let _ = reopen(&tried, &options(), seed);
+        if !tried.crashed() {
+            break;
+        }
+        left.push(tried);
+    }
+    left
+}
+
+#[test]
+fn a_segment_that_only_the_cache_holds_is_durable_before_a_slot_that_it_freed_is_written() {
+    // An open is killed, the next one finds its segment in the cache and no room for another, and the
+    // power fails.
+    let (disk, mut wal) = fresh(&options());
+    let mut writer = Writer::new(GROUP);
+    let mut end = Position::START;
+    for term in 1..=6 {
+        let next = noop(GROUP, &end, term);
+        end = next.header.position();
+        let vote = writer.vote(term, None);
+        let append = writer.append(vec![next]);
+        wal.commit(&[vote, append]).expect("a working disk");
+    }
+    drop(wal);
+    let disk = disk.power_loss(Survival::Nothing);
+    let view = |disk: &FaultDisk, seed| {
+        let (wal, recovered) = reopen(disk, &options(), seed).expect("a healthy store");
+        (recovered.groups.clone(), read_all(&wal, GROUP))
+    };
+    let expected = view(&disk.fork(), 3);
+    let (mut states, mut freed_were_written) = (0, 0);
+    for killed in cut_short(&disk, true, 4) {
+        let killed = killed.process_crash();
+        let segments: Vec<String> = killed.list("wal").expect("a folder of slots");
+        for cut in cut_short(&killed, false, 5) {
+            let of_before = |(slot, at): &(String, Option<(u64, u64)>)| {
+                let begun = at.is_some_and(|(at, len)| at == 0 && len > 2 * BLOCK);
+                begun && segments.iter().any(|name| slot.ends_with(name))
+            };
+            freed_were_written += u64::from(steps(&cut).iter().any(of_before));
+            let subsets = Subsets {
+                exhaustive_max: 10,
+                drawn: 60,
+                torn: 10,
+                seed: 6,
+                dedupe: true,
+            };
+            let (_, stopped) = for_each_crash_state(&cut, &subsets, |state| {
+                states += 1;
+                if view(&state.disk.fork(), 7) == expected {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(format!("{state}\n{:?}", steps(&cut)))
+                }
+            });
+            assert_eq!(stopped, ControlFlow::Continue(()));
+        }
+    }
+    assert!(states > 1000, "{states}");
+    assert!(freed_were_written > 3, "{freed_were_written}");
 }
 
 #[test]
