@@ -37,6 +37,7 @@ impl Raft {
             // over. A campaign that was split ends here too, and the new span is another random one.
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
                 self.elapsed = self.elapsed.saturating_add(1);
+                self.shorten_timeout();
                 if self.elapsed < self.timeout {
                     self.ask_again(out);
                     return None;
@@ -86,6 +87,19 @@ impl Raft {
         self.elapsed = 0;
         let span = self.election_span();
         self.timeout = span + self.rng.below(span);
+    }
+
+    /// A wait that was drawn while the own disk was slow ends sooner if it is fast again while a leader
+    /// is heard, which may be days later. Without one the wait stays: elections take writes.
+    fn shorten_timeout(&mut self) {
+        let follows = matches!(&self.role, Role::Follower(follower) if follower.leader.is_some());
+        if !follows || self.timeout / 2 < self.config.election_ticks {
+            return;
+        }
+        let span = self.election_span();
+        if self.timeout >= span.saturating_mul(2) {
+            self.timeout = span + self.rng.below(span);
+        }
     }
 
     /// The least election timeout of this node: the configured one, which voters count on, or more where

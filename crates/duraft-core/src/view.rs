@@ -233,6 +233,12 @@ impl Raft {
         self.election_span()
     }
 
+    /// Ticks until this node campaigns, if it may and no leader speaks. A wait that was drawn while its
+    /// disk was slow may be longer than one that is drawn now. Without meaning for a leader.
+    pub fn campaigns_in_ticks(&self) -> u32 {
+        self.timeout.saturating_sub(self.elapsed)
+    }
+
     /// Index of the batch that set the membership in use, or where the log starts.
     pub fn membership_since(&self) -> Index {
         self.memberships.since()

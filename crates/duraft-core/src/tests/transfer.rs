@@ -417,54 +417,78 @@ fn a_node_with_a_stalled_disk_does_not_campaign() {
     }
 }
 
+/// Three nodes; writes of node 2 took 8 ticks each, and it has just given its leader up.
+fn slow_follower(planted: Option<Plant>) -> Rig {
+    let mut rig = cluster(3);
+    if let Some(planted) = planted {
+        rig.node_mut(2).raft.plant(planted);
+    }
+    let mut due = vec![];
+    for now in 0..100u64 {
+        if now % 10 == 0 {
+            rig.propose(1).unwrap();
+            due.push(now + 8);
+        }
+        for id in rig.ids() {
+            rig.tick(id).unwrap();
+        }
+        for _ in 0..4 {
+            for envelope in core::mem::take(&mut rig.network) {
+                rig.deliver(envelope).unwrap();
+            }
+            rig.flush(1).unwrap();
+            rig.flush(3).unwrap();
+            if due.first().is_some_and(|at| *at <= now) {
+                due.remove(0);
+                rig.flush(2).unwrap();
+            }
+        }
+    }
+    rig.settle().unwrap();
+    rig.step(2, Input::ForgetLeader).unwrap();
+    rig
+}
+
+/// The ticks, of so many in which nobody hears it, in which node 2 asks for votes.
+fn asks_in(rig: &mut Rig, ticks: u64) -> Vec<u64> {
+    let mut asked = Vec::new();
+    for now in 0..ticks {
+        rig.tick(2).unwrap();
+        let ask = |e: &Envelope| matches!(e.message, Message::PreVote { .. });
+        if rig.network.iter().any(ask) {
+            asked.push(now);
+        }
+        rig.network.clear();
+    }
+    asked
+}
+
 #[test]
 fn rule_11_a_slow_disk_makes_election_timeouts_long() {
     // With timeouts of the order of a write, the next election begins before the last is decided.
     for planted in [None, Some(Plant::TimeoutIgnoresDisk)] {
-        let mut rig = cluster(3);
-        if let Some(planted) = planted {
-            rig.node_mut(2).raft.plant(planted);
-        }
-        // Writes of node 2 take 8 ticks each.
-        let mut due = vec![];
-        for now in 0..100u64 {
-            if now % 10 == 0 {
-                rig.propose(1).unwrap();
-                due.push(now + 8);
-            }
-            for id in rig.ids() {
-                rig.tick(id).unwrap();
-            }
-            for _ in 0..4 {
-                for envelope in core::mem::take(&mut rig.network) {
-                    rig.deliver(envelope).unwrap();
-                }
-                rig.flush(1).unwrap();
-                rig.flush(3).unwrap();
-                if due.first().is_some_and(|at| *at <= now) {
-                    due.remove(0);
-                    rig.flush(2).unwrap();
-                }
-            }
-        }
-        rig.settle().unwrap();
-        rig.step(2, Input::ForgetLeader).unwrap();
+        let mut rig = slow_follower(planted);
         // It asks in vain; each new wait is drawn from what its writes have taken lately.
-        let mut asked = Vec::new();
-        for now in 0..150u64 {
-            rig.tick(2).unwrap();
-            if rig
-                .network
-                .iter()
-                .any(|e| matches!(e.message, Message::PreVote { .. }))
-            {
-                asked.push(now);
-            }
-            rig.network.clear();
-        }
+        let asked = asks_in(&mut rig, 150);
         let least = asked.windows(2).map(|two| two[1] - two[0]).min().unwrap();
         assert_eq!(least >= 4 * 8, planted.is_none(), "{asked:?}");
     }
+}
+
+#[test]
+fn a_disk_that_was_slow_does_not_delay_elections_for_ever() {
+    // The wait that it drew then stands as long as it hears a leader, which may be days.
+    let mut rig = slow_follower(None);
+    asks_in(&mut rig, 80);
+    for _ in 0..400 {
+        for id in rig.ids() {
+            rig.tick(id).unwrap();
+        }
+        rig.settle().unwrap();
+    }
+    assert_eq!(rig.raft(2).leader(), Some(NodeId(1)));
+    let asked = asks_in(&mut rig, 40);
+    assert!(asked.first().is_some_and(|at| *at < 20), "{asked:?}");
 }
 
 #[test]
