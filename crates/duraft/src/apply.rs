@@ -442,9 +442,11 @@ impl Applier {
         }
     }
 
-    /// A consistent view of the replicated state; none of one that is lost.
+    /// A consistent view of the replicated state; none of one that is lost, and none as long as a node
+    /// that has joined does not know who the members are: with such a snapshot nobody could go on, and
+    /// no log would record it.
     pub fn snapshot(&mut self) -> Result<Option<SnapshotView>, StopReason> {
-        if self.lacks_state {
+        if self.lacks_state || self.membership.is_unknown() {
             return Ok(None);
         }
         let machine = &mut self.machine;
