@@ -53,6 +53,8 @@ pub struct Sim {
     healing: bool,
     /// Messages at rest: among members, and with others.
     at_rest: (u64, u64),
+    /// Where what was committed ended when the rest began.
+    rest_began: duraft_core::Index,
     report: Report,
 }
 
@@ -117,6 +119,7 @@ impl Sim {
             cluster_ticks: 0,
             healing: false,
             at_rest: (0, 0),
+            rest_began: duraft_core::Index(0),
             report: Report::new(config.seed),
             config,
         };
@@ -160,6 +163,7 @@ impl Sim {
     /// After everything else a while of rest.
     fn rest(&mut self) -> Step {
         self.at_rest = (0, 0);
+        self.rest_began = self.history.committed_end().index();
         let end = self.now + rest::REST_TICKS * SimConfig::TICK;
         self.run_until(end).map_err(|violation| violation.what)?;
         self.check_committed_durable("at rest")?;
@@ -508,12 +512,15 @@ impl Sim {
         ))
     }
 
-    /// The longest election timeout of a node that is up. Disks that were slow before they were healed
-    /// make it longer than the configured one, for a while.
+    /// The longest wait of a node that is up for its next campaign. Disks that were slow before they were
+    /// healed make it longer than the configured one, for a while.
     fn longest_timeout(&self) -> u64 {
         let lives = self.hosts.iter().filter_map(|host| host.life.as_ref());
-        let timeouts = lives.map(|life| life.driver.raft().election_timeout_ticks());
-        2 * u64::from(timeouts.max().unwrap_or(self.config.core.election_ticks))
+        let waits = lives.map(|life| {
+            let raft = life.driver.raft();
+            (2 * raft.election_timeout_ticks()).max(raft.campaigns_in_ticks())
+        });
+        u64::from(waits.max().unwrap_or(2 * self.config.core.election_ticks))
     }
 
     /// How many entries of the latest leader's log a quorum of its members lacks, or it has itself not

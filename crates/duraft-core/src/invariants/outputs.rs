@@ -57,10 +57,13 @@ pub(super) fn check_send(before: &Raft, raft: &Raft, envelope: &Envelope) -> Ver
                 Some(_) => raft,
             };
             let first = holder.log.boundary_after(prev.index());
+            // Or the page came with this step, and went with what a snapshot made superfluous.
+            let gone =
+                (before.log.start().index()..raft.log.start().index()).contains(&prev.index());
             ensure(
                 durable == own
                     && leader.is_some()
-                    && first.is_some_and(|at| are_in_log(holder, at, prev, batches))
+                    && first.map_or(gone, |at| are_in_log(holder, at, prev, batches))
                     && *commit <= raft.commit(),
                 "I4 a leader sends its own log",
                 found,

@@ -133,8 +133,10 @@ impl Sim {
         let members = self.history.latest_membership();
         let peers = members.members().count() as u64 - 1;
         let rounds = REST_TICKS.div_ceil(u64::from(self.config.core.heartbeat_ticks)) + 1;
-        // Heartbeats and their answers, and half of that for the odd read or transfer that ends.
-        let most = 3 * peers * rounds + 10;
+        // Heartbeats and their answers, and half of that for the odd read or transfer that ends. A change
+        // of the members may still go its way, with an election at its end.
+        let entries = self.history.committed_end().index().0 - self.rest_began.0;
+        let most = 3 * peers * rounds + 10 + 10 * (peers + 1) * entries;
         let others = self.hosts.len() as u64 - 1 - peers;
         let most_with_others = 3 * others * (rounds + self.history.committed_end().index().0);
         if among > most || with_others > most_with_others {
