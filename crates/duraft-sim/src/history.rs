@@ -149,11 +149,16 @@ impl History {
     /// A2, A3: a leader sent a batch of its log.
     pub(crate) fn leader_sent(&mut self, term: Term, header: &BatchHeader) -> Verdict {
         self.batch_seen(header)?;
-        let at = header.last();
+        self.leader_holds(term, &header.position())
+    }
+
+    /// A2: a leader has said that its log holds this.
+    pub(crate) fn leader_holds(&mut self, term: Term, position: &Position) -> Verdict {
+        let at = position.index();
         let known = self.leader_digest(term, at);
-        self.sent_logs.insert((term, at), header.digest);
+        self.sent_logs.insert((term, at), position.digest);
         match known {
-            Some(known) if known != header.digest => {
+            Some(known) if known != position.digest => {
                 Err(format!("A2: the leader of term {term} changed {at}"))
             }
             Some(_) | None => Ok(()),

@@ -148,17 +148,17 @@ fn clients_are_judged_where_a_search_for_their_order_would_take_too_long() {
 #[test]
 fn what_a_hundred_thousand_seeds_have_found() {
     for (seed, what) in FOUND {
-        let config = SimConfig {
-            recover: Recover::AtCrashes,
-            ..SimConfig::from_seed(seed)
-        };
+        let mut config = SimConfig::from_seed(seed);
+        if seed != 4_011_301 {
+            config.recover = Recover::AtCrashes;
+        }
         println!("seed {seed}: {what}");
         run(config, TICKS);
     }
 }
 
 /// Seeds that violated a check, and what was mended.
-const FOUND: [(u64, &str); 17] = [
+const FOUND: [(u64, &str); 18] = [
     (20_334, "A5: a lost snapshot let a read see an empty state"),
     (1_024_441, "I8: a gap was filled with one write of any size"),
     (
@@ -201,6 +201,10 @@ const FOUND: [(u64, &str); 17] = [
         "L6 counted how nodes that have left are brought up to their farewell",
     ),
     (4_078_570, "L6 counted changes of the members"),
+    (
+        4_011_301,
+        "B4 did not know the log of a leader that failed in the turn it won",
+    ),
     (1_001_085, "C7 took a log for what was committed instead"),
     (
         3_074_047,

@@ -31,6 +31,8 @@ pub(super) struct Plan {
     pub(super) levels: [Level; DEPTH],
     /// The disk of the first life acknowledges syncs and does nothing.
     pub(super) syncs_lie: bool,
+    /// One life in so many finds no room for another slot when it opens the store; 0 for none.
+    pub(super) full_every: u64,
     /// Stop after so many violations: more than one is of interest to ablations only.
     pub(super) violations_max: usize,
 }
@@ -245,7 +247,13 @@ pub(super) fn live(
     watch: Watch<'_>,
 ) -> Result<Lived, Story> {
     let mut expected = expected.clone();
-    let (store, found) = match open(disk, plan, seed, &expected) {
+    let every = plan.full_every;
+    let opened = if every > 0 && mix(seed, 0x6675_6c6c).is_multiple_of(every) {
+        open_on_full_disk(disk, plan, seed, &expected)
+    } else {
+        open(disk, plan, seed, &expected)
+    };
+    let (store, found) = match opened {
         Ok(opened) => opened,
         Err(_) if disk.crashed() => {
             return Ok(Lived {
@@ -395,6 +403,26 @@ pub(super) fn open(
             "{refusal:?}\n  should be {}",
             expected.show()
         ))),
+    }
+}
+
+/// The same, while no file can be made or grow. Where the store says so, once more with room.
+fn open_on_full_disk(
+    disk: &FaultDisk,
+    plan: &Plan,
+    seed: u64,
+    expected: &Expected,
+) -> Result<(Store, Arc<State>), Story> {
+    for op in [DiskOp::Create, DiskOp::FillZero] {
+        disk.inject(Fault::new(Effect::NoSpace).on(op).forever());
+    }
+    let opened = open(disk, plan, seed, expected);
+    disk.heal();
+    match opened {
+        Err(story) if story.0.contains("StorageFull") && !disk.crashed() => {
+            open(disk, plan, seed, expected)
+        }
+        opened => opened,
     }
 }
 

@@ -125,6 +125,7 @@ fn plan(seed: u64, sector_bytes: usize, slot_kib: u64) -> Plan {
             },
         ],
         syncs_lie: false,
+        full_every: 4,
         violations_max: 1,
     }
 }
@@ -199,6 +200,23 @@ fn two_opens_cut_off_in_one_slot_do_not_make_the_first_whole() {
     assert!(counts.total() >= 4_000, "{counts:?}");
 }
 
+/// An open that is killed leaves its segment in the cache. The next one finds no room but in the slots
+/// that this segment has freed. Found by the simulator.
+#[test]
+fn opens_that_are_killed_and_find_no_room_lose_nothing() {
+    let mut plan = plan(0, 4096, 16);
+    plan.setup.slots_ready_min = 1;
+    plan.full_every = 1;
+    for (level, every) in plan.levels.iter_mut().zip([1, 1, 0]) {
+        (level.writes, level.drawn, level.process_every) = (1, 8, every);
+    }
+    let counts = search("killed opens and full disks", [plan]);
+    assert!(
+        counts.total() > 50_000 && counts.process_crashes > 100,
+        "{counts:?}"
+    );
+}
+
 #[test]
 fn first_lives_of_young_stores() {
     // Slots are still being made: files without names, names without content.
@@ -240,7 +258,7 @@ fn lying_disk_is_noticed() {
     // The oracle's own test: a disk whose syncs do nothing loses what was acknowledged, and no log
     // can help it.
     let mut plan = plan(1, 4096, 32);
-    plan.syncs_lie = true;
+    (plan.syncs_lie, plan.full_every) = (true, 0);
     let search = Search::run(&plan);
     assert_eq!(search.stories.len(), 1);
 }

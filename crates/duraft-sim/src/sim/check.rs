@@ -51,8 +51,9 @@ impl Sim {
             return Err(format!("node {} sends as node {from}", host + 1));
         }
         match &envelope.message {
-            Message::Append { batches, .. } => {
+            Message::Append { prev, batches, .. } => {
                 self.history.leads(term, from, envelope.incarnation)?;
+                self.history.leader_holds(term, prev)?;
                 for batch in batches {
                     self.history.leader_sent(term, &batch.header)?;
                 }
