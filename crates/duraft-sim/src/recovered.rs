@@ -135,10 +135,13 @@ fn check_covered(
     Ok(())
 }
 
-/// Does an older snapshot, or the log alone, still hold the state?
+/// Does an older snapshot than the recorded one, or the log alone, still hold the state?
 fn has_older(found: &RecoveredGroup, store: &SnapshotStore) -> bool {
+    let recorded = found.snapshot.as_ref().map(|s| s.position.index());
     let reaches = |name: &&SnapshotName| {
-        name.kind == SnapshotFileKind::Whole && name.index >= found.start.index()
+        name.kind == SnapshotFileKind::Whole
+            && name.index >= found.start.index()
+            && recorded.is_some_and(|recorded| name.index < recorded)
     };
     let readable = |name: &SnapshotName| {
         let info = store.inspect(&name.to_string());

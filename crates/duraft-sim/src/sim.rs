@@ -493,9 +493,7 @@ impl Sim {
                 if converged == 100 {
                     // 500 ticks and nothing: peers could not help.
                     self.check_wait_for_operator()?;
-                    self.report.unhealed += self.damaged_members();
-                    let why = format!("seed {}: {}", self.config.seed, self.describe());
-                    self.report.unhealed_why.push(why);
+                    self.note_unhealed();
                     return Ok(ticks(self));
                 }
                 self.end_strangers();
@@ -506,10 +504,21 @@ impl Sim {
                 self.propose(*leader, None);
             }
         }
+        if self.change_lacks_whole_nodes() {
+            self.note_unhealed();
+            return Ok(ticks(self));
+        }
         Err(format!(
             "no convergence within {HEALED_WITHIN_TICKS} ticks of healing: {}",
             self.describe()
         ))
+    }
+
+    /// Damaged nodes wait for an operator.
+    fn note_unhealed(&mut self) {
+        self.report.unhealed += self.damaged_members();
+        let why = format!("seed {}: {}", self.config.seed, self.describe());
+        self.report.unhealed_why.push(why);
     }
 
     /// The longest wait of a node that is up for its next campaign. Disks that were slow before they were

@@ -164,7 +164,7 @@ fn what_a_hundred_thousand_seeds_have_found() {
 }
 
 /// Seeds that violated a check, and what was mended.
-const FOUND: [(u64, &str); 17] = [
+const FOUND: [(u64, &str); 19] = [
     (20_334, "A5: a lost snapshot let a read see an empty state"),
     (1_024_441, "I8: a gap was filled with one write of any size"),
     (
@@ -207,6 +207,14 @@ const FOUND: [(u64, &str); 17] = [
         "L6 counted how nodes that have left are brought up to their farewell",
     ),
     (4_078_570, "L6 counted changes of the members"),
+    (
+        4_023_268,
+        "L3 asked a change for more nodes than were whole",
+    ),
+    (
+        4_057_146,
+        "a node without a snapshot counted as whole for a file that no log names",
+    ),
     (1_001_085, "C7 took a log for what was committed instead"),
     (
         3_074_047,

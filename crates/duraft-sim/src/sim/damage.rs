@@ -140,6 +140,16 @@ impl Sim {
         Ok(())
     }
 
+    /// Is a change of the members under way that takes more than the nodes that are whole? An operator has
+    /// asked to remove one of them just as another was damaged, and must decide what to do now.
+    pub(super) fn change_lacks_whole_nodes(&self) -> bool {
+        let whole = || self.hosts.iter().filter(|host| !host.damaged);
+        let lives = whole().filter_map(|host| host.life.as_ref());
+        lives
+            .map(|life| life.driver.raft().membership())
+            .any(|members| !members.is_unknown() && !members.is_quorum(whole().map(|host| host.id)))
+    }
+
     /// L3: everybody else has converged and some members are still damaged. The only reason that there is
     /// (ADR 11): a node that may have lost a vote waits for every other voter, and one of these waits too,
     /// or there are so few voters that nobody is left to ask.
