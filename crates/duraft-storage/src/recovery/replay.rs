@@ -485,8 +485,8 @@ impl Group {
         }
         self.index.snapshot(write)?;
         if write.reset {
-            // Whatever the hole took of the log, it is empty now.
-            self.pending.log = false;
+            // Whatever a hole took of the log, it is empty now: what follows must join it.
+            (self.pending.log, self.loose) = (false, false);
         }
         Ok(())
     }

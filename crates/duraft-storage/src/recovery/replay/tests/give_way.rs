@@ -90,6 +90,23 @@ fn a_snapshot_that_fits_what_is_left_takes_nothing_away() {
 }
 
 #[test]
+fn behind_a_snapshot_in_the_place_of_the_log_holes_before_it_excuse_nothing() {
+    let batches = log(Position::START, 1, 3);
+    for (joins, contradictions) in [(true, 0), (false, 1)] {
+        let mut reading = Reading::holding(&batches[..1]);
+        reading.lose(1);
+        let end = at(&batches[1]);
+        let strange = Position {
+            digest: duraft_core::Digest(5),
+            ..end
+        };
+        reading.block(snapshot(if joins { end } else { strange }, true));
+        reading.block(appended(&batches[2..]));
+        assert_eq!(reading.contradictions().len(), contradictions);
+    }
+}
+
+#[test]
 fn what_the_writer_of_a_fence_has_judged_contradicts_nobody_any_more() {
     // It stood behind a hole of a segment that the fence made unneeded: without that, it has no excuse.
     let batches = log(Position::START, 1, 4);
