@@ -164,7 +164,7 @@ fn what_a_hundred_thousand_seeds_have_found() {
 }
 
 /// Seeds that violated a check, and what was mended.
-const FOUND: [(u64, &str); 19] = [
+const FOUND: [(u64, &str); 20] = [
     (20_334, "A5: a lost snapshot let a read see an empty state"),
     (1_024_441, "I8: a gap was filled with one write of any size"),
     (
@@ -214,6 +214,10 @@ const FOUND: [(u64, &str); 19] = [
     (
         4_057_146,
         "a node without a snapshot counted as whole for a file that no log names",
+    ),
+    (
+        4_043_273,
+        "B9 counted what was due, and was done at a repeated completion",
     ),
     (1_001_085, "C7 took a log for what was committed instead"),
     (

@@ -6,7 +6,7 @@ use crate::fault::{FaultKind, between, place};
 use crate::life::{Life, Thread};
 use crate::trace::{TraceEvent, TraceKind};
 use duraft::DriverInput;
-use duraft_core::{Batch, BatchHeader, Completion, Load, Raft};
+use duraft_core::{Batch, BatchHeader, Completion, Load, Raft, RoleKind};
 use duraft_disk::{CacheAfter, DiskOp, Effect as DiskEffect, Fault, FaultDisk, SplitMix64};
 use duraft_disk::{Survival, TraceEntry};
 use duraft_storage::PipelineEvent;
@@ -158,8 +158,10 @@ impl Sim {
             return Ok(());
         }
         let facts = |raft: &Raft| {
-            // Not the commit index: what was due is done at the next input, whatever it is.
-            let positions = (raft.last(), raft.durable());
+            // Not the commit index, nor what a leader appends behind it: what was due is done at the next
+            // input, whatever it is.
+            let last = (raft.role() != RoleKind::Leader).then(|| raft.last());
+            let positions = (last, raft.durable());
             (raft.durable_hard_state(), raft.last_durable(), positions)
         };
         let before = facts(raft);
