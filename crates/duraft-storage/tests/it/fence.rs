@@ -23,10 +23,14 @@ fn steps(disk: &FaultDisk) -> Vec<(String, Option<(u64, u64)>)> {
     slots.map(step).collect()
 }
 
+/// Is this the first write of a segment?
+fn begins(at: Option<(u64, u64)>) -> bool {
+    at.is_some_and(|(at, len)| at == 0 && len > 2 * BLOCK)
+}
+
 /// The slot that an open begins its segment in.
 fn fence_slot(disk: &FaultDisk) -> String {
-    let begins = |at: &Option<(u64, u64)>| at.is_some_and(|(at, len)| at == 0 && len > 2 * BLOCK);
-    let mut steps = steps(disk).into_iter().filter(|(_, at)| begins(at));
+    let mut steps = steps(disk).into_iter().filter(|(_, at)| begins(*at));
     let (slot, _) = steps.next().expect("a segment was begun");
     assert_eq!(steps.next(), None, "one segment");
     slot
@@ -57,12 +61,9 @@ fn open_without_mark(disk: &FaultDisk, options: &WalOptions, seed: u64) -> (Faul
 /// Was the first write of a segment synced?
 fn begun(disk: &FaultDisk) -> bool {
     let steps = steps(disk);
-    steps.windows(2).any(|pair| {
-        let fence = pair[0]
-            .1
-            .is_some_and(|(at, len)| at == 0 && len > 2 * BLOCK);
-        fence && pair[1].1.is_none()
-    })
+    steps
+        .windows(2)
+        .any(|pair| begins(pair[0].1) && pair[1].1.is_none())
 }
 
 #[test]
@@ -186,8 +187,7 @@ fn a_segment_that_only_the_cache_holds_is_durable_before_a_slot_that_it_freed_is
         let segments: Vec<String> = killed.list("wal").expect("a folder of slots");
         for cut in cut_short(&killed, false, 5) {
             let of_before = |(slot, at): &(String, Option<(u64, u64)>)| {
-                let begun = at.is_some_and(|(at, len)| at == 0 && len > 2 * BLOCK);
-                begun && segments.iter().any(|name| slot.ends_with(name))
+                begins(*at) && segments.iter().any(|name| slot.ends_with(name))
             };
             freed_were_written += u64::from(steps(&cut).iter().any(of_before));
             let subsets = Subsets {
