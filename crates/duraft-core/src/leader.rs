@@ -445,7 +445,7 @@ impl Raft {
         // the log does not count as moving.
         let at_once = self.plants.has(Plant::AsksAgainAtOnce);
         if answers && (asked > progress.matched || begins.is_some() || at_once) {
-            progress.probe_from(next, now);
+            progress.rejected(next, now);
         }
     }
 

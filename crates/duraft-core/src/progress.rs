@@ -5,6 +5,11 @@
 //! a **snapshot**, where it needs what the log does not hold any more. A rejection leads back to
 //! probing from the rejection's hint.
 //!
+//! Where something that was sent ahead is rejected, the window begins again with one append and grows
+//! by one with each that is acknowledged, as a slow start does. On a network that reorders, every
+//! append that overtakes another is rejected; a whole window sent again at each of these rejections
+//! would be a storm.
+//!
 //! A snapshot under way is never begun anew because a newer one exists: the log behind it is kept for
 //! the peer (`compaction.rs`), so that a slow transfer still ends with a peer that can follow.
 //!
@@ -85,6 +90,8 @@ pub(crate) struct Progress {
     pub(crate) matched: Boundary,
     /// The last entry there.
     pub(crate) matched_id: LogId,
+    /// How many appends may be under way, beside the configured limit: few after a rejection.
+    pub(crate) ahead_max: usize,
     /// The largest commit the peer was told.
     pub(crate) commit_told: Boundary,
     /// The peer's life, once it has spoken.
@@ -155,6 +162,7 @@ impl Progress {
             next,
             matched: Boundary::default(),
             matched_id: LogId::default(),
+            ahead_max: usize::MAX,
             commit_told: Boundary::default(),
             incarnation: None,
             heard: now,
@@ -242,6 +250,16 @@ impl Progress {
         self.stage = Stage::Probe { asked: None };
     }
 
+    /// The peer does not have what was asked for, or what something sent ahead began with: ask for
+    /// `next`.
+    pub(crate) fn rejected(&mut self, next: Boundary, now: u64) {
+        match &self.stage {
+            Stage::Probe { .. } | Stage::Snapshot { .. } => {}
+            Stage::Replicate { .. } => self.ahead_max = 1,
+        }
+        self.probe_from(next, now);
+    }
+
     /// This boundary has just been asked for.
     pub(crate) fn ask(&mut self, next: Boundary, id: LogId, round: u64) {
         self.next = next.max(self.matched);
@@ -326,6 +344,7 @@ impl Progress {
                 {
                     *bytes -= sent.bytes;
                     window.pop_front();
+                    self.ahead_max = self.ahead_max.saturating_add(1);
                 }
                 // The answer to an append from before the last probe may run ahead of `next`.
                 if self.next < self.matched {
@@ -351,7 +370,7 @@ impl Progress {
             }),
             Stage::Replicate { window, bytes, .. } => {
                 let left = bytes_max.saturating_sub(*bytes);
-                (window.len() < messages_max && left > 0).then_some(Room {
+                (window.len() < messages_max.min(self.ahead_max) && left > 0).then_some(Room {
                     bytes: left,
                     one_whole: false,
                 })

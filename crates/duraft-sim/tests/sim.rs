@@ -164,7 +164,7 @@ fn what_a_hundred_thousand_seeds_have_found() {
 }
 
 /// Seeds that violated a check, and what was mended.
-const FOUND: [(u64, &str); 20] = [
+const FOUND: [(u64, &str); 21] = [
     (20_334, "A5: a lost snapshot let a read see an empty state"),
     (1_024_441, "I8: a gap was filled with one write of any size"),
     (
@@ -187,6 +187,10 @@ const FOUND: [(u64, &str); 20] = [
     (
         4_085_846,
         "C6: snapshots that no log records were taken again and again",
+    ),
+    (
+        4_077_795,
+        "L6: a whole window was sent again at each rejection on a network that reorders",
     ),
     // The checks.
     (

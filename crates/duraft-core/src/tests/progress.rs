@@ -263,3 +263,30 @@ fn a_window_is_full_at_its_last_message_or_byte() {
     assert_eq!(*window, VecDeque::from([sent(6, 10), sent(7, 15)]));
     assert_eq!(*bytes, 25);
 }
+
+#[test]
+fn after_a_rejection_the_window_begins_with_one_and_grows_with_what_is_acknowledged() {
+    let mut progress = replicating();
+    for end in 6..=9 {
+        progress.sent(sent(end, 1), 2);
+    }
+    progress.rejected(at(7), 3);
+    assert_eq!(progress.stage, Stage::Probe { asked: None });
+    progress.acknowledged(at(7), id(7), 4);
+    let (mut acked, mut next) = (7, 7);
+    for window in [1, 2, 4, 8, 10, 10] {
+        while progress.room(10, 1000).is_some() {
+            next += 1;
+            progress.sent(sent(next, 1), 5);
+        }
+        assert_eq!(next - acked, window);
+        progress.acknowledged(at(next), id(u64::from(next)), 6);
+        acked = next;
+    }
+    // A rejection in the search for the common boundary is no sign of a network that reorders.
+    let mut searching = Progress::new(at(9), 0);
+    searching.rejected(at(5), 1);
+    searching.acknowledged(at(5), id(5), 2);
+    searching.sent(sent(6, 1), 3);
+    assert!(searching.room(10, 1000).is_some());
+}
