@@ -4,7 +4,8 @@ use crate::support::*;
 use duraft_core::WriteSeq;
 use duraft_disk::{Disk, DiskOp, Effect, Fault};
 use duraft_storage::{PipelineEvent, PipelineThread, SubmitError, WalOptions};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 fn spawn(wal: duraft_storage::Wal) -> (PipelineThread, mpsc::Receiver<PipelineEvent>) {
@@ -239,4 +240,34 @@ fn a_failed_log_takes_nothing_more_before_anybody_ends_it() {
     ) {
         std::thread::yield_now();
     }
+}
+
+#[test]
+fn a_shutdown_returns_when_the_report_under_way_is_told_to_the_end() {
+    let (_disk, wal) = fresh(&options());
+    let mut writer = Writer::new(GROUP);
+    let (first, second) = (writer.vote(1, None), writer.vote(2, None));
+    let shared: Arc<OnceLock<PipelineThread>> = Arc::default();
+    let told = Arc::new(AtomicBool::new(false));
+    let (thread, done) = (Arc::clone(&shared), Arc::clone(&told));
+    let sink = move |_| {
+        // Until the shutdown has begun, and for a while longer.
+        let begun = || {
+            matches!(
+                thread.wait().submit(second.clone()),
+                Err(SubmitError::Closed(_))
+            )
+        };
+        while !begun() {
+            std::thread::yield_now();
+        }
+        (0..1000).for_each(|_| std::thread::yield_now());
+        done.store(true, Ordering::SeqCst);
+    };
+    let hour = Duration::from_secs(3600);
+    let started = PipelineThread::spawn(wal.into_pipeline(), hour, Box::new(sink));
+    let thread = shared.get_or_init(|| started.expect("threads can be started"));
+    thread.submit(first).expect("the queue has room");
+    thread.shutdown();
+    assert!(told.load(Ordering::SeqCst));
 }
