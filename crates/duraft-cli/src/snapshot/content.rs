@@ -13,7 +13,7 @@ const ANSWERS_MAX: u32 = duraft::ANSWERS_MAX;
 pub(super) const NO_SESSIONS: [u8; 12] = *b"DSES\x01\x00\x00\x00\x00\x00\x00\x00";
 
 /// Reads past the table; how many sessions it holds.
-pub(super) fn skip_sessions(source: &mut impl Read) -> Result<u32, Problem> {
+pub(crate) fn skip_sessions(source: &mut impl Read) -> Result<u32, Problem> {
     let mut head = [0; 12];
     read(source, &mut head)?;
     if head[..8] != NO_SESSIONS[..8] {

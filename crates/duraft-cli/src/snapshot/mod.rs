@@ -1,7 +1,7 @@
 //! `duraft snapshot`: what a snapshot is of, whether all of it can be read, its content out of the
 //! file, and a new cluster that begins with it.
 
-mod content;
+pub(crate) mod content;
 mod export;
 mod import;
 

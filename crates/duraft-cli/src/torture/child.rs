@@ -5,8 +5,8 @@ use super::words::{Answer, Op, Order, Report, Request, Seen, State};
 use crate::bench::BenchError;
 use clap::{Args, ValueEnum};
 use duraft::{
-    ClusterId, Network, Node, NodeId, NodeOptions, Outcome, ReadBasis, RequestError, Responder,
-    RoleKind, TcpOptions,
+    ClusterId, Events, EventsError, Network, Node, NodeEvent, NodeId, NodeOptions, Outcome,
+    ReadBasis, RequestError, Responder, RoleKind, TcpOptions,
 };
 use duraft_core::Membership;
 use std::io::{self, BufRead, Write};
@@ -44,6 +44,8 @@ pub(crate) enum Plant {
     StaleReads,
     /// One write in a hundred is acknowledged and never proposed.
     ForgottenWrites,
+    /// Snapshots leave out the first register, and what was applied. Needs --snapshots.
+    ForgottenState,
 }
 
 impl Plant {
@@ -52,6 +54,7 @@ impl Plant {
         match self {
             Plant::StaleReads => "--plant=stale-reads".into(),
             Plant::ForgottenWrites => "--plant=forgotten-writes".into(),
+            Plant::ForgottenState => "--plant=forgotten-state".into(),
         }
     }
 }
@@ -73,16 +76,21 @@ pub(super) fn folder(dir: &Path, place: usize) -> PathBuf {
     dir.join(format!("node-{}", place + 1))
 }
 
+/// The largest batch of a store, small where its slots are.
+pub(super) fn max_batch_bytes(snapshots: bool) -> u32 {
+    if snapshots { 4096 } else { 1 << 20 }
+}
+
 fn options(args: &TortureChildArgs) -> Result<NodeOptions, BenchError> {
     let mut options = NodeOptions::in_dir(node_id(args.place), CLUSTER, &args.dir)?;
     options.core.seed = args.seed + args.place as u64;
+    options.core.max_batch_bytes = max_batch_bytes(args.snapshot_log_bytes.is_some());
     options.wal.slot_bytes = 4 << 20;
     options.wal.slots_ready_min = 1;
     // Where it stays, every acknowledged write can be looked up in it.
     options.snapshot_log_bytes = args.snapshot_log_bytes;
     if let Some(bytes) = args.snapshot_log_bytes {
-        options.core.max_batch_bytes = 4096;
-        options.core.append_bytes_max = 4096;
+        options.core.append_bytes_max = u64::from(options.core.max_batch_bytes);
         options.core.trailing_bytes_max = bytes;
         options.wal.slot_bytes = 64 << 10;
     }
@@ -105,12 +113,15 @@ pub(super) fn bootstrap(args: &TortureChildArgs) -> Result<(), BenchError> {
 
 /// Serves until standard input ends.
 pub(crate) fn run(args: &TortureChildArgs) -> Result<ExitCode, BenchError> {
-    let machine = Box::<Registers>::default();
+    let forgets = args.plant == Some(Plant::ForgottenState);
+    let machine = Box::new(Registers::new(forgets));
     let node = Node::start(options(args)?, machine).map_err(BenchError::cluster)?;
     let (reports, outgoing) = channel();
     std::thread::spawn(move || write_out(outgoing));
     // Nobody reads any more once the parent is gone: then there is nothing left to do.
     let _ = reports.send(Report::Ready);
+    let (events, hears) = (node.subscribe_from(0), reports.clone());
+    std::thread::spawn(move || tell_snapshots(events, &hears));
     for line in io::stdin().lock().lines() {
         let line = line.map_err(BenchError::cluster)?;
         match serde_json::from_str(&line).map_err(BenchError::cluster)? {
@@ -156,7 +167,7 @@ fn serve(node: &Node, plant: Option<Plant>, request: Request, reports: &Sender<R
 }
 
 fn read(node: &Node, key: u32, stale: bool) -> Answer {
-    let look = move |registers: &Registers| registers.0.get(&key).copied();
+    let look = move |registers: &Registers| registers.value(key);
     let seen = if stale {
         node.read_stale_wait(PATIENCE, look)
     } else {
@@ -165,6 +176,21 @@ fn read(node: &Node, key: u32, stale: bool) -> Answer {
     match seen {
         Ok(value) => Answer::Done(Seen::Value(value)),
         Err(error) => answer_of(&error),
+    }
+}
+
+/// Until the node or the parent is gone.
+fn tell_snapshots(mut events: Events, reports: &Sender<Report>) {
+    loop {
+        let installed = match events.next_wait(PATIENCE).map(|next| next.event) {
+            Ok(NodeEvent::SnapshotInstalled { .. }) => true,
+            Ok(NodeEvent::SnapshotDurable { .. }) => false,
+            Ok(_) | Err(EventsError::TimedOut | EventsError::Lagged { .. }) => continue,
+            Err(EventsError::Closed) => return,
+        };
+        if reports.send(Report::Snapshot { installed }).is_err() {
+            return;
+        }
     }
 }
 

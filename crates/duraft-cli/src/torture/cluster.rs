@@ -1,5 +1,6 @@
 //! The node processes, and the way of clients' requests to them and back.
 
+use super::TortureArgs;
 use super::child::{Plant, TortureChildArgs, bootstrap, folder};
 use super::links::Links;
 use super::words::{Answer, OpId, Order, Report, Request, State};
@@ -11,11 +12,15 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 /// Longest wait for a process to start or to answer a question.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Log bytes after which a node takes a snapshot, and that it keeps for others. A node that is away for
+/// a second or two has missed more.
+const SNAPSHOT_LOG_BYTES: u64 = 8 << 10;
 
 /// See the module documentation. Shared by the clients and by who breaks things.
 pub(super) struct Cluster {
@@ -24,7 +29,18 @@ pub(super) struct Cluster {
     ports: ReservedPorts,
     seed: u64,
     plant: Option<Plant>,
+    snapshot_log_bytes: Option<u64>,
     nodes: Vec<Mutex<Option<Running>>>,
+    snapshots: Arc<Snapshots>,
+}
+
+/// What the nodes said of their snapshots, over all lives.
+#[derive(Default)]
+pub(super) struct Snapshots {
+    /// Durable ones, taken or installed.
+    pub(super) durable: AtomicU64,
+    /// Those that took the place of a node's state.
+    pub(super) installed: AtomicU64,
 }
 
 struct Running {
@@ -37,19 +53,17 @@ type Waiting = BTreeMap<OpId, Sender<Answer>>;
 
 impl Cluster {
     /// Makes the stores and starts all nodes.
-    pub(super) fn start(
-        dir: &Path,
-        nodes: usize,
-        seed: u64,
-        plant: Option<Plant>,
-    ) -> Result<Cluster, BenchError> {
+    pub(super) fn start(dir: &Path, args: &TortureArgs) -> Result<Cluster, BenchError> {
+        let nodes = usize::from(args.nodes);
         let ports = ReservedPorts::new(nodes).map_err(BenchError::cluster)?;
         let cluster = Cluster {
             links: Links::between(ports.addresses()).map_err(BenchError::cluster)?,
             dir: dir.to_path_buf(),
             ports,
-            seed,
-            plant,
+            seed: args.seed,
+            plant: args.plant,
+            snapshot_log_bytes: args.snapshots.then_some(SNAPSHOT_LOG_BYTES),
+            snapshots: Arc::default(),
             nodes: (0..nodes).map(|_| Mutex::new(None)).collect(),
         };
         for place in 0..nodes {
@@ -59,6 +73,19 @@ impl Cluster {
             cluster.restart(place)?;
         }
         Ok(cluster)
+    }
+
+    pub(super) fn takes_snapshots(&self) -> bool {
+        self.snapshot_log_bytes.is_some()
+    }
+
+    /// How many snapshots there were, and how many of them were installed.
+    pub(super) fn snapshots(&self) -> (u64, u64) {
+        let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        (
+            count(&self.snapshots.durable),
+            count(&self.snapshots.installed),
+        )
     }
 
     pub(super) fn len(&self) -> usize {
@@ -73,7 +100,7 @@ impl Cluster {
             peers: self.links.seen_from(place),
             seed: self.seed,
             plant: self.plant,
-            snapshot_log_bytes: None,
+            snapshot_log_bytes: self.snapshot_log_bytes,
         }
     }
 
@@ -81,7 +108,8 @@ impl Cluster {
     pub(super) fn restart(&self, place: usize) -> Result<(), BenchError> {
         let mut slot = self.nodes[place].lock();
         if slot.is_none() {
-            *slot = Some(Running::start(&self.args(place))?);
+            let snapshots = Arc::clone(&self.snapshots);
+            *slot = Some(Running::start(&self.args(place), snapshots)?);
         }
         Ok(())
     }
@@ -170,7 +198,7 @@ fn broken(place: usize, source: io::Error) -> BenchError {
 }
 
 impl Running {
-    fn start(args: &TortureChildArgs) -> Result<Running, BenchError> {
+    fn start(args: &TortureChildArgs, snapshots: Arc<Snapshots>) -> Result<Running, BenchError> {
         let mut arguments = vec![
             String::from("torture-node"),
             format!("--place={}", args.place),
@@ -180,6 +208,8 @@ impl Running {
             format!("--seed={}", args.seed),
         ];
         arguments.extend(args.plant.map(Plant::flag));
+        let bytes = args.snapshot_log_bytes;
+        arguments.extend(bytes.map(|bytes| format!("--snapshot-log-bytes={bytes}")));
         let waiting: Arc<Mutex<Waiting>> = Arc::default();
         let hears = Arc::clone(&waiting);
         let (ready_to, ready) = channel();
@@ -189,6 +219,14 @@ impl Running {
             Said::Line(line) => match serde_json::from_str(&line) {
                 Ok(Report::Ready) => drop(ready_to.send(())),
                 Ok(Report::State(state)) => drop(states_to.send(state)),
+                Ok(Report::Snapshot { installed }) => {
+                    let count = if installed {
+                        &snapshots.installed
+                    } else {
+                        &snapshots.durable
+                    };
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
                 Ok(Report::Answer(id, answer)) => {
                     if let Some(waits) = hears.lock().remove(&id) {
                         let _ = waits.send(answer);

@@ -1,5 +1,6 @@
 //! What is done to the nodes, drawn from the seed: one thing after another, each undone after a while.
 
+use super::LOOK;
 use super::cluster::Cluster;
 use super::links::Mode;
 use crate::bench::BenchError;
@@ -33,6 +34,13 @@ const KINDS: [&str; 10] = [
     "slow link",
 ];
 
+/// Where nodes take snapshots, a round begins with this.
+const LEFT_BEHIND: &str = "leave a node behind";
+/// Entries that are committed without the node that is left behind: several times what the others keep.
+const BEHIND: u64 = 600;
+/// Longest wait for them.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 impl<'a> Faults<'a> {
     pub(super) fn new(cluster: &'a Cluster, seed: u64) -> Faults<'a> {
         Faults {
@@ -55,11 +63,16 @@ impl<'a> Faults<'a> {
     pub(super) fn run(&mut self, until: Instant) -> Result<(), BenchError> {
         let mut round: Vec<&'static str> = Vec::new();
         while Instant::now() < until {
+            let left_behind = round.is_empty() && self.cluster.takes_snapshots();
             if round.is_empty() {
                 round.extend(KINDS);
             }
-            let next = self.draw(round.len());
-            let kind = round.swap_remove(next);
+            let kind = if left_behind {
+                LEFT_BEHIND
+            } else {
+                let next = self.draw(round.len());
+                round.swap_remove(next)
+            };
             self.go_through(kind)?;
             *self.counts.0.entry(kind).or_default() += 1;
             // Long enough, mostly, for an election.
@@ -88,6 +101,14 @@ impl<'a> Faults<'a> {
             "kill a node" | "kill the leader" => {
                 self.cluster.kill(place)?;
                 rest(time);
+                self.cluster.restart(place)?;
+            }
+            LEFT_BEHIND => {
+                self.cluster.kill(place)?;
+                let (begun, until) = (Instant::now(), self.commit()? + BEHIND);
+                while self.commit()? < until && begun.elapsed() < PATIENCE {
+                    rest(LOOK);
+                }
                 self.cluster.restart(place)?;
             }
             "kill all" => {
@@ -139,6 +160,15 @@ impl<'a> Faults<'a> {
         }
         links.heal();
         Ok(())
+    }
+
+    /// How far nodes that run say that the log is committed.
+    fn commit(&self) -> Result<u64, BenchError> {
+        let mut commit = 0;
+        for place in 0..self.cluster.len() {
+            commit = commit.max(self.cluster.state(place)?.map_or(0, |state| state.commit));
+        }
+        Ok(commit)
     }
 
     /// Who leads in the latest term, as far as nodes that run say; else anybody.

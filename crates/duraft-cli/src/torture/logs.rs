@@ -1,14 +1,15 @@
-//! The logs of all nodes, read from their files after all processes are gone: every acknowledged
-//! write must be in the committed prefix of a quorum.
+//! The stores of all nodes, read from their files after all processes are gone: every acknowledged
+//! write must be in the committed prefix of a quorum, that is in the log or in the snapshot before it.
 
-use super::child::{CLUSTER, folder, node_id};
-use super::machine::decode;
+use super::child::{CLUSTER, folder, max_batch_bytes, node_id};
+use super::machine::{Registers, decode};
 use super::words::OpId;
 use crate::bench::BenchError;
 use crate::offline::{entropy, rehearsal};
-use duraft_core::{Batch, BatchKind, Commands, GroupId, Index, Position};
+use crate::snapshot::content::skip_sessions;
+use duraft_core::{Batch, BatchKind, Commands, GroupId, Index, Position, Snapshot};
 use duraft_disk::{Disk, RealDisk};
-use duraft_storage::{StoreIdentity, WalOptions};
+use duraft_storage::{SnapshotStore, StoreIdentity, WalOptions};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ const READ_BYTES: u64 = 4 << 20;
 /// Reads the logs of all nodes up to `commit`.
 pub(super) fn check(
     dir: &Path,
-    nodes: usize,
+    (nodes, snapshots): (usize, bool),
     commit: Index,
     acknowledged: &BTreeSet<OpId>,
 ) -> Result<Found, BenchError> {
@@ -45,7 +46,7 @@ pub(super) fn check(
     let mut holders: BTreeMap<OpId, usize> = acknowledged.iter().map(|id| (*id, 0)).collect();
     let mut ends = Vec::new();
     for place in 0..nodes {
-        let log = read(dir, place, commit)?;
+        let log = read(dir, (place, snapshots), commit)?;
         found.repeated += log.repeated;
         for id in &log.ids {
             if let Some(count) = holders.get_mut(id) {
@@ -62,12 +63,12 @@ pub(super) fn check(
     Ok(found)
 }
 
-fn read(dir: &Path, place: usize, commit: Index) -> Result<Log, BenchError> {
+fn read(dir: &Path, (place, snapshots): (usize, bool), commit: Index) -> Result<Log, BenchError> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(folder(dir, place))?);
     let identity = StoreIdentity {
         cluster: CLUSTER,
         node: node_id(place),
-        max_batch_bytes: 1 << 20,
+        max_batch_bytes: max_batch_bytes(snapshots),
     };
     // Nothing is changed: a damaged log is refused, and says so.
     let (wal, recovered) = duraft_storage::open(
@@ -78,14 +79,19 @@ fn read(dir: &Path, place: usize, commit: Index) -> Result<Log, BenchError> {
     )
     .map_err(|error| BenchError::Storage(format!("node {}: {error}", place + 1)))?;
     let group = GroupId(1);
-    let batches = recovered.groups.get(&group).map(|found| &found.batches);
+    let found = recovered.groups.get(&group);
     let mut log = Log {
         ids: BTreeSet::new(),
         repeated: 0,
         end: None,
     };
     let (reader, mut next) = (wal.reader(), Index(1));
-    let last = batches.and_then(|batches| batches.last());
+    if let Some(snapshot) = found.and_then(|found| found.snapshot.as_ref()) {
+        log.begin(disk, group, snapshot)?;
+        next = snapshot.position.index().next();
+        log.end = Some(snapshot.position).filter(|at| at.index() == commit);
+    }
+    let last = found.and_then(|found| found.batches.last());
     let last = last.map_or(Index(0), |header| header.last()).min(commit);
     while next <= last {
         let read = reader.read(group, next, last, READ_BYTES);
@@ -101,6 +107,23 @@ fn read(dir: &Path, place: usize, commit: Index) -> Result<Log, BenchError> {
 }
 
 impl Log {
+    /// What the snapshot says was applied before the log goes on.
+    fn begin(
+        &mut self,
+        disk: Arc<dyn Disk>,
+        group: GroupId,
+        snapshot: &Snapshot,
+    ) -> Result<(), BenchError> {
+        let wrong = |error: String| BenchError::Storage(error);
+        let store = SnapshotStore::open(disk, CLUSTER, group).map_err(|e| wrong(e.to_string()))?;
+        let mut source = store.read(snapshot).map_err(|e| wrong(e.to_string()))?;
+        skip_sessions(&mut source).map_err(|e| wrong(e.to_string()))?;
+        let state: Registers = serde_json::from_reader(source).map_err(|e| wrong(e.to_string()))?;
+        self.ids.extend(state.applied());
+        self.repeated += state.repeated();
+        Ok(())
+    }
+
     fn take(&mut self, batch: &Batch) -> Result<(), BenchError> {
         if batch.header.kind != BatchKind::Commands {
             return Ok(());

@@ -63,6 +63,11 @@ pub(crate) struct TortureArgs {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) keys: u32,
 
+    /// Small logs, and a snapshot whenever 8 KiB were applied: nodes that were away get a snapshot, and
+    /// a run in which none did is void. Without this flag the whole log is kept and read in the end.
+    #[arg(long)]
+    pub(crate) snapshots: bool,
+
     /// Break the service on purpose, to see that it is noticed.
     #[arg(long, value_enum)]
     pub(crate) plant: Option<Plant>,
@@ -83,7 +88,7 @@ pub(crate) fn run(args: &TortureArgs) -> Result<ExitCode, BenchError> {
     let folder = Folder::prepare(args.dir.as_deref())?;
     let facts = Facts::read(folder.path()).map_err(BenchError::cluster)?;
     let nodes = usize::from(args.nodes);
-    let cluster = Cluster::start(folder.path(), nodes, args.seed, args.plant)?;
+    let cluster = Cluster::start(folder.path(), args)?;
     let cluster = Arc::new(cluster);
     let begun = Instant::now();
     let clients = Clients::start(&cluster, args.clients, args.keys, args.seed, begun);
@@ -100,13 +105,14 @@ pub(crate) fn run(args: &TortureArgs) -> Result<ExitCode, BenchError> {
     cluster.kill_all()?;
     let found = logs::check(
         folder.path(),
-        nodes,
+        (nodes, args.snapshots),
         commit,
         &history::acknowledged(&events),
     )?;
     let verdict = history::check(&events, PATIENCE);
     let mut report = Report::new(facts, args, &events, outcome.refused, counts);
     report.agreed = agreed;
+    report.snapshots = args.snapshots.then(|| cluster.snapshots());
     report.judge(&found, verdict);
     report.publish(args)?;
     if report.exit_code() == 0 {

@@ -33,6 +33,9 @@ pub(super) struct Report {
     refused: u64,
     pub(super) agreed: bool,
     logs_complete: u64,
+    /// Snapshots that were durable, and those of them that took the place of a node's state, where the
+    /// run has any.
+    pub(super) snapshots: Option<(u64, u64)>,
     violations: Vec<String>,
     /// Why the run proves nothing, if so.
     void: Option<String>,
@@ -65,6 +68,7 @@ impl Report {
             refused,
             agreed: false,
             logs_complete: 0,
+            snapshots: None,
             violations: Vec::new(),
             void: None,
         }
@@ -102,6 +106,8 @@ impl Report {
             Some(format!("no decision on registers {keys:?} in time"))
         } else if self.acknowledged < OPERATIONS_MIN {
             Some(format!("fewer than {OPERATIONS_MIN} operations"))
+        } else if self.snapshots.is_some_and(|(_, installed)| installed == 0) {
+            Some(String::from("no node was sent a snapshot"))
         } else {
             None
         };
@@ -139,6 +145,11 @@ impl Report {
             "  afterwards     all nodes agree: {}; {} logs decoded up to the commit index",
             self.agreed, self.logs_complete
         ));
+        if let Some((durable, installed)) = self.snapshots {
+            say(&format!(
+                "  snapshots      {durable} durable, {installed} sent to nodes that had missed too much"
+            ));
+        }
         for violation in &self.violations {
             say(&format!("  VIOLATION      {violation}"));
         }
@@ -165,7 +176,12 @@ mod tests {
     use super::*;
     use crate::torture::words::{OpId, Seen};
 
-    fn judged(operations: u64, verdict: Verdict, found: &Found) -> u8 {
+    fn judged(
+        operations: u64,
+        snapshots: Option<(u64, u64)>,
+        verdict: Verdict,
+        found: &Found,
+    ) -> u8 {
         let events: Vec<Event> = (0..operations)
             .map(|number| Event {
                 id: OpId { client: 0, number },
@@ -181,6 +197,7 @@ mod tests {
             seed: 1,
             clients: 1,
             keys: 1,
+            snapshots: false,
             plant: None,
             dir: None,
             json: None,
@@ -188,18 +205,22 @@ mod tests {
         let facts = Facts::read(std::path::Path::new(".")).expect("a folder");
         let mut report = Report::new(facts, &args, &events, 0, Counts::default());
         report.agreed = true;
+        report.snapshots = snapshots;
         report.judge(found, verdict);
         report.exit_code()
     }
 
     #[test]
-    fn a_run_with_few_operations_is_void_and_a_violation_is_one_all_the_same() {
+    fn a_run_that_met_too_little_is_void_and_a_violation_is_one_all_the_same() {
         let fine = || Verdict::Linearizable;
         let nothing = Found::default();
-        assert_eq!(judged(500, fine(), &nothing), 0);
-        assert_eq!(judged(499, fine(), &nothing), 3);
-        assert_eq!(judged(500, Verdict::Undecided(vec![0]), &nothing), 3);
-        assert_eq!(judged(3, Verdict::Violated(vec![0]), &nothing), 1);
+        assert_eq!(judged(500, None, fine(), &nothing), 0);
+        assert_eq!(judged(499, None, fine(), &nothing), 3);
+        assert_eq!(judged(500, None, Verdict::Undecided(vec![0]), &nothing), 3);
+        assert_eq!(judged(3, None, Verdict::Violated(vec![0]), &nothing), 1);
+        for (installed, code) in [(0, 3), (1, 0)] {
+            assert_eq!(judged(500, Some((9, installed)), fine(), &nothing), code);
+        }
         for wrong in [
             Found {
                 missing: vec![OpId {
@@ -217,7 +238,7 @@ mod tests {
                 ..Found::default()
             },
         ] {
-            assert_eq!(judged(500, fine(), &wrong), 1);
+            assert_eq!(judged(500, None, fine(), &wrong), 1);
         }
     }
 }

@@ -162,7 +162,8 @@ impl Life {
         loop {
             match self.hear()? {
                 Report::Answer(id, answer) if id == request.id => return Some(answer),
-                Report::Answer(..) | Report::Ready | Report::State(_) => {}
+                Report::Answer(..) | Report::Ready | Report::State(_) | Report::Snapshot { .. } => {
+                }
             }
         }
     }
@@ -173,7 +174,7 @@ impl Life {
         loop {
             match self.hear()? {
                 Report::State(state) => return Some(state),
-                Report::Answer(..) | Report::Ready => {}
+                Report::Answer(..) | Report::Ready | Report::Snapshot { .. } => {}
             }
         }
     }

@@ -56,6 +56,10 @@ pub(super) enum Report {
     Ready,
     Answer(OpId, Answer),
     State(State),
+    /// A snapshot of this node is durable, or one of a leader has taken the place of its state.
+    Snapshot {
+        installed: bool,
+    },
 }
 
 /// A node at one moment.

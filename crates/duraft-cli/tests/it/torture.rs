@@ -39,6 +39,23 @@ fn processes_that_are_killed_stopped_and_cut_off_lose_nothing() {
 }
 
 #[test]
+fn nodes_that_take_and_are_sent_snapshots_lose_nothing() {
+    let (code, said, result) = torture(&["--snapshots", "--seconds", "6", "--seed", "4"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(result["logs_complete"], 3);
+    assert!(result["snapshots"][1].as_u64().expect("a count") >= 1);
+    let (code, said, _) = torture(&[
+        "--snapshots",
+        "--seconds",
+        "3",
+        "--plant",
+        "forgotten-state",
+    ]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("are not in a quorum of logs"), "{said}");
+}
+
+#[test]
 fn stale_reads_are_found() {
     let (code, said, _) = torture(&["--seconds", "4", "--plant", "stale-reads"]);
     assert_eq!(code, Some(1), "{said}");
