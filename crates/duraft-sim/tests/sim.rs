@@ -125,7 +125,7 @@ fn damaged_logs_opened_twice_keep_what_they_showed() {
     // sign that nothing of the log was sure. The log's own tests hold the case itself; this is where it
     // came from.
     let mut healed = 0;
-    for seed in 45..60 {
+    for seed in 45..75 {
         let mut config = SimConfig::from_seed(seed);
         config.wal.policy = OnDamage::RepairFromPeers;
         config.damage = 6_000;

@@ -475,11 +475,11 @@ fn every_part_of_the_lease_rule_is_needed() {
     // RULES.md 26: each part taken out by itself leads to a stale read. The seeds are where a search
     // from 0 has found one; when a change shifts them, the search goes on from there.
     for (planted, known) in [
-        (Plant::LeaseFromReceipt, 1_234),
-        (Plant::RestartedVoterGrants, 1_744),
-        (Plant::TransferKeepsLease, 18),
-        (Plant::PromiseEndsWithTerm, 1_831),
-        (Plant::ReadOldRound, 0),
+        (Plant::LeaseFromReceipt, 2_283),
+        (Plant::RestartedVoterGrants, 3_550),
+        (Plant::TransferKeepsLease, 24),
+        (Plant::PromiseEndsWithTerm, 8_061),
+        (Plant::ReadOldRound, 71),
         (Plant::ReadBeforeTerm, 0),
     ] {
         let stale = (known..known + 10_000).find_map(|seed| {

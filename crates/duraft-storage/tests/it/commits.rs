@@ -387,6 +387,26 @@ fn a_log_says_what_it_did() {
 }
 
 #[test]
+fn a_log_that_has_failed_wants_and_writes_no_receipt() {
+    let (_disk, mut wal) = fresh(&options());
+    let mut writer = Writer::new(GROUP);
+    let first = wal.commit(&[writer.vote(1, Some(1))]);
+    first.expect("a working disk");
+    let mut pipeline = wal.into_pipeline();
+    assert!(pipeline.wants_turn_at().is_some());
+    // A write is missing before this one, so it is refused. The disk is well.
+    writer.vote(2, None);
+    let mut queue = VecDeque::from([writer.vote(3, None)]);
+    let mut events = Vec::new();
+    pipeline.turn(1, &mut queue, &mut events);
+    assert!(pipeline.has_failed());
+    let before = pipeline.stats();
+    assert_eq!(pipeline.wants_turn_at(), None);
+    pipeline.turn(u64::MAX, &mut queue, &mut events);
+    assert_eq!(pipeline.stats(), before);
+}
+
+#[test]
 fn a_pipeline_without_a_slot_is_low_until_it_has_one() {
     let (disk, wal) = fresh(&options());
     disk.inject(Fault::new(Effect::NoSpace).on(DiskOp::FillZero).forever());

@@ -224,24 +224,6 @@ fn a_pipeline_writes_a_receipt_after_idle_ticks_and_only_one() {
 }
 
 #[test]
-fn a_log_that_has_failed_wants_and_writes_no_receipt() {
-    let (_disk, mut wal) = fresh(&roomy());
-    let mut writer = voted(&mut wal);
-    let mut pipeline = wal.into_pipeline();
-    assert!(pipeline.wants_turn_at().is_some());
-    // A write is missing before this one, so it is refused. The disk is well.
-    writer.vote(2, None);
-    let mut queue = VecDeque::from([writer.vote(3, None)]);
-    let mut events = Vec::new();
-    pipeline.turn(1, &mut queue, &mut events);
-    assert!(pipeline.has_failed());
-    let before = pipeline.stats();
-    assert_eq!(pipeline.wants_turn_at(), None);
-    pipeline.turn(u64::MAX, &mut queue, &mut events);
-    assert_eq!(pipeline.stats(), before);
-}
-
-#[test]
 pub(crate) fn a_turn_takes_as_much_as_a_commit_may_hold_and_at_least_one_write() {
     let options = WalOptions {
         commit_bytes_max: 500,
