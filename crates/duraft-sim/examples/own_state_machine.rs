@@ -21,7 +21,8 @@ struct Accounts {
 }
 
 impl StateMachine for Accounts {
-    /// Commands: deposit (0), move (1), lock or unlock (2). The answer is 1 if it was done.
+    /// Commands: deposit (0), move (1), lock or unlock (2), which takes an account that has been paid
+    /// into: snapshots go by these. The answer is 1 if it was done.
     fn apply(&mut self, _context: ApplyContext, command: &[u8]) -> Bytes {
         let [kind, account, other, amount] = command else {
             return Bytes::from_static(&[0]);
@@ -42,10 +43,11 @@ impl StateMachine for Accounts {
                 may
             }
             _ => {
-                if !self.locked.remove(account) {
+                let there = self.money.contains_key(account);
+                if there && !self.locked.remove(account) {
                     self.locked.insert(*account);
                 }
-                true
+                there
             }
         };
         Bytes::copy_from_slice(&[u8::from(done)])
@@ -107,7 +109,6 @@ impl Workload for Bank {
 
     fn request(&self, _client: u64, rng: &mut SplitMix64) -> Request {
         let mut byte = |below| u8::try_from(rng.below(below)).unwrap_or(0);
-        // Every account that can be locked has been paid into.
         let (kind, account) = (byte(3), byte(4));
         Request::Command(Bytes::from(vec![kind, account, byte(4), byte(100)]))
     }
