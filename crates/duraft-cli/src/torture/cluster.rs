@@ -8,11 +8,11 @@ use crate::bench::BenchError;
 use crate::ports::ReservedPorts;
 use crate::process::{Process, Said};
 use parking_lot::Mutex;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -31,16 +31,16 @@ pub(super) struct Cluster {
     plant: Option<Plant>,
     snapshot_log_bytes: Option<u64>,
     nodes: Vec<Mutex<Option<Running>>>,
-    snapshots: Arc<Snapshots>,
+    snapshots: Arc<Mutex<Snapshots>>,
 }
 
 /// What the nodes said of their snapshots, over all lives.
-#[derive(Default)]
+#[derive(Clone, Copy, Default, Serialize)]
 pub(super) struct Snapshots {
-    /// Durable ones, taken or installed.
-    pub(super) durable: AtomicU64,
+    /// Those that a node's log counts on, taken or installed.
+    pub(super) durable: u64,
     /// Those that took the place of a node's state.
-    pub(super) installed: AtomicU64,
+    pub(super) installed: u64,
 }
 
 struct Running {
@@ -79,13 +79,9 @@ impl Cluster {
         self.snapshot_log_bytes.is_some()
     }
 
-    /// How many snapshots there were, and how many of them were installed.
-    pub(super) fn snapshots(&self) -> (u64, u64) {
-        let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
-        (
-            count(&self.snapshots.durable),
-            count(&self.snapshots.installed),
-        )
+    /// What became of snapshots, where the run has any.
+    pub(super) fn snapshots(&self) -> Option<Snapshots> {
+        self.takes_snapshots().then(|| *self.snapshots.lock())
     }
 
     pub(super) fn len(&self) -> usize {
@@ -198,7 +194,10 @@ fn broken(place: usize, source: io::Error) -> BenchError {
 }
 
 impl Running {
-    fn start(args: &TortureChildArgs, snapshots: Arc<Snapshots>) -> Result<Running, BenchError> {
+    fn start(
+        args: &TortureChildArgs,
+        counts: Arc<Mutex<Snapshots>>,
+    ) -> Result<Running, BenchError> {
         let mut arguments = vec![
             String::from("torture-node"),
             format!("--place={}", args.place),
@@ -220,12 +219,12 @@ impl Running {
                 Ok(Report::Ready) => drop(ready_to.send(())),
                 Ok(Report::State(state)) => drop(states_to.send(state)),
                 Ok(Report::Snapshot { installed }) => {
-                    let count = if installed {
-                        &snapshots.installed
+                    let mut counts = counts.lock();
+                    if installed {
+                        counts.installed += 1;
                     } else {
-                        &snapshots.durable
-                    };
-                    count.fetch_add(1, Ordering::Relaxed);
+                        counts.durable += 1;
+                    }
                 }
                 Ok(Report::Answer(id, answer)) => {
                     if let Some(waits) = hears.lock().remove(&id) {

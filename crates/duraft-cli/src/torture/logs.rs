@@ -1,6 +1,7 @@
 //! The stores of all nodes, read from their files after all processes are gone: every acknowledged
 //! write must be in the committed prefix of a quorum, that is in the log or in the snapshot before it.
 
+use super::TortureArgs;
 use super::child::{CLUSTER, folder, max_batch_bytes, node_id};
 use super::machine::{Registers, decode};
 use super::words::OpId;
@@ -38,15 +39,16 @@ const READ_BYTES: u64 = 4 << 20;
 /// Reads the logs of all nodes up to `commit`.
 pub(super) fn check(
     dir: &Path,
-    (nodes, snapshots): (usize, bool),
+    args: &TortureArgs,
     commit: Index,
     acknowledged: &BTreeSet<OpId>,
 ) -> Result<Found, BenchError> {
     let mut found = Found::default();
     let mut holders: BTreeMap<OpId, usize> = acknowledged.iter().map(|id| (*id, 0)).collect();
     let mut ends = Vec::new();
+    let nodes = usize::from(args.nodes);
     for place in 0..nodes {
-        let log = read(dir, (place, snapshots), commit)?;
+        let log = read(dir, place, args.snapshots, commit)?;
         found.repeated += log.repeated;
         for id in &log.ids {
             if let Some(count) = holders.get_mut(id) {
@@ -63,7 +65,7 @@ pub(super) fn check(
     Ok(found)
 }
 
-fn read(dir: &Path, (place, snapshots): (usize, bool), commit: Index) -> Result<Log, BenchError> {
+fn read(dir: &Path, place: usize, snapshots: bool, commit: Index) -> Result<Log, BenchError> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(folder(dir, place))?);
     let identity = StoreIdentity {
         cluster: CLUSTER,

@@ -87,7 +87,6 @@ pub(crate) struct TortureArgs {
 pub(crate) fn run(args: &TortureArgs) -> Result<ExitCode, BenchError> {
     let folder = Folder::prepare(args.dir.as_deref())?;
     let facts = Facts::read(folder.path()).map_err(BenchError::cluster)?;
-    let nodes = usize::from(args.nodes);
     let cluster = Cluster::start(folder.path(), args)?;
     let cluster = Arc::new(cluster);
     let begun = Instant::now();
@@ -103,16 +102,11 @@ pub(crate) fn run(args: &TortureArgs) -> Result<ExitCode, BenchError> {
         read_everything(&cluster, args, begun, &mut events);
     }
     cluster.kill_all()?;
-    let found = logs::check(
-        folder.path(),
-        (nodes, args.snapshots),
-        commit,
-        &history::acknowledged(&events),
-    )?;
+    let found = logs::check(folder.path(), args, commit, &history::acknowledged(&events))?;
     let verdict = history::check(&events, PATIENCE);
     let mut report = Report::new(facts, args, &events, outcome.refused, counts);
     report.agreed = agreed;
-    report.snapshots = args.snapshots.then(|| cluster.snapshots());
+    report.snapshots = cluster.snapshots();
     report.judge(&found, verdict);
     report.publish(args)?;
     if report.exit_code() == 0 {

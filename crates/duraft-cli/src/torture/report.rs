@@ -1,6 +1,7 @@
 //! What was done, what clients heard, and the verdict.
 
 use super::TortureArgs;
+use super::cluster::Snapshots;
 use super::faults::Counts;
 use super::history::{Event, Verdict};
 use super::logs::Found;
@@ -33,9 +34,8 @@ pub(super) struct Report {
     refused: u64,
     pub(super) agreed: bool,
     logs_complete: u64,
-    /// Snapshots that were durable, and those of them that took the place of a node's state, where the
-    /// run has any.
-    pub(super) snapshots: Option<(u64, u64)>,
+    /// Where the run has any.
+    pub(super) snapshots: Option<Snapshots>,
     violations: Vec<String>,
     /// Why the run proves nothing, if so.
     void: Option<String>,
@@ -106,7 +106,10 @@ impl Report {
             Some(format!("no decision on registers {keys:?} in time"))
         } else if self.acknowledged < OPERATIONS_MIN {
             Some(format!("fewer than {OPERATIONS_MIN} operations"))
-        } else if self.snapshots.is_some_and(|(_, installed)| installed == 0) {
+        } else if self
+            .snapshots
+            .is_some_and(|snapshots| snapshots.installed == 0)
+        {
             Some(String::from("no node was sent a snapshot"))
         } else {
             None
@@ -145,7 +148,7 @@ impl Report {
             "  afterwards     all nodes agree: {}; {} logs decoded up to the commit index",
             self.agreed, self.logs_complete
         ));
-        if let Some((durable, installed)) = self.snapshots {
+        if let Some(Snapshots { durable, installed }) = self.snapshots {
             say(&format!(
                 "  snapshots      {durable} durable, {installed} sent to nodes that had missed too much"
             ));
@@ -176,12 +179,7 @@ mod tests {
     use super::*;
     use crate::torture::words::{OpId, Seen};
 
-    fn judged(
-        operations: u64,
-        snapshots: Option<(u64, u64)>,
-        verdict: Verdict,
-        found: &Found,
-    ) -> u8 {
+    fn judged(operations: u64, installed: Option<u64>, verdict: Verdict, found: &Found) -> u8 {
         let events: Vec<Event> = (0..operations)
             .map(|number| Event {
                 id: OpId { client: 0, number },
@@ -205,7 +203,10 @@ mod tests {
         let facts = Facts::read(std::path::Path::new(".")).expect("a folder");
         let mut report = Report::new(facts, &args, &events, 0, Counts::default());
         report.agreed = true;
-        report.snapshots = snapshots;
+        report.snapshots = installed.map(|installed| Snapshots {
+            installed,
+            ..Snapshots::default()
+        });
         report.judge(found, verdict);
         report.exit_code()
     }
@@ -219,7 +220,7 @@ mod tests {
         assert_eq!(judged(500, None, Verdict::Undecided(vec![0]), &nothing), 3);
         assert_eq!(judged(3, None, Verdict::Violated(vec![0]), &nothing), 1);
         for (installed, code) in [(0, 3), (1, 0)] {
-            assert_eq!(judged(500, Some((9, installed)), fine(), &nothing), code);
+            assert_eq!(judged(500, Some(installed), fine(), &nothing), code);
         }
         for wrong in [
             Found {

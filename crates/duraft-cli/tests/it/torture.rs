@@ -43,7 +43,7 @@ fn nodes_that_take_and_are_sent_snapshots_lose_nothing() {
     let (code, said, result) = torture(&["--snapshots", "--seconds", "6", "--seed", "4"]);
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(result["logs_complete"], 3);
-    assert!(result["snapshots"][1].as_u64().expect("a count") >= 1);
+    assert!(result["snapshots"]["installed"].as_u64().expect("a count") >= 1);
     let (code, said, _) = torture(&[
         "--snapshots",
         "--seconds",
