@@ -450,6 +450,8 @@ impl Sim {
         self.config.network.delay_max = self.config.network.delay_max.min(10);
         self.config.disk.sync_max = self.config.disk.sync_max.min(10);
         self.config.disk.report_max = 0;
+        // Also for a node of which a failed write is known, and which has yet to end by it.
+        self.config.down_max = self.config.down_max.min(2 * SimConfig::TICK);
         let (now, soon) = (self.now, self.now + 2 * SimConfig::TICK);
         for host in 0..self.hosts.len() {
             let node = &mut self.hosts[host];

@@ -164,7 +164,7 @@ fn what_a_hundred_thousand_seeds_have_found() {
 }
 
 /// Seeds that violated a check, and what was mended.
-const FOUND: [(u64, &str); 21] = [
+const FOUND: [(u64, &str); 22] = [
     (20_334, "A5: a lost snapshot let a read see an empty state"),
     (1_024_441, "I8: a gap was filled with one write of any size"),
     (
@@ -193,6 +193,10 @@ const FOUND: [(u64, &str); 21] = [
         "L6: a whole window was sent again at each rejection on a network that reorders",
     ),
     // The checks.
+    (
+        4_064_489,
+        "L2 did not know of a node that ended by a failed write when all was healed already",
+    ),
     (
         1_069_340,
         "I4 looked for headers that had left memory in the same step",
