@@ -1,9 +1,11 @@
 //! `duraft snapshot`: what a snapshot is of, whether all of it can be read, its content out of the
 //! file, and a new cluster that begins with it.
 
-pub(crate) mod content;
+mod content;
 mod export;
 mod import;
+
+pub(crate) use content::skip_sessions;
 
 use crate::output::Out;
 use crate::wal::folder::ReadFolder;

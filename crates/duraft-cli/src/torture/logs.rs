@@ -7,11 +7,12 @@ use super::machine::{Registers, decode};
 use super::words::OpId;
 use crate::bench::BenchError;
 use crate::offline::{entropy, rehearsal};
-use crate::snapshot::content::skip_sessions;
+use crate::snapshot::skip_sessions;
 use duraft_core::{Batch, BatchKind, Commands, GroupId, Index, Position, Snapshot};
 use duraft_disk::{Disk, RealDisk};
 use duraft_storage::{SnapshotStore, StoreIdentity, WalOptions};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -116,11 +117,11 @@ impl Log {
         group: GroupId,
         snapshot: &Snapshot,
     ) -> Result<(), BenchError> {
-        let wrong = |error: String| BenchError::Storage(error);
-        let store = SnapshotStore::open(disk, CLUSTER, group).map_err(|e| wrong(e.to_string()))?;
-        let mut source = store.read(snapshot).map_err(|e| wrong(e.to_string()))?;
-        skip_sessions(&mut source).map_err(|e| wrong(e.to_string()))?;
-        let state: Registers = serde_json::from_reader(source).map_err(|e| wrong(e.to_string()))?;
+        let wrong = |error: &dyn Display| BenchError::Storage(error.to_string());
+        let store = SnapshotStore::open(disk, CLUSTER, group).map_err(|e| wrong(&e))?;
+        let mut source = store.read(snapshot).map_err(|e| wrong(&e))?;
+        skip_sessions(&mut source).map_err(|e| wrong(&e))?;
+        let state: Registers = serde_json::from_reader(source).map_err(|e| wrong(&e))?;
         self.ids.extend(state.applied());
         self.repeated += state.repeated();
         Ok(())
