@@ -2,7 +2,7 @@
 //! has lost something may do, and how it becomes whole.
 
 use crate::common::{led, settle};
-use duraft_core::{Fault, HardState, Message, NodeId, RoleKind, Term};
+use duraft_core::{Fault, HardState, Index, Message, NodeId, RoleKind, Term};
 use duraft_tests::puppet::says;
 use duraft_tests::{Chain, Cluster, Kind, N1, N2, N3, N4, N5, Options, any, loss};
 
@@ -556,6 +556,46 @@ pub(crate) fn seed_raftbare_a12_a_wiped_voter_rejoins_and_never_votes_as_new() {
     for id in [N1, N2, N3] {
         assert_eq!(c.commands(id), WHOLE);
     }
+}
+
+#[test]
+pub(crate) fn rule_18_a_wiped_node_is_whole_only_with_members_that_are_committed() {
+    // Could go wrong: the batch that says who votes is lost again, with the leader that has written it,
+    // and a node that counts as whole is never told again.
+    let mut c = Cluster::build(Options::new(3).plain().puppets(&[N2, N3]));
+    let members = c.first_membership().clone();
+    c.crash(N1);
+    c.wipe(N1);
+    c.restart(N1);
+    let asker = c.incarnation(N1);
+    let begun = Chain::of_terms(&[1]);
+    let lost = begun.clone().and_membership(2, &members);
+    let kept = begun.and_noop(3).and_membership(3, &members);
+    let heal = |to| Message::Heal {
+        asker,
+        to: Index(to),
+    };
+    c.inject(says(N2, N1, 2, lost.append(0, 2, 1)));
+    for from in [N2, N3] {
+        let voters = members.voters().collect();
+        c.deliver_one(says(from, N1, 2, Message::TermReply { asker, voters }));
+    }
+    c.deliver_one(says(N2, N1, 2, heal(2)));
+    c.deliver_all();
+    assert_eq!(c.in_use(N1), members, "as far as it knows");
+    assert!(c.is_damaged(N1), "{}", c.story());
+    c.inject(says(N3, N1, 3, kept.append(0, 2, 1)));
+    c.deliver_all();
+    assert!(c.in_use(N1).is_unknown(), "{}", c.story());
+    assert!(c.is_damaged(N1));
+    c.inject(says(N3, N1, 3, kept.append(2, 3, 2)));
+    c.deliver_one(says(N3, N1, 3, heal(3)));
+    c.deliver_all();
+    assert!(c.is_damaged(N1), "{}", c.story());
+    c.inject(says(N3, N1, 3, kept.append(3, 3, 3)));
+    c.deliver_all();
+    assert!(!c.is_damaged(N1), "{}", c.story());
+    assert_eq!(c.in_use(N1), members);
 }
 
 #[test]

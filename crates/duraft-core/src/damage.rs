@@ -309,7 +309,7 @@ impl Raft {
             Awaited::Terms { missing }
         } else if edge.is_some() {
             Awaited::Batches
-        } else if damaged.lacks_suffix(last) || self.memberships.active().is_unknown() {
+        } else if damaged.lacks_suffix(last) || !self.knows_members() {
             Awaited::Leader
         } else if damaged.snapshot_lost {
             Awaited::Snapshot
@@ -388,13 +388,19 @@ impl Raft {
         }
     }
 
+    /// A wiped node that does not know who votes cannot take part in full. What it was told must be
+    /// committed: it may be cut off again, and nobody would say it once more to a node that is whole.
+    fn knows_members(&self) -> bool {
+        let index = self.log.position(self.commit).index();
+        !self.memberships.at(index).is_unknown()
+    }
+
     /// Is anything over by now? Then it is written down.
     pub(crate) fn settle_damage(&mut self) {
         let durable = self.log.position_in(self.verified.min(self.disk.log()));
         let last = self.log.last();
         let term = self.hard.term;
-        // A wiped node that does not know who votes yet cannot take part in full.
-        let known = !self.memberships.active().is_unknown();
+        let known = self.knows_members();
         let any_leader = self.plants.has(Plant::HealsUnderAnyLeader);
         let Some(damaged) = &mut self.damage else {
             return;

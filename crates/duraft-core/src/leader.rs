@@ -222,6 +222,7 @@ impl Raft {
             return None;
         }
         let earlier_lives = self.plants.has(Plant::CountsEarlierLives);
+        let forgetful = self.plants.has(Plant::AnswersHideLoss);
         let (now, begin) = (self.now, self.log.begin());
         let leader = self.role.leader_mut()?;
         let progress = leader.progress.get_mut(&from)?;
@@ -236,6 +237,7 @@ impl Raft {
         }
         progress.incarnation = Some(incarnation);
         progress.heard = now;
+        progress.repeats &= !forgetful;
         Some(progress)
     }
 

@@ -169,6 +169,8 @@ pub enum Plant {
     CampaignsPileUp,
     /// A peer that answers heartbeats counts, whatever becomes of the appends it is sent.
     HeartbeatsHideStall,
+    /// A peer that answers questions counts, though all that is sent ahead to it is lost.
+    AnswersHideLoss,
     /// Election timeouts do not grow with what writes take.
     TimeoutIgnoresDisk,
     /// A leader whose disk stalls keeps its office.

@@ -101,6 +101,10 @@ pub(crate) struct Progress {
     /// Tick at which the log exchange last moved: `matched` grew, a probe was answered, or an append
     /// was sent when none was under way (RULES.md 12).
     pub(crate) moved: u64,
+    /// What was sent ahead did not arrive, and `matched` has not grown since: until it does, neither an
+    /// answer nor a repetition counts as a move. A path that takes questions and drops what is large would
+    /// keep its leader for ever.
+    pub(crate) repeats: bool,
     /// The life in which the peer has reported damage: what it had acknowledged before counts no more.
     pub(crate) reported: Option<Incarnation>,
     /// The peer has reported another content for one of this leader's log ids.
@@ -167,6 +171,7 @@ impl Progress {
             incarnation: None,
             heard: now,
             moved: now,
+            repeats: false,
             reported: None,
             diverged: false,
             auditing: None,
@@ -243,9 +248,9 @@ impl Progress {
     }
 
     /// Asks for a boundary next, which may be anywhere from `matched` on. The peer has just said
-    /// something about its log, so the exchange moves.
-    pub(crate) fn probe_from(&mut self, next: Boundary, now: u64) {
-        self.moved = now;
+    /// something about its log; the exchange last moved at the tick `moved`.
+    pub(crate) fn probe_from(&mut self, next: Boundary, moved: u64) {
+        self.moved = moved;
         self.next = next.max(self.matched);
         self.stage = Stage::Probe { asked: None };
     }
@@ -253,11 +258,15 @@ impl Progress {
     /// The peer does not have what was asked for, or what something sent ahead began with: ask for
     /// `next`.
     pub(crate) fn rejected(&mut self, next: Boundary, now: u64) {
+        let moved = if self.repeats { self.moved } else { now };
         match &self.stage {
             Stage::Probe { .. } | Stage::Snapshot { .. } => {}
-            Stage::Replicate { .. } => self.ahead_max = 1,
+            Stage::Replicate { window, .. } => {
+                self.repeats |= !window.is_empty();
+                self.ahead_max = 1;
+            }
         }
-        self.probe_from(next, now);
+        self.probe_from(next, moved);
     }
 
     /// This boundary has just been asked for.
@@ -272,7 +281,8 @@ impl Progress {
     /// Nothing has moved by that.
     pub(crate) fn disconnected(&mut self, begin: Boundary) {
         match &self.stage {
-            Stage::Replicate { .. } => {
+            Stage::Replicate { window, .. } => {
+                self.repeats |= !window.is_empty();
                 self.next = self.matched.max(begin);
                 self.stage = Stage::Probe { asked: None };
             }
@@ -287,6 +297,7 @@ impl Progress {
         self.matched_id = LogId::default();
         self.commit_told = Boundary::default();
         self.next = end;
+        self.repeats = false;
         self.stage = Stage::Probe { asked: None };
     }
 
@@ -320,13 +331,16 @@ impl Progress {
             self.matched = matched;
             self.matched_id = id;
             self.moved = now;
+            self.repeats = false;
         }
         match &mut self.stage {
             // Any acceptance ends the search: the logs agree up to `matched`. It ends the transfer of a
             // snapshot too, wherever the peer has got that from, and be it older than the one on its
             // way (S18).
             Stage::Probe { .. } | Stage::Snapshot { .. } => {
-                self.moved = now;
+                if !self.repeats {
+                    self.moved = now;
+                }
                 self.next = self.matched;
                 self.stage = Stage::Replicate {
                     window: VecDeque::new(),
@@ -386,7 +400,7 @@ impl Progress {
                 unreachable!("batches are sent ahead only while replicating")
             }
             Stage::Replicate { window, bytes, .. } => {
-                if window.is_empty() {
+                if window.is_empty() && !self.repeats {
                     self.moved = now;
                 }
                 window.push_back(sent);

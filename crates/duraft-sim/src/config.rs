@@ -55,6 +55,20 @@ pub struct DiskFaults {
     pub sector_bytes: usize,
 }
 
+/// A trouble that one node keeps when everything else has healed: the one that leads after the first hundred
+/// ticks. The cluster must get on without it as a leader.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lasting {
+    /// What carries entries or pieces of snapshots does not leave it, and all else does: a path that drops
+    /// large packets.
+    LosesData,
+    /// Its log waits so many steps for a sync.
+    SlowDisk {
+        /// The steps.
+        sync: u64,
+    },
+}
+
 /// What clients ask for. Rates are chances per tick.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Clients {
@@ -129,8 +143,16 @@ pub struct SimConfig {
     /// Chance that a node which starts again finds its disk damaged, as long as a quorum without
     /// damaged nodes is left. The rest of the disk's life is what recovery and peers make of it.
     pub damage: u64,
+    /// How many places of it are damaged at once. As a term and a vote are in more than one, several are
+    /// looked for that lose one of them.
+    pub damage_places: u64,
+    /// Chance that a node which starts again finds one of its batches with another content, and checksums
+    /// and digests that fit it, from there on: no broken disk does that, but a wrong copy does.
+    pub forge: u64,
     /// Part of these disks that are lost whole.
     pub wipe: u64,
+    /// What one of the nodes keeps.
+    pub lasting: Option<Lasting>,
     /// What clients do.
     pub clients: Clients,
     /// What state machine there is, and what clients ask of it.
@@ -243,7 +265,10 @@ impl SimConfig {
             power_loss: CERTAIN / 2,
             down_max: 500,
             damage: 0,
+            damage_places: 1,
+            forge: 0,
             wipe: 0,
+            lasting: None,
             clients: Clients {
                 propose: CERTAIN / 2,
                 command_bytes_max: 200,

@@ -177,6 +177,21 @@ impl History {
         }
     }
 
+    /// R14: in a term earlier than one it has voted in, in whatever life, a node promises nothing.
+    pub(crate) fn promises(&self, node: NodeId, term: Term) -> Verdict {
+        let later = (node, term.next().unwrap_or(term))..=(node, Term(u64::MAX));
+        match self
+            .votes
+            .range(later)
+            .find(|((_, voted), _)| *voted > term)
+        {
+            None => Ok(()),
+            Some(((_, voted), candidate)) => Err(format!(
+                "R14: node {node} promises something in term {term} and has voted for {candidate} in {voted}"
+            )),
+        }
+    }
+
     /// Terms in which two candidates or more got a vote, their own at least, and nobody led.
     pub(crate) fn votes_split(&self) -> u64 {
         let mut candidates: BTreeMap<Term, BTreeSet<NodeId>> = BTreeMap::new();

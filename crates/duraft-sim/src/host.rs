@@ -7,10 +7,11 @@ use crate::recovered::RecoveredState;
 use crate::spec::Judge;
 use duraft::start::Parts;
 use duraft_core::{
-    GroupId, Incarnation, Index, Membership, NodeId, Position, Raft, RoleKind, Snapshot, Term,
+    BatchKind, Body, GroupId, Incarnation, Index, Membership, NodeId, Position, Raft, RoleKind,
+    Snapshot, Term, Write, WriteSeq,
 };
 use duraft_disk::{Damage, Disk, DiskOp, FaultDisk, SplitMix64};
-use duraft_storage::{Entropy, SnapshotStore, StoreIdentity};
+use duraft_storage::{Entropy, Pipeline, PipelineEvent, SnapshotStore, StoreIdentity, Submission};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -42,6 +43,9 @@ pub(crate) struct Host {
     pub(crate) scarred: bool,
     /// It lacks something of what it held, as recovery reports it.
     pub(crate) damaged: bool,
+    /// A batch on the disk has a content that nobody wrote. An operator declares the disk lost once the
+    /// node has stopped over it.
+    pub(crate) forged: bool,
     /// The furthest that the node has ever acknowledged, of each term an entry is of.
     pub(crate) acked: BTreeMap<Term, Position>,
     /// The disk was damaged and not opened since; what was on it before.
@@ -56,6 +60,9 @@ pub(crate) struct Host {
     /// Follows the cluster as the specification sees it.
     pub(crate) judge: Shared<Judge>,
 }
+
+/// Most batches of a log that are written anew to give one of them another content.
+const FORGED_MAX: usize = 8;
 
 /// What distinguishes two contents of the synced bytes: the disk's life and its syncs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -98,6 +105,7 @@ impl Host {
             exists: false,
             scarred: false,
             damaged: false,
+            forged: false,
             acked: BTreeMap::new(),
             rotten: None,
             recovered: None,
@@ -156,7 +164,7 @@ impl Host {
         if damage.is_some() && !self.scarred {
             return Err(format!("node {} has lost its state: {damage:?}", self.id));
         }
-        self.damaged = damage.is_some();
+        self.damaged = damage.is_some() || self.forged;
         let mut core = config.core.clone();
         core.id = self.id;
         let mut raft = Raft::new(core, start.boot)
@@ -288,17 +296,27 @@ impl Host {
         let view = self.disk.durable_view();
         let before = self.recover(config, view)?;
         // Mostly something that counts; the rest must do no harm.
-        let tries = if rng.below(4) == 0 { 1 } else { 20 };
+        let tries = if rng.below(4) == 0 {
+            1
+        } else {
+            20 * config.damage_places
+        };
+        let counts = |state: RecoveredState| {
+            state.damaged && (config.damage_places == 1 || state.hard_state != before.hard_state)
+        };
         self.scarred = true;
         self.recovered = None;
         self.verified = None;
         for left in (0..tries).rev() {
             let copy = self.disk.fork();
-            if !rot_somewhere(&copy, config, rng) {
+            let places = (0..config.damage_places)
+                .filter(|_| rot_somewhere(&copy, config, rng))
+                .count();
+            if places == 0 {
                 continue;
             }
             let seen = self.recover(config, copy.durable_view());
-            if left == 0 || seen.map_or(true, |state| state.damaged) {
+            if left == 0 || seen.map_or(true, counts) {
                 self.disk = copy;
                 break;
             }
@@ -307,6 +325,69 @@ impl Host {
         self.damaged = true;
         self.rotten = Some(before);
         Ok(())
+    }
+
+    /// Replaces the last command before `end`, on the disk of a node that is down, by nothing, with all
+    /// checksums and digests as they have to be. False where there is none, or much behind it.
+    pub(crate) fn forge(
+        &mut self,
+        config: &SimConfig,
+        entropy: Entropy,
+        end: Index,
+    ) -> Result<bool, String> {
+        let disk = Arc::new(self.disk.clone());
+        let (wal, mut recovered) =
+            duraft_storage::open(disk, &self.identity, config.wal.clone(), entropy)
+                .map_err(|error| format!("node {}: {error}", self.id))?;
+        self.generation = recovered.generation;
+        let group = config.core.group;
+        let found = recovered.groups.remove(&group);
+        let (start, headers) = found.map_or((Position::START, Vec::new()), |found| {
+            (found.start, found.batches)
+        });
+        let single = headers.iter().rposition(|header| {
+            header.kind == BatchKind::Commands && header.count == 1 && header.last() < end
+        });
+        let Some(at) = single.filter(|at| headers.len() - at <= FORGED_MAX) else {
+            return Ok(false);
+        };
+        let (first, last) = (headers[at].first, headers[headers.len() - 1].last());
+        let stored = wal.reader().read(group, first, last, u64::MAX);
+        let mut stored = stored.map_err(|error| format!("node {}: {error}", self.id))?;
+        let before = at.checked_sub(1).map_or(start, |at| headers[at].position());
+        let mut position = before;
+        for (nth, batch) in stored.iter_mut().enumerate() {
+            let header = batch.header;
+            let body = Body {
+                kind: header.kind,
+                codec: header.codec,
+                count: header.count,
+                checksum: header.body_checksum,
+                bytes: batch.body.clone(),
+            };
+            let body = if nth == 0 { Body::noop() } else { body };
+            let sealed = body.seal(group, &position, header.term);
+            *batch = sealed.map_err(|error| error.to_string())?;
+            position = batch.header.position();
+        }
+        let write = Write {
+            seq: WriteSeq(1),
+            hard_state: None,
+            snapshot: None,
+            truncate: Some(before),
+            append: stored,
+            compact: None,
+            healed: None,
+        };
+        let (mut pipeline, mut events) = (Pipeline::new(wal, config.wal.clone()), Vec::new());
+        pipeline.turn(0, &mut [Submission { group, write }].into(), &mut events);
+        drop(pipeline);
+        let disk = self.disk.process_crash();
+        self.replace_disk(disk);
+        self.recovered = None;
+        (self.scarred, self.damaged, self.forged) = (true, true, true);
+        let durable = (events.iter()).any(|event| matches!(event, PipelineEvent::Durable(_)));
+        (durable.then_some(true)).ok_or_else(|| format!("node {}: {events:?}", self.id))
     }
 
     /// The node has told a leader that it holds the log up to here.
@@ -326,6 +407,7 @@ impl Host {
     /// The disk is gone; a store that says so is on the one in its place.
     pub(crate) fn replaced_by_empty(&mut self, disk: FaultDisk) {
         self.late_error = false;
+        self.forged = false;
         self.replace_disk(disk);
         self.scarred = true;
         self.damaged = true;

@@ -54,7 +54,7 @@ mod swarm;
 mod trace;
 mod workload;
 
-pub use config::{Clients, DiskFaults, Limits, Network, Recover, SimConfig};
+pub use config::{Clients, DiskFaults, Lasting, Limits, Network, Recover, SimConfig};
 pub use coverage::{Shortfall, shortfalls};
 pub use fault::FaultKind;
 pub use scenario::{Scenario, TICKS};

@@ -55,7 +55,8 @@ impl RecoveredState {
             Err(_) if host.scarred => !has_older(&found, &store),
             Err(error) => return Err(error),
         };
-        Ok(RecoveredState::of(&found, lost || found.damage.is_some()))
+        let damaged = lost || found.damage.is_some() || host.forged;
+        Ok(RecoveredState::of(&found, damaged))
     }
 
     fn of(found: &RecoveredGroup, damaged: bool) -> RecoveredState {

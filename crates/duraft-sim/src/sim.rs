@@ -4,6 +4,7 @@ mod check;
 mod clients;
 mod damage;
 mod disk;
+mod lasting;
 mod members;
 mod network;
 mod node;
@@ -51,6 +52,10 @@ pub struct Sim {
     cluster_ticks: u64,
     /// Faults are over: the cluster must recover.
     healing: bool,
+    /// The node that keeps a trouble.
+    troubled: Option<usize>,
+    /// Since when it has led without having been able to write.
+    stuck_since: Option<u64>,
     /// Messages at rest: among members, and with others.
     at_rest: (u64, u64),
     /// Where what was committed ended when the rest began.
@@ -118,6 +123,8 @@ impl Sim {
             requests: Requests::default(),
             cluster_ticks: 0,
             healing: false,
+            troubled: None,
+            stuck_since: None,
             at_rest: (0, 0),
             rest_began: duraft_core::Index(0),
             report: Report::new(config.seed),
@@ -330,6 +337,9 @@ impl Sim {
             Happening::Bury { host, life } => {
                 if self.is_alive(host, life) {
                     self.crash(host)?;
+                    if self.hosts[host].forged {
+                        self.wipe(host)?;
+                    }
                 }
             }
         }
@@ -422,6 +432,7 @@ impl Sim {
         self.clients_tick();
         self.look_for_healed()?;
         self.cluster_ticks += 1;
+        self.lasting_tick()?;
         let often = match self.config.recover {
             Recover::AtPromises => 10,
             Recover::AtCrashes | Recover::Never => 100,

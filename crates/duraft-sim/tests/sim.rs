@@ -1,6 +1,6 @@
 //! Clusters from seeds. `duraft sim swarm` runs more of them.
 
-use duraft_sim::{Recover, Report, Sim, SimConfig, TICKS, shortfalls};
+use duraft_sim::{Lasting, Recover, Report, Sim, SimConfig, TICKS, shortfalls};
 use duraft_storage::OnDamage;
 
 fn run(config: SimConfig, ticks: u64) -> Report {
@@ -100,6 +100,61 @@ fn blackouts_lose_nothing_that_was_acknowledged() {
         assert!(report.acknowledged > 50, "{report:?}");
     }
     assert!(blackouts > 50, "{blackouts}");
+}
+
+#[test]
+fn node_that_keeps_a_trouble_does_not_keep_its_office() {
+    // After healing the cluster must converge, and it cannot under the node that loses its data; of the
+    // node whose disk stands the checks demand that it hands over.
+    for seed in 0..10 {
+        for lasting in [Lasting::LosesData, Lasting::SlowDisk { sync: 1_500 }] {
+            let mut config = SimConfig::calm(seed);
+            (config.core.pre_vote, config.core.check_quorum) = (true, true);
+            config.clients.propose = 500;
+            config.lasting = Some(lasting);
+            let report = run(config, 500);
+            assert!(report.elections > 1, "{lasting:?}: {report:?}");
+            let lost = report.data_lost > 0;
+            assert_eq!(lost, lasting == Lasting::LosesData, "{report:?}");
+        }
+    }
+}
+
+#[test]
+fn node_with_a_content_that_nobody_wrote_stops_and_comes_back_empty() {
+    // Checksums and digests fit: only the others can tell.
+    let (mut forged, mut stopped, mut wiped) = (0, 0, 0);
+    for seed in 0..20 {
+        let mut config = SimConfig::calm(seed);
+        config.wal.policy = OnDamage::RepairFromPeers;
+        (config.forge, config.crash, config.down_max) = (9_000, 100, 30);
+        config.recover = Recover::AtCrashes;
+        let report = run(config, 500);
+        forged += report.forged;
+        stopped += report.halted_damaged;
+        wiped += report.wipes;
+    }
+    assert!(forged > 40, "{forged}");
+    assert!(
+        stopped >= wiped && wiped > forged / 2,
+        "{forged}: {stopped}, {wiped}"
+    );
+}
+
+#[test]
+fn disks_that_are_damaged_in_many_places_at_once_are_repaired_or_given_up() {
+    let (mut damaged, mut healed) = (0, 0);
+    for seed in 0..20 {
+        let mut config = SimConfig::calm(seed);
+        config.wal.policy = OnDamage::RepairFromPeers;
+        (config.damage, config.damage_places) = (9_000, 12);
+        (config.crash, config.down_max, config.clients.propose) = (50, 30, 100);
+        config.recover = Recover::AtCrashes;
+        let report = run(config, 500);
+        damaged += report.damages;
+        healed += report.healed;
+    }
+    assert!(damaged > 40 && healed > 20, "{damaged}, {healed}");
 }
 
 #[test]

@@ -234,7 +234,8 @@ pub enum Effect {
 /// What time it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Now {
-    /// Ticks since some moment in this life.
+    /// Ticks since some moment. What counts begins with the first turn: no life has waited for what was
+    /// before it, and a voter that has forgotten what it promised must wait all of its time (RULES.md 26).
     pub tick: u64,
     /// Time since some moment, on a clock that goes on while the machine is suspended.
     pub boottime: Duration,
@@ -289,6 +290,8 @@ pub struct Driver {
     generation: u64,
     options: DriverOptions,
     now: Now,
+    /// The first turn was.
+    begun: bool,
     /// No connection is asked to be made anew before this tick.
     redial_at: u64,
     /// Commands that have not been given to the core, oldest first.
@@ -346,6 +349,7 @@ impl Driver {
             generation,
             options,
             now: Now::default(),
+            begun: false,
             redial_at: 0,
             held: VecDeque::new(),
             proposed: BTreeMap::new(),
@@ -417,6 +421,10 @@ impl Driver {
         effects: &mut Vec<Effect>,
     ) {
         self.now.boottime = self.now.boottime.max(now.boottime);
+        if !self.begun {
+            self.begun = true;
+            self.now.tick = now.tick;
+        }
         while let Some(input) = inputs.pop_front() {
             self.take(input, effects);
         }

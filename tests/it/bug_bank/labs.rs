@@ -5,7 +5,7 @@ use super::situations::SITUATIONS;
 use crate::wal_crash::bank;
 use duraft_core::{Lease, NodeId};
 use duraft_sim::explore::{self, Explorer};
-use duraft_sim::{Recover, Sim as Nodes, SimConfig};
+use duraft_sim::{Lasting, Recover, Sim as Nodes, SimConfig};
 use duraft_storage::OnDamage;
 use duraft_tests::sim::{Sim, World};
 use duraft_tests::swarm::{Rot, Swarm};
@@ -37,6 +37,16 @@ pub(super) enum Lab {
     NodesLease,
     /// Whole nodes on disks that take three election timeouts for a write, and stay so.
     NodesSlow,
+    /// Whole nodes, and one of them, once it leads, sends no entries any more.
+    NodesLoseData,
+    /// Whole nodes, and the disk of one of them, once it leads, takes a hundred and fifty ticks for a write.
+    NodesDiskStands,
+    /// Leases that only the cores count, and voters that start again at once.
+    NodesRestart,
+    /// Small logs that rot, and elections all the time on slow links.
+    NodesVotes,
+    /// Whole nodes that find batches with another content when they start.
+    NodesForge,
     /// Situations told step by step, a few of them per seed.
     Situations,
     /// The searches of the log's own bank: crash states, damages, failures, reports, enumerated.
@@ -60,6 +70,11 @@ impl Lab {
             Lab::NodesDamage => "simulator: damage",
             Lab::NodesLease => "simulator: leases",
             Lab::NodesSlow => "simulator: slow disks",
+            Lab::NodesLoseData => "simulator: no data",
+            Lab::NodesDiskStands => "simulator: a disk stands",
+            Lab::NodesRestart => "simulator: leases and restarts",
+            Lab::NodesVotes => "simulator: lost votes",
+            Lab::NodesForge => "simulator: forged batches",
             Lab::Situations => "rig: situations",
             Lab::Storage => "enumeration",
             Lab::Model => "model",
@@ -76,6 +91,11 @@ impl Lab {
             | Lab::NodesDamage
             | Lab::NodesLease
             | Lab::NodesSlow
+            | Lab::NodesLoseData
+            | Lab::NodesDiskStands
+            | Lab::NodesRestart
+            | Lab::NodesVotes
+            | Lab::NodesForge
             | Lab::NodesSnapshot
             | Lab::Storage
             | Lab::Model => true,
@@ -116,6 +136,26 @@ impl Lab {
             }),
             Lab::NodesLease => nodes(seed, wrong, leases),
             Lab::NodesSlow => nodes(seed, wrong, slow_disks),
+            Lab::NodesLoseData => nodes(seed, wrong, |config| lasting(config, Lasting::LosesData)),
+            Lab::NodesDiskStands => nodes(seed, wrong, |config| {
+                lasting(config, Lasting::SlowDisk { sync: 1_500 });
+            }),
+            Lab::NodesRestart => nodes(seed, wrong, |config| {
+                leases(config);
+                (config.network.late_max, config.network.loss) = (0, 1_000);
+                config.network.repartition = 60;
+                // Who is cut off is to have as good a log as the others.
+                config.clients.propose = 20;
+                (config.crash, config.crash_together, config.down_max) = (100, 0, 10);
+            }),
+            Lab::NodesVotes => nodes(seed, wrong, lost_votes),
+            Lab::NodesForge => nodes(seed, wrong, |config| {
+                *config = SimConfig::calm(seed);
+                (config.wal.policy, config.forge) = (OnDamage::RepairFromPeers, 9_000);
+                (config.crash, config.down_max) = (100, 30);
+                (config.network.duplicate, config.network.delay_max) = (5_000, 30);
+                config.recover = Recover::AtCrashes;
+            }),
             Lab::Situations => situations(seed),
             Lab::Storage => match wrong {
                 Wrong::Store(fault) => bank::tries(fault, seed, true),
@@ -204,7 +244,8 @@ fn nodes(seed: u64, wrong: Wrong, shape: impl FnOnce(&mut SimConfig)) -> Option<
         Wrong::Lies => config.disk.lies = true,
         Wrong::Core(_) | Wrong::Disk(_) | Wrong::Store(_) | Wrong::Sound(_) | Wrong::Nothing => {}
     }
-    let found = Nodes::new(config).run(700).err();
+    let found = Nodes::new(config).run(700);
+    let found = found.err();
     found.map(|violation| violation.what)
 }
 
@@ -234,6 +275,33 @@ fn slow_disks(config: &mut SimConfig) {
         config.network.slow_max,
     ) = (4, 0, 0);
     (config.network.repartition, config.clients.handover) = (0, 0);
+}
+
+/// Nothing goes wrong but what one node keeps.
+fn lasting(config: &mut SimConfig, trouble: Lasting) {
+    let seed = config.seed;
+    *config = SimConfig::calm(seed);
+    (config.core.pre_vote, config.core.check_quorum) = (true, true);
+    // What one node lacks it is to get within the time there is for healing.
+    config.clients.propose = 500;
+    config.lasting = Some(trouble);
+}
+
+/// Elections and rotting disks with little in them but terms and votes.
+fn lost_votes(config: &mut SimConfig) {
+    let seed = config.seed;
+    *config = SimConfig::calm(seed);
+    config.wal.policy = OnDamage::RepairFromPeers;
+    (config.core.pre_vote, config.core.check_quorum) = (false, false);
+    config.nodes = if seed.is_multiple_of(2) { 3 } else { 5 };
+    config.pool = config.nodes;
+    config.clients.propose = 100;
+    (config.damage, config.damage_places) = (9_000, 12);
+    (config.crash, config.down_max, config.power_loss) = (300, 10, 10_000);
+    // A request that was refused comes once more, later.
+    (config.network.duplicate, config.network.delay_max) = (10_000, 100);
+    config.network.slow_max = 150;
+    config.recover = Recover::AtCrashes;
 }
 
 /// Walks through the worlds of a scope; there are a few scopes.

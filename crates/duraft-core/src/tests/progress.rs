@@ -290,3 +290,40 @@ fn after_a_rejection_the_window_begins_with_one_and_grows_with_what_is_acknowled
     searching.sent(sent(6, 1), 3);
     assert!(searching.room(10, 1000).is_some());
 }
+
+#[test]
+fn what_is_lost_again_and_again_moves_nothing_whatever_the_peer_answers() {
+    // RULES.md 12. Every round: a batch is sent and lost, the question behind it is refused, the next one
+    // is answered. An election timeout is ten ticks.
+    let mut progress = replicating();
+    for now in 2..=50 {
+        progress.heard = now;
+        assert_eq!(progress.is_live(now, 10), now < 42, "{now}");
+        progress.sent(sent(6, 1), now);
+        match now % 2 {
+            0 => progress.rejected(at(5), now),
+            _ => progress.disconnected(at(0)),
+        }
+        progress.ask(at(5), id(5), now);
+        assert_eq!(progress.is_live(now, 10), now < 42, "{now}");
+        assert!(!progress.acknowledged(at(5), id(5), now));
+        progress.sent(sent(6, 1), now);
+    }
+    // It has arrived at last.
+    assert!(progress.acknowledged(at(6), id(6), 60));
+    progress.heard = 200;
+    progress.sent(sent(7, 1), 200);
+    assert!(progress.is_live(200, 10), "the window was empty before");
+    // A refusal of nothing that is under way, as of a message that was late, is no loss.
+    progress.acknowledged(at(7), id(7), 201);
+    progress.rejected(at(7), 202);
+    progress.acknowledged(at(7), id(7), 203);
+    progress.heard = 300;
+    progress.sent(sent(8, 1), 300);
+    assert!(progress.is_live(300, 10));
+    // Who has lost its log starts over.
+    progress.rejected(at(7), 301);
+    assert!(progress.repeats);
+    progress.forget(at(8));
+    assert!(!progress.repeats);
+}

@@ -50,6 +50,14 @@ impl Sim {
         if host_of(from) != host {
             return Err(format!("node {} sends as node {from}", host + 1));
         }
+        if matches!(
+            &envelope.message,
+            Message::AppendReply(AppendReply::Accepted { .. })
+                | Message::Vote { .. }
+                | Message::VoteReply { granted: true }
+        ) {
+            self.history.promises(from, term)?;
+        }
         match &envelope.message {
             Message::Append { prev, batches, .. } => {
                 self.history.leads(term, from, envelope.incarnation)?;
@@ -286,6 +294,11 @@ impl Sim {
         let mut lasts: Vec<(NodeId, Position)> = Vec::new();
         for host in self.hosts.iter_mut().filter(|host| host.exists) {
             let id = host.id;
+            if host.rotten.is_some() {
+                // Nobody has said yet whether it can be opened at all.
+                holders.insert(id);
+                continue;
+            }
             let (disk, fresh) = host.recovered(&self.config)?;
             self.report.recoveries += u64::from(fresh);
             if fresh {

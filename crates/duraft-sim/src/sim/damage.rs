@@ -5,7 +5,7 @@
 
 use super::{Sim, Step};
 use crate::fault::FaultKind;
-use duraft_core::{Awaited, NodeId};
+use duraft_core::{Awaited, Index, NodeId};
 use duraft_disk::{Disk, FaultDisk, FaultOptions};
 use duraft_storage::JoinAs;
 use std::collections::BTreeSet;
@@ -15,7 +15,13 @@ impl Sim {
     /// A node is about to start: is its disk still what it was?
     pub(super) fn rot(&mut self, host: usize) -> Step {
         let armed = self.hosts[host].armed;
-        if armed || !self.may_rot(host) || !self.strikes(FaultKind::Damage, self.config.damage) {
+        if armed || !self.may_rot(host) {
+            return Ok(());
+        }
+        if self.strikes(FaultKind::Damage, self.config.forge) {
+            return self.forge(host);
+        }
+        if !self.strikes(FaultKind::Damage, self.config.damage) {
             return Ok(());
         }
         if self.strikes(FaultKind::Wipe, self.config.wipe) {
@@ -25,6 +31,19 @@ impl Sim {
         let node = &mut self.hosts[host];
         node.rot(&self.config, entropy, &mut self.dice.shape())?;
         self.report.damages += 1;
+        Ok(())
+    }
+
+    /// Gives an entry that all others hold, and others behind it, another content: so there is somebody to
+    /// contradict it.
+    fn forge(&mut self, host: usize) -> Step {
+        let mut end = Index(u64::MAX);
+        for other in (0..self.hosts.len()).filter(|other| *other != host) {
+            end = end.min(self.hosts[other].recovered(&self.config)?.0.last.index());
+        }
+        let entropy = self.entropy();
+        let forged = self.hosts[host].forge(&self.config, entropy, end)?;
+        self.report.forged += u64::from(forged);
         Ok(())
     }
 

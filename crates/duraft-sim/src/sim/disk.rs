@@ -25,7 +25,10 @@ impl Sim {
     }
 
     pub(super) fn commit_later(&mut self, host: usize) {
-        let delay = self.disk_delay();
+        let delay = match self.lasting_sync(host) {
+            Some(delay) => delay,
+            None => self.disk_delay(),
+        };
         self.soon(host, Thread::Wal, delay);
     }
 

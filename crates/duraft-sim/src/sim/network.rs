@@ -9,7 +9,7 @@ use crate::fault::{FaultKind, between, place};
 use crate::trace::{TraceEvent, TraceKind};
 use duraft::DriverInput;
 use duraft::transfer::{TransferFrame, TransferInput};
-use duraft_core::{Envelope, NodeId, mix64};
+use duraft_core::{Envelope, Message, NodeId, mix64};
 use duraft_disk::SplitMix64;
 
 /// The state of all links.
@@ -141,7 +141,18 @@ impl Sim {
                 .message(number, to)
                 .value(envelope.term.0)
         });
-        if self.strikes(FaultKind::Loss, self.config.network.loss) {
+        let data =
+            matches!(&envelope.message, Message::Append { batches, .. } if !batches.is_empty());
+        // Who holds what nobody wrote is to be contradicted, not to lead: the history would take its log for
+        // a leader's.
+        let stands = matches!(
+            envelope.message,
+            Message::Vote { .. } | Message::PreVote { .. }
+        );
+        if data && self.loses_data(from)
+            || stands && self.hosts[from].forged
+            || self.strikes(FaultKind::Loss, self.config.network.loss)
+        {
             return;
         }
         if let Some(delay) = self.twice(from, to) {
@@ -157,7 +168,8 @@ impl Sim {
     /// A frame of a transfer goes out; it shares the network's troubles.
     pub(super) fn send_frame(&mut self, from: NodeId, to: NodeId, frame: TransferFrame) {
         self.report.frames += 1;
-        if self.strikes(FaultKind::Loss, self.config.network.loss) {
+        if self.loses_data(host_of(from)) || self.strikes(FaultKind::Loss, self.config.network.loss)
+        {
             return;
         }
         if let Some(delay) = self.twice(host_of(from), host_of(to)) {

@@ -184,6 +184,10 @@ counters! {
     unhealed,
     /// Lives ended by a node itself because of what its disk lacks.
     halted_damaged,
+    /// Messages with entries or pieces of snapshots that the one node which loses them has lost.
+    data_lost,
+    /// Batches that were given another content.
+    forged,
     /// Damaged disks that no store could be opened on: wiped by hand.
     unopenable,
     /// Completions of the disk that came again, late or in another life, and changed nothing.

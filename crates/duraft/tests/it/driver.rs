@@ -576,6 +576,21 @@ fn state_machine_panic_stops_the_node() {
 }
 
 #[test]
+fn what_a_clock_showed_before_the_first_turn_counts_for_nothing() {
+    // RULES.md 26: a voter that has started again must wait for all of an election timeout, whatever
+    // clock its host goes by.
+    let mut hosts = three();
+    let host = &mut hosts[0];
+    let begins = host.driver.raft().campaigns_in_ticks();
+    for passed in 0..3 {
+        host.tick = 1_000 + u64::from(passed);
+        host.run();
+        let left = host.driver.raft().campaigns_in_ticks();
+        assert_eq!(left, begins - passed);
+    }
+}
+
+#[test]
 fn ticks_of_a_long_pause_are_not_all_believed() {
     // A node that was suspended must hear what waits for it before it concludes that all are silent.
     let mut hosts = three();
