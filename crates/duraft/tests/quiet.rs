@@ -23,14 +23,22 @@ impl StateMachine for Deaf {
     }
 }
 
-/// Names of this process's threads that are ours.
+/// Names of this process's threads that are ours and have not ended.
 fn threads() -> Vec<String> {
+    /// In the flags of a task: it runs nothing more. Who joins a thread is woken after this is set and
+    /// before the kernel has taken the task off its list.
+    const PF_EXITING: u64 = 4;
     let tasks = std::fs::read_dir("/proc/self/task").expect("Linux has it");
     let name = |task: io::Result<std::fs::DirEntry>| {
         // A thread may end while it is looked at.
-        std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
+        let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+        let (before, after) = stat.rsplit_once(')').expect("a name in brackets");
+        let (_, name) = before.split_once('(').expect("a name in brackets");
+        let flags = after.split_whitespace().nth(6).expect("nine fields");
+        let flags: u64 = flags.parse().expect("flags are a number");
+        (flags & PF_EXITING == 0).then(|| name.to_owned())
     };
-    let names = tasks.filter_map(name).map(|name| name.trim().to_owned());
+    let names = tasks.filter_map(name);
     names.filter(|name| name.starts_with("duraft")).collect()
 }
 

@@ -296,10 +296,10 @@ fn what_is_lost_again_and_again_moves_nothing_whatever_the_peer_answers() {
     // RULES.md 12. Every round: a batch is sent and lost, the question behind it is refused, the next one
     // is answered. An election timeout is ten ticks.
     let mut progress = replicating();
+    progress.sent(sent(6, 1), 2);
     for now in 2..=50 {
         progress.heard = now;
         assert_eq!(progress.is_live(now, 10), now < 42, "{now}");
-        progress.sent(sent(6, 1), now);
         match now % 2 {
             0 => progress.rejected(at(5), now),
             _ => progress.disconnected(at(0)),
