@@ -231,7 +231,7 @@ impl Raft {
             Some(known) if incarnation < known && earlier_lives => return Some(progress),
             Some(known) if incarnation < known => return None,
             Some(known) if incarnation > known => {
-                progress.probe_from(progress.matched.max(begin), now);
+                progress.begun_again(begin, now);
             }
             Some(_) | None => {}
         }

@@ -291,6 +291,17 @@ impl Progress {
         }
     }
 
+    /// The peer has begun another life: what was sent ahead, or a snapshot on its way, is lost. A search goes
+    /// on where it is; from the beginning of the log it would end in sending all of it again.
+    pub(crate) fn begun_again(&mut self, begin: Boundary, now: u64) {
+        match &self.stage {
+            Stage::Probe { .. } => self.moved = now,
+            Stage::Replicate { .. } | Stage::Snapshot { .. } => {
+                self.probe_from(self.matched.max(begin), now);
+            }
+        }
+    }
+
     /// The peer has lost what it had acknowledged, or part of it: nothing of its log is known any more.
     pub(crate) fn forget(&mut self, end: Boundary) {
         self.matched = Boundary::default();

@@ -109,3 +109,58 @@ fn a_write_that_is_reported_before_the_one_before_it_is_found() {
     );
     assert!(schedule.contains("is reported first"), "{schedule}");
 }
+
+/// Logs as in figure 7 of the paper: of one term more, and of more entries.
+fn uneven() -> Options {
+    let mut options = Options::new(2, 3, 0, 1);
+    options.logs = vec![vec![1, 2, 2, 2], vec![1, 1, 1, 1, 1]];
+    options
+}
+
+#[test]
+fn two_nodes_with_uneven_logs() {
+    is_clean(deep(uneven()), 1_000);
+}
+
+/// What breaks nothing that was promised and leads nowhere.
+#[test]
+fn every_neglected_duty_is_found() {
+    let small = || Options::new(3, 2, 0, 0);
+    let table = [
+        (
+            Plant::CandidateIgnoresLeader,
+            small(),
+            "has heard the leader",
+        ),
+        (
+            Plant::SameTermVoteDeposes,
+            small(),
+            "asked for its vote in its own term",
+        ),
+        (Plant::VoteNeedsBoth, uneven(), "refuses its vote to 4@2"),
+        (
+            Plant::ResendsFromStart,
+            uneven(),
+            "perhaps 1@1, and is asked for 0@0",
+        ),
+        (
+            Plant::SearchesEntryByEntry,
+            uneven(),
+            "perhaps 1@1, and is asked for 3@2",
+        ),
+    ];
+    for (plant, options, what) in table {
+        let schedule = found(options, Some(plant));
+        let named = schedule.starts_with("duty: ") && schedule.contains(what);
+        assert!(named, "{plant:?} was found as something else: {schedule}");
+    }
+}
+
+#[test]
+fn logs_that_no_cluster_can_have_are_refused() {
+    for logs in [vec![vec![2, 1]], vec![vec![1, 3], vec![2, 3]]] {
+        let mut options = Options::new(2, 3, 0, 0);
+        options.logs = logs;
+        assert!(Explorer::new(options).is_err());
+    }
+}

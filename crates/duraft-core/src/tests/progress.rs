@@ -327,3 +327,25 @@ fn what_is_lost_again_and_again_moves_nothing_whatever_the_peer_answers() {
     progress.forget(at(8));
     assert!(!progress.repeats);
 }
+
+#[test]
+fn a_search_goes_on_when_the_peer_begins_another_life() {
+    let mut searching = Progress::new(at(9), 0);
+    searching.ask(at(9), id(9), 1);
+    searching.rejected(at(6), 2);
+    searching.ask(at(6), id(6), 2);
+    let before = searching.clone();
+    searching.begun_again(at(0), 7);
+    assert_eq!((searching.next, searching.moved), (at(6), 7));
+    assert_eq!(searching.stage, before.stage);
+    // What was sent ahead is asked for, from what is known on.
+    let mut ahead = replicating();
+    ahead.sent(sent(6, 1), 2);
+    ahead.begun_again(at(0), 7);
+    assert_eq!((ahead.next, ahead.moved), (at(5), 7));
+    assert_eq!(ahead.stage, Stage::Probe { asked: None });
+    let mut receiving = receiving(Sending::UnderWay);
+    receiving.begun_again(at(2), 7);
+    assert_eq!(receiving.next, at(2));
+    assert_eq!(receiving.stage, Stage::Probe { asked: None });
+}

@@ -1,13 +1,14 @@
 //! One core with its disk, and its steps, each run once.
 
 use super::canonical::words;
+use super::duties;
 use super::world::Options;
 use crate::spec::refine::{Names, is_told, may_say, path};
 use crate::spec::walk::{Twice, hash128};
 use crate::spec::{Action, Log, Node, Part, Record};
 use duraft_core::{
     Batch, BatchKind, Body, Boot, Completion, Envelope, GroupId, HardState, Incarnation, Input,
-    Load, Membership, Message, NodeId, Output, Position, ProposalId, Raft, RoleKind, Write,
+    Load, Membership, Message, NodeId, Output, Position, ProposalId, Raft, RoleKind, Term, Write,
     invariants, mix64,
 };
 use std::collections::{HashMap, VecDeque};
@@ -124,9 +125,31 @@ impl Locals {
         &self.membership
     }
 
-    /// A fresh node.
-    pub(super) fn fresh(&mut self, id: NodeId) -> Result<StateId, Failure> {
-        let core = self.boot(id, Incarnation(1), Image::default())?;
+    /// A node as it begins: fresh, or with the log that the options give it.
+    pub(super) fn first(&mut self, id: NodeId) -> Result<StateId, Failure> {
+        let logs = &self.options.logs;
+        let own = usize::try_from(id.0 - 1).ok().and_then(|at| logs.get(at));
+        let own = own.cloned().unwrap_or_default();
+        let matches = |other: &Vec<u64>| {
+            let same = (0..own.len()).filter(|at| own.get(*at) == other.get(*at));
+            same.last().is_none_or(|at| own[..=at] == other[..=at])
+        };
+        if !own.is_sorted() || !logs.iter().all(matches) {
+            return fail("logs that no cluster can have");
+        }
+        let term = logs.iter().flatten().max().copied().unwrap_or(0);
+        let mut image = Image::default();
+        image.hard_state.term = Term(term);
+        let mut end = Position::START;
+        for (number, term) in (1..).zip(own) {
+            let body = command(term << 32 | number);
+            let Ok(batch) = body.seal(GROUP, &end, Term(term)) else {
+                return fail("a log of too many entries");
+            };
+            end = batch.header.position();
+            image.batches.push(batch);
+        }
+        let core = self.boot(id, Incarnation(1), image)?;
         Ok(self.intern(core))
     }
 
@@ -293,6 +316,11 @@ impl Locals {
         }
         let (sent, issued) = self.perform(&mut core, outputs)?;
         let actions = self.check(&mut core, &issued, happening, heard.as_ref(), &sent)?;
+        if let Some(heard) = &heard
+            && let Err(what) = duties::check(&before, &core.raft, heard, &sent)
+        {
+            return fail(what);
+        }
         Ok(Some((core, sent, actions)))
     }
 

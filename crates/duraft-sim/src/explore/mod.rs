@@ -22,7 +22,8 @@
 //! - **The state machine answers at once**, and so do reads of old batches. Neither changes what a core
 //!   may promise.
 //! - **The names of the nodes.** All begin alike, so the first to move may be called 1, and of the others
-//!   the first to move 2, and so on: a core moves only when those before it have.
+//!   the first to move 2, and so on: a core moves only when those before it have. Not so where the options
+//!   give each a log of its own.
 //! - **Pre-votes and check-quorum are off** unless the options say otherwise: both only hold back what a
 //!   node may do without them.
 //!
@@ -31,11 +32,13 @@
 //! worlds, and what is run are some thousands of steps.
 //!
 //! Checked at every step of a core: its own invariants, that what it sends is held by the modelled disk,
-//! and that the step is an action of the specification ([`crate::spec::refine`]). Checked in every
+//! and that the step is an action of the specification ([`crate::spec::refine`]), and does what a message
+//! obliges a core to (`duties.rs`). Checked in every
 //! world: one leader per term, that elections and commits rest on the words of a quorum, that leaders
 //! have everything committed, that nodes agree on it, and that a quorum of disks holds it.
 
 mod canonical;
+mod duties;
 mod local;
 mod world;
 

@@ -30,6 +30,9 @@ pub struct Options {
     pub early_reports: bool,
     /// Goes deep first: finds worlds that have all of others sooner, and longer schedules.
     pub deep: bool,
+    /// The terms of the entries that each node begins with, oldest first, in the order of the ids. Who is
+    /// not named begins with nothing, as all do by default.
+    pub logs: Vec<Vec<u64>>,
     /// Give up after so many worlds.
     pub worlds_max: usize,
     /// Done to every core when a life begins: tests plant faults here.
@@ -49,6 +52,7 @@ impl Options {
             own_checks: true,
             early_reports: false,
             deep: false,
+            logs: Vec::new(),
             worlds_max: usize::MAX,
             prepare: Arc::new(|_| {}),
         }
@@ -71,7 +75,11 @@ impl fmt::Debug for Options {
             f,
             "{} nodes, {} terms, {} commands, {} crashes, {} beats, pre-votes {}",
             self.nodes, self.terms, self.commands, self.crashes, self.beats, self.pre_vote
-        )
+        )?;
+        if self.logs.is_empty() {
+            return Ok(());
+        }
+        write!(f, ", logs {:?}", self.logs)
     }
 }
 
@@ -210,11 +218,16 @@ impl fmt::Debug for Explorer {
 }
 
 impl Explorer {
-    /// Begins with fresh nodes.
+    /// Begins with fresh nodes, or with the logs of the options.
+    ///
+    /// # Errors
+    ///
+    /// A core that does not begin as its disk says; logs that no cluster can have: terms that decrease, or
+    /// an entry of the same term and index behind different ones.
     pub fn new(options: Options) -> Result<Explorer, Failure> {
         let mut locals = Locals::new(options.clone());
         let initial: Result<Vec<StateId>, Failure> = (1..=options.nodes)
-            .map(|id| locals.fresh(NodeId(id)))
+            .map(|id| locals.first(NodeId(id)))
             .collect();
         Ok(Explorer {
             options,
@@ -334,7 +347,8 @@ impl Explorer {
         let mut moves = Vec::new();
         for (core, state) in world.cores.iter().enumerate() {
             // The names are given in the order of the first moves.
-            if core > 0 && world.cores[core - 1] == self.initial[core - 1] {
+            let alike = self.options.logs.is_empty();
+            if alike && core > 0 && world.cores[core - 1] == self.initial[core - 1] {
                 break;
             }
             let (role, term) = self.locals.role(*state);
