@@ -76,6 +76,7 @@ pub(super) const SHIPPED: &[Lab] = &[
 
 /// The model of asynchronous persistence, over every state of a small cluster of real cores.
 const MODEL: &[Lab] = &[Lab::Model];
+const MODEL_LOGS: &[Lab] = &[Lab::ModelLogs];
 const RIG: &[Lab] = &[Lab::Rough];
 const NODES: &[Lab] = &[Lab::Nodes];
 const STORAGE: &[Lab] = &[Lab::Storage];
@@ -156,7 +157,7 @@ const FAULTS: &[Fault] = &[
     fault("a leader trusts its own copy against a quorum", "RULES 8",
         Core(Plant::TrustsOwnCopy), &[Lab::Situations]),
     fault("divergence is searched entry by entry", "n7",
-        Core(Plant::SearchesEntryByEntry), CORES),
+        Core(Plant::SearchesEntryByEntry), MODEL_LOGS),
     fault("batches are applied before they are durable", "4.E: apply before durable",
         Core(Plant::AppliesUndurable), CORES),
     fault("no limit of bytes refuses anything", "RULES 6, S25",
@@ -222,9 +223,9 @@ const FAULTS: &[Fault] = &[
     fault("a voter that answers twice counts for two", "s1 r10",
         Core(Plant::CountsVotesTwice), CORES),
     fault("a candidate does not follow the leader of its term", "r7 n4 m6",
-        Core(Plant::CandidateIgnoresLeader), CORES),
+        Core(Plant::CandidateIgnoresLeader), MODEL),
     fault("a request for a vote of the own term deposes", "s4",
-        Core(Plant::SameTermVoteDeposes), CORES),
+        Core(Plant::SameTermVoteDeposes), MODEL),
     fault("a leader's later term is not adopted", "l3",
         Core(Plant::KeepsOwnTerm), CORES),
     fault("nothing is committed but on a peer's word", "m10 s5 n2",
@@ -236,9 +237,9 @@ const FAULTS: &[Fault] = &[
     fault("a snapshot brings its own term", "l6b n5",
         Core(Plant::InstallLowersTerm), CORES),
     fault("a vote needs length and term both", "l7",
-        Core(Plant::VoteNeedsBoth), CORES),
+        Core(Plant::VoteNeedsBoth), MODEL_LOGS),
     fault("a refusal goes back to the beginning", "s3 s6",
-        Core(Plant::ResendsFromStart), CORES),
+        Core(Plant::ResendsFromStart), MODEL_LOGS),
     fault("a late vote stops the node", "m3 m4 m4b",
         Core(Plant::PanicsOnLate), CORES),
     fault("an acknowledgement counts for everything sent", "s2",

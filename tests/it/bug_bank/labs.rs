@@ -53,6 +53,8 @@ pub(super) enum Lab {
     Storage,
     /// Every state of small clusters of cores, each step held against the specification.
     Model,
+    /// The same from logs of which one has later terms and the other more entries.
+    ModelLogs,
 }
 
 impl Lab {
@@ -78,6 +80,7 @@ impl Lab {
             Lab::Situations => "rig: situations",
             Lab::Storage => "enumeration",
             Lab::Model => "model",
+            Lab::ModelLogs => "model: uneven logs",
         }
     }
 
@@ -98,7 +101,8 @@ impl Lab {
             | Lab::NodesForge
             | Lab::NodesSnapshot
             | Lab::Storage
-            | Lab::Model => true,
+            | Lab::Model
+            | Lab::ModelLogs => true,
         }
     }
 
@@ -167,6 +171,7 @@ impl Lab {
                 | Wrong::Nothing => None,
             },
             Lab::Model => model(seed),
+            Lab::ModelLogs => (seed == 0).then(uneven_logs).flatten(),
         };
         // A part that is broken on purpose may stop at an assertion: that is a find too.
         let result = match wrong {
@@ -309,7 +314,16 @@ fn model(seed: u64) -> Option<String> {
     let scopes = [(3, 2, 0, 1), (2, 2, 1, 1)];
     let scope = usize::try_from(seed).ok()?;
     let (nodes, terms, commands, crashes) = *scopes.get(scope)?;
-    let mut options = explore::Options::new(nodes, terms, commands, crashes);
+    explored(explore::Options::new(nodes, terms, commands, crashes))
+}
+
+fn uneven_logs() -> Option<String> {
+    let mut options = explore::Options::new(2, 3, 0, 1);
+    options.logs = vec![vec![1, 2, 2, 2], vec![1, 1, 1, 1, 1]];
+    explored(options)
+}
+
+fn explored(mut options: explore::Options) -> Option<String> {
     options.own_checks = false;
     options.worlds_max = 400_000;
     options.prepare = Arc::new(|raft| {

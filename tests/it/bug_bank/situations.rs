@@ -39,7 +39,8 @@ situations! {
         liveness_l3_every_follower_converges_from_wherever_it_was,
         rule_16_a_leader_that_cannot_read_a_batch_of_its_own_asks_its_followers,
         rule_18_a_disk_that_was_rolled_back_is_found_by_its_leader_and_stops,
-        rule_18_a_member_that_pretends_to_be_new_is_found_too;
+        rule_18_a_member_that_pretends_to_be_new_is_found_too,
+        rule_18_a_wiped_node_is_whole_only_with_members_that_are_committed;
     leadership:
         scenario_s24_a_transfer_waits_for_the_targets_durable_match,
         scenario_s24_a_transfer_to_the_dead_ends_after_one_election_timeout,
