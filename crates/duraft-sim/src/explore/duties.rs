@@ -52,8 +52,8 @@ fn follows(after: &Raft, heard: &Envelope) -> Result<(), String> {
     ))
 }
 
-/// A request for a vote in the term that a node leads or stands in unseats it not (paper, 5.2: it has voted
-/// for itself).
+/// A request for a vote does not unseat who leads or stands in that term (paper, 5.2: it has voted for
+/// itself).
 fn stays(before: &Raft, after: &Raft, heard: &Envelope) -> Result<(), String> {
     let stands = matches!(before.role(), RoleKind::Candidate | RoleKind::Leader);
     if !stands || heard.term != before.term() || before.role() == after.role() {
@@ -67,7 +67,8 @@ fn stays(before: &Raft, after: &Raft, heard: &Envelope) -> Result<(), String> {
     ))
 }
 
-/// A vote that is free, in a term of which no leader is known, is given to a log that is at least as up to date (paper, 5.4.1).
+/// A vote that is free, in a term of which no leader is known, is given to a log that is at least as up to
+/// date (paper, 5.4.1).
 fn votes(before: &Raft, after: &Raft, heard: &Envelope, last: LogId) -> Result<(), String> {
     let own_term = heard.term == before.term();
     let free = heard.term > before.term()

@@ -32,9 +32,8 @@
 //! worlds, and what is run are some thousands of steps.
 //!
 //! Checked at every step of a core: its own invariants, that what it sends is held by the modelled disk,
-//! and that the step is an action of the specification ([`crate::spec::refine`]), and does what a message
-//! obliges a core to (`duties.rs`). Checked in every
-//! world: one leader per term, that elections and commits rest on the words of a quorum, that leaders
+//! that the step is an action of the specification ([`crate::spec::refine`]), and that it does what a core
+//! owes the message (`duties.rs`). Checked in every world: one leader per term, that elections and commits rest on the words of a quorum, that leaders
 //! have everything committed, that nodes agree on it, and that a quorum of disks holds it.
 
 mod canonical;
