@@ -33,8 +33,9 @@
 //!
 //! Checked at every step of a core: its own invariants, that what it sends is held by the modelled disk,
 //! that the step is an action of the specification ([`crate::spec::refine`]), and that it does what a core
-//! owes the message (`duties.rs`). Checked in every world: one leader per term, that elections and commits rest on the words of a quorum, that leaders
-//! have everything committed, that nodes agree on it, and that a quorum of disks holds it.
+//! owes the message (`duties.rs`). Checked in every world: one leader per term, that elections and commits
+//! rest on the words of a quorum, that leaders have everything committed, that nodes agree on it, and that
+//! a quorum of disks holds it.
 
 mod canonical;
 mod duties;
