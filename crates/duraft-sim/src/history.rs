@@ -177,19 +177,17 @@ impl History {
         }
     }
 
-    /// R14: in a term earlier than one it has voted in, in whatever life, a node promises nothing.
+    /// R14: in a term earlier than one in which it has voted for another, in whatever life, a node promises
+    /// nothing. Its votes for itself died with the life that stood: who has heard of them has their term.
     pub(crate) fn promises(&self, node: NodeId, term: Term) -> Verdict {
-        let later = (node, term.next().unwrap_or(term))..=(node, Term(u64::MAX));
-        match self
-            .votes
-            .range(later)
-            .find(|((_, voted), _)| *voted > term)
-        {
-            None => Ok(()),
-            Some(((_, voted), candidate)) => Err(format!(
-                "R14: node {node} promises something in term {term} and has voted for {candidate} in {voted}"
-            )),
-        }
+        let later = (node, term)..=(node, Term(u64::MAX));
+        let mut votes = self.votes.range(later);
+        let broken = votes.find(|((_, voted), to)| *voted > term && **to != node);
+        broken.map_or(Ok(()), |((_, voted), to)| {
+            Err(format!(
+                "R14: node {node} promises something in term {term} and has voted for {to} in {voted}"
+            ))
+        })
     }
 
     /// Terms in which two candidates or more got a vote, their own at least, and nobody led.

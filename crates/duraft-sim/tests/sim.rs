@@ -219,7 +219,11 @@ fn what_a_hundred_thousand_seeds_have_found() {
 }
 
 /// Seeds that violated a check, and what was mended.
-const FOUND: [(u64, &str); 22] = [
+const FOUND: [(u64, &str); 23] = [
+    (
+        4_096_987,
+        "R14: the check took a wiped node's votes for itself, which nobody had heard of, for lost votes",
+    ),
     (20_334, "A5: a lost snapshot let a read see an empty state"),
     (1_024_441, "I8: a gap was filled with one write of any size"),
     (
