@@ -177,17 +177,22 @@ impl History {
         }
     }
 
-    /// R14: in a term earlier than one in which it has voted for another, in whatever life, a node promises
-    /// nothing. Its votes for itself died with the life that stood: who has heard of them has their term.
+    /// R14: in a term earlier than one it has voted in, in whatever life, a node promises nothing.
     pub(crate) fn promises(&self, node: NodeId, term: Term) -> Verdict {
-        let later = (node, term)..=(node, Term(u64::MAX));
-        let mut votes = self.votes.range(later);
-        let broken = votes.find(|((_, voted), to)| *voted > term && **to != node);
+        let mut votes = self.votes.range((node, term)..=(node, Term(u64::MAX)));
+        let broken = votes.find(|((_, voted), _)| *voted > term);
         broken.map_or(Ok(()), |((_, voted), to)| {
             Err(format!(
                 "R14: node {node} promises something in term {term} and has voted for {to} in {voted}"
             ))
         })
+    }
+
+    /// The disk of a node has lost terms and votes. Those for itself died with the life that stood: who has
+    /// heard of them has their term, and who has not will answer a dead life.
+    pub(crate) fn loses_own_votes(&mut self, node: NodeId) {
+        self.votes
+            .retain(|(voter, _), to| *voter != node || *to != node);
     }
 
     /// Terms in which two candidates or more got a vote, their own at least, and nobody led.

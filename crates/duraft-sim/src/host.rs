@@ -390,12 +390,14 @@ impl Host {
         (durable.then_some(true)).ok_or_else(|| format!("node {}: {events:?}", self.id))
     }
 
-    /// The node has told a leader that it holds the log up to here.
-    pub(crate) fn has_acknowledged(&mut self, matched: Index) {
+    /// The node has told the leader of a term that it holds the log up to here.
+    pub(crate) fn has_acknowledged(&mut self, matched: Index, term: Term) {
         let Some(life) = &self.life else { return };
         let raft = life.driver.raft();
         // Where nothing is known of the batch any more, the log was compacted: it is committed and applied.
-        if let Some(header) = raft.header_ending_at(matched) {
+        // One of a later term was taken from a later leader in the same turn, instead of what is meant.
+        let header = raft.header_ending_at(matched);
+        if let Some(header) = header.filter(|header| header.term <= term) {
             let at = header.position();
             let furthest = self.acked.entry(at.term()).or_insert(at);
             if furthest.index() < at.index() {

@@ -219,10 +219,14 @@ fn what_a_hundred_thousand_seeds_have_found() {
 }
 
 /// Seeds that violated a check, and what was mended.
-const FOUND: [(u64, &str); 23] = [
+const FOUND: [(u64, &str); 24] = [
     (
         4_096_987,
-        "R14: the check took a wiped node's votes for itself, which nobody had heard of, for lost votes",
+        "R14, B2: a wiped node's votes for itself, which nobody had heard of, were taken for votes",
+    ),
+    (
+        4_043_230,
+        "R15: what had taken the place of an acknowledged entry in the same turn was taken for it",
     ),
     (20_334, "A5: a lost snapshot let a read see an empty state"),
     (1_024_441, "I8: a gap was filled with one write of any size"),

@@ -68,7 +68,7 @@ impl Sim {
             }
             Message::Heartbeat { .. } => self.history.leads(term, from, envelope.incarnation)?,
             Message::AppendReply(AppendReply::Accepted { matched }) => {
-                self.hosts[host].has_acknowledged(*matched);
+                self.hosts[host].has_acknowledged(*matched, term);
             }
             Message::Heal { asker, .. } => self.history.heals(envelope.to, *asker),
             Message::Vote { .. } => self.history.voted(from, term, from)?,

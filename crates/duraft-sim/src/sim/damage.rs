@@ -30,6 +30,9 @@ impl Sim {
         let entropy = self.entropy();
         let node = &mut self.hosts[host];
         node.rot(&self.config, entropy, &mut self.dice.shape())?;
+        if self.config.damage_places > 1 {
+            self.history.loses_own_votes(node.id);
+        }
         self.report.damages += 1;
         Ok(())
     }
@@ -89,6 +92,7 @@ impl Sim {
         );
         made.map_err(|error| format!("node {} cannot begin anew: {error}", host + 1))?;
         node.replaced_by_empty(disk);
+        self.history.loses_own_votes(node.id);
         self.report.wipes += 1;
         Ok(())
     }
