@@ -271,8 +271,8 @@ impl History {
         Ok(())
     }
 
-    pub(crate) fn counted_in(&mut self, membership: &Membership) {
-        self.counted_in = Some(membership.clone());
+    pub(crate) fn counted_in(&mut self, membership: Membership) {
+        self.counted_in = Some(membership);
     }
 
     /// The latest committed membership.

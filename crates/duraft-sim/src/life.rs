@@ -9,7 +9,7 @@ use duraft::{
     Applier, ApplyBatch, Driver, DriverInput, DriverOptions, Now, ReadWork, SnapshotView,
     StepObserver,
 };
-use duraft_core::{Index, Output, Raft, Snapshot, Term, invariants};
+use duraft_core::{Index, Membership, Output, Raft, Snapshot, Term, invariants};
 use duraft_storage::{Pipeline, Preparer, SnapshotStore, Submission, Wal, WalReader};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -56,6 +56,7 @@ pub(crate) struct Life {
     pub(crate) transfers: Transfers,
     pub(crate) machine: Shared<Vec<Entry>>,
     broken: Shared<Option<String>>,
+    counted_in: Shared<Membership>,
     pub(crate) generation: u64,
     pub(crate) inputs: VecDeque<DriverInput>,
     pub(crate) submissions: VecDeque<Submission>,
@@ -101,13 +102,16 @@ pub(crate) struct Born {
     pub(crate) generation: u64,
 }
 
-/// Checks the core's invariants after every step and keeps the first violation.
+/// Checks the core's invariants after every step, keeps the first violation, and what a turn may hide.
 struct Inspector {
     /// Every so many steps one is checked.
     every: u64,
     steps: u64,
     before: Raft,
     broken: Shared<Option<String>>,
+    /// Up to where it has committed, and the membership that this was counted in.
+    commit: Index,
+    counted_in: Shared<Membership>,
     /// Check the core's own invariants.
     invariants: bool,
     judge: Shared<Judge>,
@@ -132,7 +136,14 @@ impl StepObserver for Inspector {
         if let Err(violation) = self.judge.lock().stepped(raft, outputs) {
             self.broken.lock().get_or_insert(violation);
         }
-        if place + 1 == self.every {
+        if raft.commit() > self.commit {
+            self.commit = raft.commit();
+            let mut counted_in = self.counted_in.lock();
+            if *counted_in != *raft.membership() {
+                counted_in.clone_from(raft.membership());
+            }
+        }
+        if self.invariants && place + 1 == self.every {
             // The next step is one of those that are checked.
             self.before.clone_from(raft);
         }
@@ -151,7 +162,10 @@ impl Life {
         } = born;
         let broken: Shared<Option<String>> = Shared::default();
         *broken.lock() = judge.lock().boots(&raft).err();
+        let counted_in = Shared::new(raft.membership().clone());
         let inspector = Inspector {
+            commit: raft.commit(),
+            counted_in: counted_in.clone(),
             every: config.invariants_every.max(1),
             steps: 0,
             before: raft.clone(),
@@ -183,9 +197,7 @@ impl Life {
         let lacks_suffix = raft.damage_status().is_some_and(|of| of.lost_suffix);
         let (handed, born_in) = (raft.handed(), raft.durable_hard_state().term);
         let mut driver = Driver::new(raft, generation, options);
-        if config.check_invariants || config.check_spec {
-            driver.observe_steps(Box::new(inspector));
-        }
+        driver.observe_steps(Box::new(inspector));
         Life {
             driver,
             reader: wal.reader(),
@@ -196,6 +208,7 @@ impl Life {
             transfers,
             machine,
             broken,
+            counted_in,
             generation,
             inputs: VecDeque::new(),
             submissions: VecDeque::new(),
@@ -222,6 +235,12 @@ impl Life {
     /// The first broken invariant of the core, if any.
     pub(crate) fn broken(&self) -> Option<String> {
         self.broken.lock().clone()
+    }
+
+    /// The membership in which the core has counted what it committed last. What one turn does after that
+    /// may have changed it.
+    pub(crate) fn counted_in(&self) -> Membership {
+        self.counted_in.lock().clone()
     }
 
     /// What the state machine applied that the history has not seen.

@@ -219,7 +219,12 @@ fn what_a_hundred_thousand_seeds_have_found() {
 }
 
 /// Seeds that violated a check, and what was mended.
-const FOUND: [(u64, &str); 24] = [
+const FOUND: [(u64, &str); 26] = [
+    (
+        4_083_273,
+        "B7: a leader that left a joint membership, counted without it and was deposed, all in one turn",
+    ),
+    (4_087_353, "R14: as seed 4096987"),
     (
         4_096_987,
         "R14, B2: a wiped node's votes for itself, which nobody had heard of, were taken for votes",

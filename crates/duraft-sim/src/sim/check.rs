@@ -185,7 +185,7 @@ impl Sim {
             }
         }
         if grown {
-            self.history.counted_in(raft.membership());
+            self.history.counted_in(life.counted_in());
             // A6 (paper, section 5.4.2): only an entry of the leader's own term is committed by
             // counting; older ones come with it.
             let newest = news.last().map(|header| header.term);
