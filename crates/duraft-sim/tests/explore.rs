@@ -119,7 +119,7 @@ fn uneven() -> Options {
 
 #[test]
 fn two_nodes_with_uneven_logs() {
-    is_clean(deep(uneven()), 1_000);
+    is_clean(deep(uneven()), 1_300);
 }
 
 /// What breaks nothing that was promised and leads nowhere.
