@@ -131,8 +131,8 @@ impl Locals {
         let own = usize::try_from(id.0 - 1).ok().and_then(|at| logs.get(at));
         let own = own.cloned().unwrap_or_default();
         let matches = |other: &Vec<u64>| {
-            let same = (0..own.len()).filter(|at| own.get(*at) == other.get(*at));
-            same.last().is_none_or(|at| own[..=at] == other[..=at])
+            let mut same = (0..own.len()).filter(|at| own.get(*at) == other.get(*at));
+            same.next_back().is_none_or(|at| own[..=at] == other[..=at])
         };
         if !own.is_sorted() || !logs.iter().all(matches) {
             return fail("logs that no cluster can have");
