@@ -298,7 +298,8 @@ pub enum Reject {
     TransferTimedOut,
     /// The target is not a voter, or this node itself.
     TransferTarget,
-    /// Leadership was lost before the read was confirmed; try the next leader.
+    /// Leadership was lost before the read was confirmed, or before the transfer's target was known to have
+    /// it; look who leads now.
     LostLeadership,
     /// Another membership change has not been completed.
     MembershipInFlight,

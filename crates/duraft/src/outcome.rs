@@ -183,8 +183,9 @@ pub enum RejectReason {
     /// The transfer's target is not another voter.
     #[error("the target is not another voter")]
     TransferTarget,
-    /// Leadership was lost before the read was confirmed.
-    #[error("leadership was lost before the read was confirmed")]
+    /// Leadership was lost before the read was confirmed, or before the transfer's target was known to have
+    /// it: look who leads now.
+    #[error("leadership was lost before this was confirmed; look who leads now")]
     LostLeadership,
     /// Another membership change has not been completed.
     #[error("another membership change is under way")]
