@@ -165,8 +165,9 @@ impl History {
         }
     }
 
-    /// B2: a vote left a node.
+    /// B2: a vote left a node. It is a promise, too.
     pub(crate) fn voted(&mut self, voter: NodeId, term: Term, candidate: NodeId) -> Verdict {
+        self.promises(voter, term)?;
         let known = *self.votes.entry((voter, term)).or_insert(candidate);
         if known == candidate {
             Ok(())

@@ -362,14 +362,17 @@ impl Host {
         let mut position = before;
         for (nth, batch) in stored.iter_mut().enumerate() {
             let header = batch.header;
-            let body = Body {
-                kind: header.kind,
-                codec: header.codec,
-                count: header.count,
-                checksum: header.body_checksum,
-                bytes: batch.body.clone(),
+            let body = if nth == 0 {
+                Body::noop()
+            } else {
+                Body {
+                    kind: header.kind,
+                    codec: header.codec,
+                    count: header.count,
+                    checksum: header.body_checksum,
+                    bytes: batch.body.clone(),
+                }
             };
-            let body = if nth == 0 { Body::noop() } else { body };
             let sealed = body.seal(group, &position, header.term);
             *batch = sealed.map_err(|error| error.to_string())?;
             position = batch.header.position();

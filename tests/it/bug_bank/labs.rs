@@ -249,8 +249,7 @@ fn nodes(seed: u64, wrong: Wrong, shape: impl FnOnce(&mut SimConfig)) -> Option<
         Wrong::Lies => config.disk.lies = true,
         Wrong::Core(_) | Wrong::Disk(_) | Wrong::Store(_) | Wrong::Sound(_) | Wrong::Nothing => {}
     }
-    let found = Nodes::new(config).run(700);
-    let found = found.err();
+    let found = Nodes::new(config).run(700).err();
     found.map(|violation| violation.what)
 }
 

@@ -50,14 +50,6 @@ impl Sim {
         if host_of(from) != host {
             return Err(format!("node {} sends as node {from}", host + 1));
         }
-        if matches!(
-            &envelope.message,
-            Message::AppendReply(AppendReply::Accepted { .. })
-                | Message::Vote { .. }
-                | Message::VoteReply { granted: true }
-        ) {
-            self.history.promises(from, term)?;
-        }
         match &envelope.message {
             Message::Append { prev, batches, .. } => {
                 self.history.leads(term, from, envelope.incarnation)?;
@@ -68,6 +60,7 @@ impl Sim {
             }
             Message::Heartbeat { .. } => self.history.leads(term, from, envelope.incarnation)?,
             Message::AppendReply(AppendReply::Accepted { matched }) => {
+                self.history.promises(from, term)?;
                 self.hosts[host].has_acknowledged(*matched, term);
             }
             Message::Heal { asker, .. } => self.history.heals(envelope.to, *asker),

@@ -25,10 +25,8 @@ impl Sim {
     }
 
     pub(super) fn commit_later(&mut self, host: usize) {
-        let delay = match self.lasting_sync(host) {
-            Some(delay) => delay,
-            None => self.disk_delay(),
-        };
+        let lasting = self.lasting_sync(host);
+        let delay = lasting.unwrap_or_else(|| self.disk_delay());
         self.soon(host, Thread::Wal, delay);
     }
 
