@@ -169,13 +169,13 @@ fn assert_states(counts: &Counts, least: [u64; drive::DEPTH]) {
 #[test]
 fn every_outcome_of_whole_blocks() {
     // Few sectors per block: nearly every crash point is searched to the end.
-    let counts = search("4 KiB sectors", plans(4, 4096, &[16, 24, 32]));
+    let counts = search("4 KiB sectors", plans(5, 4096, &[16, 24, 32]));
     assert_states(&counts, [800, 15_000, 35_000]);
 }
 
 #[test]
 fn every_outcome_of_halved_blocks() {
-    let counts = search("2 KiB sectors", plans(4, 2048, &[16, 20, 32]));
+    let counts = search("2 KiB sectors", plans(5, 2048, &[16, 20, 32]));
     assert_states(&counts, [1_300, 20_000, 38_000]);
 }
 
@@ -230,7 +230,7 @@ fn first_lives_of_young_stores() {
 #[test]
 fn snapshots_members_and_transfers_are_cut_off_everywhere() {
     let mut plans = plans(2, 2048, &[24, 32]);
-    plans.extend(self::plans(1, 4096, &[32]));
+    plans.extend(self::plans(2, 4096, &[32, 20]));
     plans.iter_mut().for_each(|plan| plan.shape.busy = true);
     let counts = search("snapshots, members, transfers", plans);
     let [_, take, install, compact, change, transfer] = counts.paths;
@@ -318,7 +318,7 @@ fn bootstrap_that_is_cut_off_can_be_done_again() {
 #[test]
 fn single_damages_are_harmless_or_reported() {
     let mut counts = DamageCounts::default();
-    for (seed, sector, slot) in [(1, 512, 16), (3, 1024, 24), (4, 4096, 32)] {
+    for (seed, sector, slot) in [(1, 512, 16), (2, 512, 32), (3, 1024, 24), (4, 4096, 32)] {
         let plan = plan(seed, sector, slot);
         let search = DamageSearch::run(&plan);
         assert_clean(&search.stories);
@@ -332,7 +332,7 @@ fn single_damages_are_harmless_or_reported() {
 #[test]
 fn damage_after_power_losses_is_harmless_or_reported() {
     let mut counts = DamageCounts::default();
-    for (seed, sector, slot) in [(1, 512, 16), (3, 2048, 24), (4, 4096, 32)] {
+    for (seed, sector, slot) in [(1, 512, 16), (2, 512, 32), (3, 2048, 24), (4, 4096, 32)] {
         let plan = plan(seed, sector, slot);
         let search = DamageSearch::run_torn(&plan);
         assert_clean(&search.stories);
