@@ -81,7 +81,14 @@ pub(crate) fn options(id: u64, dir: &TempDir) -> NodeOptions {
     options.wal.slot_bytes = 4 << 20;
     options.wal.slots_ready_min = 1;
     options.core.seed = id;
+    // A disk that stands still for seconds, as those of shared machines do, delays the first
+    // election; that is not what these tests are about.
+    options.leaderless_ticks_max = ticks(&options, DEADLINE);
     options
+}
+
+fn ticks(options: &NodeOptions, time: Duration) -> u64 {
+    u64::try_from(time.as_nanos() / options.tick.as_nanos()).expect("few")
 }
 
 pub(crate) fn membership(nodes: u64) -> Membership {
