@@ -155,8 +155,9 @@ pub struct Wal {
     pub(crate) written: BTreeMap<GroupId, WriteSeq>,
     /// Groups whose hard state changed in the last block.
     pub(crate) echo: BTreeSet<GroupId>,
-    /// Groups written since `table_since`, the last commit that a table or checkpoint covers.
-    pub(crate) touched: BTreeSet<GroupId>,
+    /// Groups written since `table_since`, the last commit that a table in the chain or a checkpoint
+    /// covers, and the last commit that wrote each.
+    pub(crate) touched: BTreeMap<GroupId, u64>,
     pub(crate) table_since: u64,
     /// The last block proves all commits with user records.
     pub(crate) proven: bool,
@@ -213,7 +214,7 @@ impl Wal {
             last_commit: 0,
             written: BTreeMap::new(),
             echo: BTreeSet::new(),
-            touched: BTreeSet::new(),
+            touched: BTreeMap::new(),
             table_since: 0,
             proven: false,
             since_mark: 0,
@@ -506,7 +507,7 @@ impl Wal {
                 index.cached(*group, batch.header.first, self.last_commit, batch.cost());
             }
             self.written.insert(*group, write.seq);
-            self.touched.insert(*group);
+            self.touched.insert(*group, self.last_commit);
         }
     }
 }

@@ -310,6 +310,7 @@ const OF_LOGS: &[(&str, &str)] = &[
     ("slots used again at once", "RULES 19 23, 4.E"),
     ("unproven blocks left where they are", "RULES 19, 4.E"),
     ("appended behind a torn tail", "RULES 19, 4.E"),
+    ("receipts without the groups", "RULES 17"),
     ("one checkpoint only", "RULES 20, 4.E"),
     (
         "snapshot committed before the log is reset",

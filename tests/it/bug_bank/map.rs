@@ -12,10 +12,6 @@ const BY_TEST: &[(&str, &str)] = &[
         "`Ablation::NoStoreSeed` (`no_rule_can_be_taken_out_unseen`)",
     ),
     (
-        "RULES 17",
-        "`Ablation::NoTables` (`no_rule_can_be_taken_out_unseen`)",
-    ),
-    (
         "RULES 22",
         "`Ablation::ReceiptAlways` (`rule_22_a_commit_is_one_sync_and_a_receipt_for_each_is_noticed`)",
     ),

@@ -204,6 +204,11 @@ const BANK: &[(&str, Wrong, Finder)] = &[
         Damage,
     ),
     (
+        "receipts without the groups",
+        Store(Ablation::NoTables),
+        Damage,
+    ),
+    (
         "damage forgotten by the next open",
         Store(Ablation::ForgetDamage),
         Damage,

@@ -6,7 +6,8 @@
 //! the trace of the disk, not from the store's own fields:
 //! - whatever is written after a commit was acknowledged proves that commit, by the watermark in
 //!   the first sector of each such write, and a segment's beginning proves it three times over;
-//! - the segment that an open begins proves nothing of what was unproven before: it holds a copy;
+//! - the segment that an open begins proves nothing of what was unproven before: it holds a copy. Nor
+//!   does what an open writes again where it stands;
 //! - so a commit may vanish in silence only if the damage hit it, hit the first sector of every
 //!   later write, and hit the copy if the store was opened since.
 //!
@@ -37,6 +38,8 @@ pub(super) struct DamageCounts {
     pub(super) unproven: u64,
     /// Reported damages after which the store was opened for repair, twice.
     pub(super) repaired: u64,
+    /// Reports on what a receipt stands behind, which told exactly what is lost.
+    pub(super) exact: u64,
     /// Damages of two places after which nothing could be opened.
     pub(super) closed: u64,
     /// Rules found broken.
@@ -50,6 +53,7 @@ impl DamageCounts {
         self.reported += other.reported;
         self.unproven += other.unproven;
         self.repaired += other.repaired;
+        self.exact += other.exact;
         self.closed += other.closed;
         self.violations += other.violations;
     }
@@ -93,6 +97,8 @@ pub(super) struct DamageSearch<'a> {
     trace: Vec<TraceEntry>,
     /// Where in the trace opens began and ended.
     opens: Vec<std::ops::Range<usize>>,
+    /// Where in the trace receipts were durable.
+    receipts: Vec<usize>,
     /// States that were ever acknowledged, for what a repaired store may still show.
     history: Vec<Arc<State>>,
 }
@@ -106,6 +112,7 @@ impl<'a> DamageSearch<'a> {
             commits: Vec::new(),
             trace: Vec::new(),
             opens: Vec::new(),
+            receipts: Vec::new(),
             history: Vec::new(),
         }
     }
@@ -152,10 +159,12 @@ impl<'a> DamageSearch<'a> {
         let (start, expected) = self.first_life()?;
         let (commits, trace) = (self.commits.len(), self.trace.len());
         let (opens, history) = (self.opens.len(), self.history.len());
+        let receipts = self.receipts.len();
         for mutation in 1.. {
             self.commits.truncate(commits);
             self.trace.truncate(trace);
             self.opens.truncate(opens);
+            self.receipts.truncate(receipts);
             self.history.truncate(history);
             let disk = start.fork();
             disk.crash_at(mutation);
@@ -234,7 +243,8 @@ impl<'a> DamageSearch<'a> {
                         trace: begun..next,
                     });
                 }
-                Moment::Receipted | Moment::Prepared | Moment::Closed => {}
+                Moment::Receipted => self.receipts.push(next),
+                Moment::Prepared | Moment::Closed => {}
             }
             self.history.push(now.clone());
             if damaged && moment != Moment::Prepared {
@@ -386,7 +396,7 @@ impl<'a> DamageSearch<'a> {
             let gone = if !is_proof(entry) {
                 true
             } else if self.opens.iter().any(|open| open.contains(&place)) {
-                self.is_hit(entry, hit)
+                self.is_hit(entry, hit) || self.writes_again(entry, own)
             } else {
                 self.proves_nothing(entry, hit)
             };
@@ -397,6 +407,15 @@ impl<'a> DamageSearch<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Does this write nothing but sectors that the commit itself had written?
+    fn writes_again(&self, entry: &TraceEntry, own: &std::ops::Range<usize>) -> bool {
+        let size = self.plan.sector_bytes;
+        let own: BTreeSet<Sector> = (self.trace[own.clone()].iter())
+            .flat_map(|entry| sectors_of(entry, size))
+            .collect();
+        (sectors_of(entry, size).iter()).all(|sector| own.contains(sector))
     }
 
     /// Is every header gone that this write put on the disk?
@@ -440,8 +459,11 @@ impl<'a> DamageSearch<'a> {
                     });
                 }
             };
-            self.check_report(&report, expected, hit)
+            let exact = self
+                .check_report(&report, expected, hit)
+                .and_then(|()| self.check_exact(&report, expected, hit))
                 .map_err(|why| Unrepaired::Wrong(format!("repair, life {life}: {why}")))?;
+            self.counts.exact += u64::from(exact);
             drop(store);
             disk = disk.power_loss(Survival::Drawn(mix(seed, life)));
         }
@@ -473,6 +495,51 @@ impl DamageSearch<'_> {
         } else {
             Err(why)
         }
+    }
+
+    /// RULES.md 17: what is lost in front of a receipt is known exactly. A segment's own beginning is
+    /// RULES.md 20.
+    fn check_exact(
+        &self,
+        report: &Report,
+        expected: &Expected,
+        hit: &BTreeSet<Sector>,
+    ) -> Result<bool, String> {
+        let in_segment = |sector: &Sector| sector.1 * self.plan.sector_bytes as u64 >= 2 * BLOCK;
+        let told = |sector: &Sector| in_segment(sector) && self.has_receipt(sector);
+        if hit.len() != 1 || !hit.iter().all(told) {
+            return Ok(false);
+        }
+        for said in &report.damaged {
+            let group = said.group;
+            if said.lost_suffix || said.vote_uncertain {
+                let why = "a receipt tells what is lost, called unknown";
+                return Err(format!("group {group}: {why}"));
+            }
+            let ends = |state: &Arc<State>| Some(state.0.get(&group)?.end().id);
+            if !expected
+                .states()
+                .any(|state| ends(state) == Some(said.floor))
+            {
+                let (end, floor) = (ends(expected.newest()), said.floor);
+                return Err(format!("group {group}: {end:?}, remembers {floor}"));
+            }
+        }
+        Ok(true)
+    }
+
+    /// Was this sector written last by a commit, and a receipt after it?
+    fn has_receipt(&self, sector: &Sector) -> bool {
+        let writes =
+            |entry: &TraceEntry| sectors_of(entry, self.plan.sector_bytes).contains(sector);
+        let Some(last) = self.trace.iter().rposition(writes) else {
+            return false;
+        };
+        let commit = self
+            .commits
+            .iter()
+            .find(|commit| commit.trace.contains(&last));
+        commit.is_some_and(|commit| self.receipts.iter().any(|at| *at > commit.trace.end))
     }
 }
 
@@ -615,6 +682,7 @@ pub(super) struct GroupReport {
     pub(super) group: duraft_core::GroupId,
     pub(super) vote_uncertain: bool,
     pub(super) lost_suffix: bool,
+    /// Of the log, or the snapshot that it begins with.
     pub(super) missing: bool,
     pub(super) floor: duraft_core::LogId,
 }

@@ -362,7 +362,7 @@ pub(super) fn open_for_repair(
                 group: *group,
                 vote_uncertain: damage.vote_uncertain,
                 lost_suffix: damage.lost_suffix,
-                missing: !damage.missing.is_empty(),
+                missing: !damage.missing.is_empty() || damage.snapshot_lost,
                 floor: damage.floor,
             });
         }

@@ -115,14 +115,14 @@ impl GroupState {
 
     /// Does this hold all of `truth` and at most what a compaction would have dropped? A compaction
     /// that is forgotten loses nothing, nor does a snapshot, as long as the log goes on from the one
-    /// before. And what the latest snapshot holds need not be in the log.
+    /// before. And what a snapshot holds need not be in the log that begins with it.
     pub(super) fn covers(&self, truth: &GroupState) -> bool {
         if self.start.index() > truth.start.index() {
             let begun = self.snapshot.as_ref().map(|snapshot| snapshot.position);
             let batches = truth.batches.iter();
             let rest = batches.filter(|batch| batch.header.first > self.start.index());
             return self.hard == truth.hard
-                && self.snapshot == truth.snapshot
+                && (self.snapshot == truth.snapshot || self.covered() < truth.covered())
                 && Some(self.start) == begun
                 && self.membership == truth.membership_at(self.start.index()).encode()
                 && self.batches.iter().eq(rest);

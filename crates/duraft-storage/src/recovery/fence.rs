@@ -488,16 +488,14 @@ fn write_fence(
     // cuts of blocks it replaced. So the next block echoes, and the next tables list, every group.
     let groups = wal.reader().groups();
     wal.echo.extend(&groups);
-    wal.touched.extend(&groups);
-    let since = wal.table_since;
+    let fence = wal.last_commit;
+    wal.touched
+        .extend(groups.iter().map(|group| (*group, fence)));
     for told in &segments[moves.kept..] {
         wal.pool.release(Arc::clone(&told.segment), wal.last_commit);
     }
     // What the fence copied is proven nowhere else: prove the fence before anybody relies on it.
-    wal.prove_with_mark().map_err(open_error)?;
-    wal.touched.extend(&groups);
-    wal.table_since = since;
-    Ok(())
+    wal.prove_with_mark().map_err(open_error)
 }
 
 /// The moved batches stand in the new segment now.

@@ -85,12 +85,15 @@ impl Replay {
         marks: &[BlockHeader],
     ) -> Result<(), OpenError> {
         for item in items {
-            match item {
-                Item::Block(header) => self.block(&Site {
-                    segment,
-                    header,
-                    bytes,
-                })?,
+            let upto = match item {
+                Item::Block(header) => {
+                    self.block(&Site {
+                        segment,
+                        header,
+                        bytes,
+                    })?;
+                    Some(header.commit)
+                }
                 Item::Hole { first, last } => {
                     self.hole(Hole {
                         segment: segment.seq,
@@ -98,14 +101,19 @@ impl Replay {
                         first: *first,
                         last: *last,
                     });
-                    // A mark states what was durable at a commit: here, the last one lost.
-                    for header in marks.iter().filter(|mark| Some(mark.durable) == *last) {
-                        self.records_of(&Site {
-                            segment,
-                            header,
-                            bytes,
-                        })?;
-                    }
+                    *last
+                }
+            };
+            // A mark states what was durable at a commit: where something is lost before, it counts as
+            // a table in the chain would.
+            let unresolved = |group: &Group| group.pending.log || group.pending.vote;
+            if self.groups.values().any(unresolved) {
+                for header in marks.iter().filter(|mark| Some(mark.durable) == upto) {
+                    self.records_of(&Site {
+                        segment,
+                        header,
+                        bytes,
+                    })?;
                 }
             }
         }

@@ -10,7 +10,9 @@ use crate::format::{BLOCK_BYTES, MARK_A, block_offset, memory_index};
 use crate::options::Ablation;
 use crate::pool::Need;
 use crate::segment::Segment;
+use duraft_core::GroupId;
 use duraft_disk::DiskError;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -119,6 +121,8 @@ impl Wal {
         tail.digest = header.sum;
         if marks {
             self.since_mark = 0;
+        }
+        if receipt {
             self.tables_written();
         }
         Ok(())
@@ -163,7 +167,8 @@ impl Wal {
         Ok(())
     }
 
-    /// A table covers everything up to the last commit now.
+    /// A table in the chain, or a checkpoint, covers everything up to the last commit now. A mark does
+    /// not: the next one takes its place.
     pub(super) fn tables_written(&mut self) {
         self.touched.clear();
         self.table_since = self.last_commit;
@@ -198,18 +203,22 @@ impl Wal {
         Ok(())
     }
 
-    /// The state of the groups written since the last table, as many as fit a block.
+    /// The state of the groups written since the last table in the chain. Where a block does not hold
+    /// all of them, those written last: a loss near the end hits these.
     pub(super) fn table(&self) -> (Frame, Vec<u8>) {
         let fit = match self.options.without(Ablation::NoTables) {
             true => 0,
             false => (BLOCK_BYTES - HEADER_LEN - DESCRIPTOR_LEN) / FACT_LEN,
         };
+        let mut told: Vec<(&GroupId, &u64)> = self.touched.iter().collect();
+        if told.len() > fit {
+            told.select_nth_unstable_by_key(fit, |(_, commit)| Reverse(**commit));
+            told.truncate(fit);
+        }
         let index = self.shared.index.read();
-        let facts: Vec<GroupFact> = self
-            .touched
-            .iter()
-            .filter_map(|group| index.groups.get(group).map(|state| (group, state)))
-            .take(fit)
+        let facts: Vec<GroupFact> = told
+            .into_iter()
+            .filter_map(|(group, _)| index.groups.get(group).map(|state| (group, state)))
             .map(|(group, state)| GroupFact {
                 group: *group,
                 end: state.log.end(),
@@ -270,7 +279,6 @@ impl Wal {
         done.map_err(|error| self.poisoned_by(&error))?;
         self.stats.fsyncs += 1;
         self.since_mark = 0;
-        self.tables_written();
         self.proven = true;
         self.pool.settle(self.last_commit);
         Ok(())

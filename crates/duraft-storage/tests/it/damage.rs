@@ -435,3 +435,62 @@ fn a_table_clears_no_group_that_an_older_lost_table_spoke_of() {
     let damage = lost(&disk, &roomy());
     assert_eq!(damage.groups.keys().collect::<Vec<_>>(), [&groups[0]]);
 }
+
+/// Two groups that have voted, as a receipt says; then one batch of each of these.
+fn written_by(groups: &[usize], options: &WalOptions) -> (FaultDisk, Vec<Position>) {
+    let names = [GroupId(1), GroupId(2)];
+    let disk = disk();
+    make(&disk, options, &names);
+    let (mut wal, _) = reopen(&disk, options, 2).expect("a fresh store");
+    disk.start_trace();
+    let mut writers = names.map(Writer::new);
+    let votes = writers.each_mut().map(|writer| writer.vote(1, None));
+    wal.commit(&votes).expect("a working disk");
+    wal.receipt().expect("a working disk");
+    let mut ends = vec![Position::START; 2];
+    for i in groups {
+        let next = batch(names[*i], &ends[*i], 1, 1, 9, 0);
+        ends[*i] = next.header.position();
+        wal.commit(&[writers[*i].append(vec![next])])
+            .expect("a working disk");
+    }
+    wal.receipt().expect("a working disk");
+    drop(wal);
+    (disk, ends)
+}
+
+/// The loss of block 5, the first batch, is that of the first group alone, and known.
+fn assert_only_the_first_batch_is_lost(disk: &FaultDisk, ends: &[Position], options: &WalOptions) {
+    let file = tail_file(disk);
+    let disk = disk.power_loss(Survival::Nothing);
+    zero_block(&disk, &file, 5);
+    let damage = lost(&disk, options);
+    assert_eq!(damage.groups.keys().collect::<Vec<_>>(), [&GroupId(1)]);
+    let group = &damage.groups[&GroupId(1)];
+    assert_eq!(group.missing, [(Index(1), Index(1))]);
+    assert!(!group.lost_suffix && !group.vote_uncertain, "{group:?}");
+    assert_eq!(group.end, Some(ends[0]));
+}
+
+#[test]
+fn a_mark_tells_what_the_mark_it_replaces_told() {
+    let options = WalOptions {
+        mark_every_commits: 1,
+        ..roomy()
+    };
+    // 2 fence, 3 votes, 4 receipt, 5 to 8 batches, 9 receipt. A mark told of the first batch, and was
+    // replaced.
+    let (disk, ends) = written_by(&[0, 1, 1, 1], &options);
+    assert_only_the_first_batch_is_lost(&disk, &ends, &options);
+}
+
+#[test]
+fn a_mark_in_place_of_a_receipt_tells_of_a_loss_before_the_last_commit() {
+    // 2 fence, 3 votes, 4 receipt, 5 and 6 batches, and no room but for the mark in 7.
+    let options = WalOptions {
+        slot_bytes: 8 * BLOCK,
+        ..roomy()
+    };
+    let (disk, ends) = written_by(&[0, 1], &options);
+    assert_only_the_first_batch_is_lost(&disk, &ends, &options);
+}
