@@ -106,9 +106,8 @@ impl Replay {
             };
             // A mark states what was durable at a commit: where something is lost before, it counts as
             // a table in the chain would.
-            let unresolved = |group: &Group| group.pending.log || group.pending.vote;
-            if self.groups.values().any(unresolved) {
-                for header in marks.iter().filter(|mark| Some(mark.durable) == upto) {
+            for header in marks.iter().filter(|mark| Some(mark.durable) == upto) {
+                if self.is_unresolved() {
                     self.records_of(&Site {
                         segment,
                         header,
@@ -118,6 +117,12 @@ impl Replay {
             }
         }
         Ok(())
+    }
+
+    /// Is it unknown of any group what became of it?
+    fn is_unresolved(&self) -> bool {
+        let unresolved = |group: &Group| group.pending.log || group.pending.vote;
+        self.groups.values().any(unresolved)
     }
 
     /// Commits are lost: every group may have lost something.

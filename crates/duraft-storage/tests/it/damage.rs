@@ -411,17 +411,9 @@ fn a_store_without_any_checkpoint_is_damaged_whatever_the_policy() {
 #[test]
 fn a_table_clears_no_group_that_an_older_lost_table_spoke_of() {
     // The second receipt's table is whole, but only about what was written since the first.
-    let groups = [GroupId(1), GroupId(2)];
-    let disk = disk();
-    make(&disk, &roomy(), &groups);
-    let (mut wal, _) = reopen(&disk, &roomy(), 2).expect("a fresh store");
-    disk.start_trace();
-    let mut writers = groups.map(Writer::new);
-    let votes = writers.each_mut().map(|writer| writer.vote(1, None));
-    wal.commit(&votes).expect("a working disk");
-    wal.receipt().expect("a working disk");
+    let (disk, mut wal, mut writers) = voted(&roomy());
     for i in [0, 1] {
-        let next = batch(groups[i], &Position::START, 1, 1, 9, 0);
+        let next = batch(PAIR[i], &Position::START, 1, 1, 9, 0);
         wal.commit(&[writers[i].append(vec![next])])
             .expect("a working disk");
         wal.receipt().expect("a working disk");
@@ -433,23 +425,30 @@ fn a_table_clears_no_group_that_an_older_lost_table_spoke_of() {
     zero_block(&disk, &file, 5);
     zero_block(&disk, &file, 6);
     let damage = lost(&disk, &roomy());
-    assert_eq!(damage.groups.keys().collect::<Vec<_>>(), [&groups[0]]);
+    assert_eq!(damage.groups.keys().collect::<Vec<_>>(), [&PAIR[0]]);
 }
 
-/// Two groups that have voted, as a receipt says; then one batch of each of these.
-fn written_by(groups: &[usize], options: &WalOptions) -> (FaultDisk, Vec<Position>) {
-    let names = [GroupId(1), GroupId(2)];
+const PAIR: [GroupId; 2] = [GroupId(1), GroupId(2)];
+
+/// Two groups that have voted, as a receipt says.
+fn voted(options: &WalOptions) -> (FaultDisk, Wal, [Writer; 2]) {
     let disk = disk();
-    make(&disk, options, &names);
+    make(&disk, options, &PAIR);
     let (mut wal, _) = reopen(&disk, options, 2).expect("a fresh store");
     disk.start_trace();
-    let mut writers = names.map(Writer::new);
+    let mut writers = PAIR.map(Writer::new);
     let votes = writers.each_mut().map(|writer| writer.vote(1, None));
     wal.commit(&votes).expect("a working disk");
     wal.receipt().expect("a working disk");
-    let mut ends = vec![Position::START; 2];
+    (disk, wal, writers)
+}
+
+/// The same, then one batch of each of these, and a receipt.
+fn written_by(groups: &[usize], options: &WalOptions) -> (FaultDisk, [Position; 2]) {
+    let (disk, mut wal, mut writers) = voted(options);
+    let mut ends = [Position::START; 2];
     for i in groups {
-        let next = batch(names[*i], &ends[*i], 1, 1, 9, 0);
+        let next = batch(PAIR[*i], &ends[*i], 1, 1, 9, 0);
         ends[*i] = next.header.position();
         wal.commit(&[writers[*i].append(vec![next])])
             .expect("a working disk");
@@ -465,8 +464,8 @@ fn assert_only_the_first_batch_is_lost(disk: &FaultDisk, ends: &[Position], opti
     let disk = disk.power_loss(Survival::Nothing);
     zero_block(&disk, &file, 5);
     let damage = lost(&disk, options);
-    assert_eq!(damage.groups.keys().collect::<Vec<_>>(), [&GroupId(1)]);
-    let group = &damage.groups[&GroupId(1)];
+    assert_eq!(damage.groups.keys().collect::<Vec<_>>(), [&PAIR[0]]);
+    let group = &damage.groups[&PAIR[0]];
     assert_eq!(group.missing, [(Index(1), Index(1))]);
     assert!(!group.lost_suffix && !group.vote_uncertain, "{group:?}");
     assert_eq!(group.end, Some(ends[0]));
