@@ -11,8 +11,8 @@ use duraft_core::{
 };
 use duraft_disk::{Disk, FaultDisk, FaultOptions};
 use duraft_storage::{
-    ClusterId, Entropy, OnDamage, Recovered, StoreIdentity, Submission, Wal, WalOptions, bootstrap,
-    commands_body, fuzzing, open,
+    ClusterId, Entropy, OnDamage, OpenError, Recovered, StoreIdentity, Submission, Wal, WalOptions,
+    bootstrap, commands_body, fuzzing, open,
 };
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -275,6 +275,8 @@ pub fn run(data: &[u8]) {
                 "damage is not forgotten"
             );
         }
+        // A number of an open next to the last leaves one open. Only a forged checksum tells of one.
+        Err(OpenError::CountersExhausted) if choices.is_multiple_of(2) => (),
         Err(error) => panic!("what was opened once opens again: {error}"),
     }
 }

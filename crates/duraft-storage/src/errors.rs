@@ -107,7 +107,10 @@ pub enum OpenError {
     #[error("group {0} cannot be added to the store")]
     Group(GroupId),
     /// A counter of the store is at its end, after 2^32 opens or 2^63 commits or segments.
-    #[error("the store's counters cannot count further")]
+    #[error(
+        "the store's counters cannot count further; remove this node from the cluster and let it join \
+         again with a new store"
+    )]
     CountersExhausted,
     /// More unproven records than a segment can take over: no writer of this version leaves that.
     #[error("{bytes} bytes of records to take over, at most {max} fit a segment")]

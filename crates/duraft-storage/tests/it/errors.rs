@@ -1,14 +1,15 @@
 //! Stores that cannot be made or opened: each with its typed error, and nothing touched.
 
+use crate::damage::{filled, tail_file};
 use crate::support::*;
 use duraft_core::NodeId;
 use duraft_disk::{
     Damage as Rot, Disk, DiskOp, Effect, Fault, FaultDisk, Subsets, Survival, for_each_crash_state,
 };
 use duraft_storage::{
-    ClusterId, FormatError, OpenError, StoreIdentity, WalOptions, bootstrap, open,
+    ClusterId, FormatError, OpenError, StoreIdentity, WalOptions, bootstrap, fuzzing, open,
 };
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 fn open_as(disk: &duraft_disk::FaultDisk, identity: StoreIdentity) -> Result<(), OpenError> {
     open(shared(disk), &identity, options(), entropy(5)).map(|_| ())
@@ -364,4 +365,37 @@ pub(crate) fn blocks_of_another_store_in_a_slot_are_nobodys() {
     assert!(copied > 0, "{copied} slots of theirs");
     let (_, after) = reopen(&mine, &options(), 21).expect("foreign slots are made anew");
     assert_eq!(after.groups, before.groups);
+}
+
+#[test]
+fn a_store_whose_opens_cannot_be_counted_further_is_left_as_it_is() {
+    // No test can open a store 2^32 times: a number next to the last is written into its proof.
+    const GENERATION: Range<usize> = 44..48;
+    let (disk, wal, ..) = filled(2, &options());
+    drop(wal);
+    let read = |name: &str, len: usize| {
+        let mut bytes = vec![0; len];
+        let file = disk.open(name).expect("it is there");
+        file.read_at(&mut bytes, 0).expect("a working disk");
+        bytes
+    };
+    let id = fuzzing::store_id(&read("STORE", 4096)).expect("a STORE file");
+    let slot = tail_file(&disk);
+    let mut mark = read(&slot, 2 * 4096).split_off(4096);
+    mark[GENERATION].copy_from_slice(&(u32::MAX - 1).to_le_bytes());
+    fuzzing::reseal(&id, &mut mark);
+    let file = disk.open(&slot).expect("it is there");
+    file.write_at(&mark, 4096).expect("a working disk");
+    let (_, last) = reopen(&disk, &options(), 6).expect("one more open can be counted");
+    assert_eq!(last.groups[&GROUP].batches.len(), 2);
+    for seed in 7..9 {
+        disk.start_trace();
+        let refused = reopen(&disk, &options(), seed).map(|_| ());
+        assert!(
+            matches!(refused, Err(OpenError::CountersExhausted)),
+            "{refused:?}"
+        );
+        let trace = disk.trace();
+        assert!(trace.iter().all(|op| op.op != DiskOp::Write), "{trace:?}");
+    }
 }
