@@ -41,15 +41,6 @@ pub fn agrees(raft: &Raft, told: (RoleKind, Term), disk: &Disk) -> Result<(), Br
     Broken::unless(raft.last() == end, "the log is what was written", || {
         format!("node {} ends at {}, wrote {end}", raft.id(), raft.last())
     })?;
-    let in_use = disk.issued.in_use();
-    Broken::unless(
-        *raft.membership() == in_use,
-        "H10 the latest membership of the log is in use",
-        || {
-            let used = raft.membership();
-            format!("node {} uses {used:?}, its log says {in_use:?}", raft.id())
-        },
-    )?;
     let ordered = raft.applied() <= raft.handed()
         && raft.handed() <= raft.commit()
         && raft.commit() <= raft.last().index()
@@ -65,6 +56,19 @@ pub fn agrees(raft: &Raft, told: (RoleKind, Term), disk: &Disk) -> Result<(), Br
             raft.last()
         )
     })
+}
+
+/// Does the core use the membership that it has written? Neither changes but by a write.
+pub fn uses(raft: &Raft, disk: &Disk) -> Result<(), Broken> {
+    let in_use = disk.issued.in_use();
+    Broken::unless(
+        *raft.membership() == in_use,
+        "H10 the latest membership of the log is in use",
+        || {
+            let used = raft.membership();
+            format!("node {} uses {used:?}, its log says {in_use:?}", raft.id())
+        },
+    )
 }
 
 /// Does the core believe no more durable than is? Not asked of disks that lie.

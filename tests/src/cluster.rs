@@ -342,7 +342,6 @@ impl Cluster {
         let check_core = every > 0 && self.steps.is_multiple_of(u64::from(every));
         let node = self.node_mut(id);
         let (role, term) = (node.role, node.disk.issued.hard_state.term);
-        let in_use = node.disk.issued.in_use();
         node.led = (role == RoleKind::Leader).then_some(term);
         if input == Input::Tick {
             node.clock += 1;
@@ -350,6 +349,7 @@ impl Cluster {
         let Some(raft) = node.raft.as_mut() else {
             return;
         };
+        let in_use = raft.membership().clone();
         let before = (check_replay || check_core).then(|| raft.clone());
         let mut out = Vec::new();
         if check_replay {
@@ -375,6 +375,7 @@ impl Cluster {
         let truncates = out
             .iter()
             .any(|output| matches!(output, Output::Persist(write) if write.truncate.is_some()));
+        let writes = out.iter().any(|o| matches!(o, Output::Persist(_)));
         for output in out {
             self.route(id, output, &in_use);
         }
@@ -386,11 +387,12 @@ impl Cluster {
             || format!("node {id} truncates while it leads term {term}"),
         );
         self.claim(held);
-        self.look_inside(id, &in_use);
+        self.look_inside(id, &in_use, writes);
     }
 
-    /// Compares the core with what its outputs said. `in_use` is the membership before the step.
-    fn look_inside(&mut self, id: NodeId, in_use: &Membership) {
+    /// Compares the core with what its outputs said. `in_use` is the membership before the step, which
+    /// needs no second look where it is the one after it and nothing was written.
+    fn look_inside(&mut self, id: NodeId, in_use: &Membership, writes: bool) {
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
         let Some(raft) = node.raft.as_ref() else {
             return;
@@ -399,6 +401,11 @@ impl Cluster {
         let agrees = match node.halted {
             None => check::agrees(raft, (node.role, node.told_term), &node.disk),
             Some(_) => Ok(()),
+        };
+        let moved = writes || raft.membership() != in_use;
+        let uses = match node.halted {
+            None if moved => check::uses(raft, &node.disk),
+            None | Some(_) => Ok(()),
         };
         let trusted = node.disk.sabotage.is_none() && self.options.check_release;
         let honest = if trusted {
@@ -411,7 +418,7 @@ impl Cluster {
             format!("node {id} commits {commit} after {}", node.commit)
         });
         node.commit = commit;
-        for claim in [agrees, honest, forward] {
+        for claim in [agrees, uses, honest, forward] {
             self.claim(claim);
         }
         self.take_commit(id, in_use);

@@ -2,7 +2,7 @@
 
 use crate::cluster::{Cluster, Outcome};
 use crate::net::{Kind, Pick, any};
-use crate::{Broken, Machine, Sabotage, body};
+use crate::{Broken, Machine, Sabotage, body, check};
 use duraft_core::{
     Boot, Completion, Envelope, Incarnation, Input, Leave, LoadError, NodeId, ProposalId, Raft,
     RoleKind, WriteSeq,
@@ -422,6 +422,8 @@ impl Cluster {
             raft.plant(plant);
             node.role = raft.role();
         }
+        let uses = node.raft.as_ref().map(|raft| check::uses(raft, &node.disk));
+        self.claim(uses.unwrap_or(Ok(())));
         let uncertain = self.node(id).disk.durable.wounds.as_ref();
         if uncertain.is_some_and(|wounds| wounds.vote_uncertain) {
             self.history.forgets_vote(id);
