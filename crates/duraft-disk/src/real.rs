@@ -155,7 +155,7 @@ impl Disk for RealDisk {
         // The lock belongs to this opening of the file, so it also keeps out other openings in this
         // process. The file is never removed: a lock on an unlinked file excludes nobody.
         match file.try_lock() {
-            Ok(()) => Ok(Box::new(RealLock { _file: file })),
+            Ok(()) => Ok(Box::new(RealLock(file))),
             Err(TryLockError::WouldBlock) => Err(fail(io::ErrorKind::WouldBlock.into())),
             Err(TryLockError::Error(e)) => Err(fail(e)),
         }
@@ -242,8 +242,33 @@ impl DiskFile for RealFile {
     }
 }
 
-struct RealLock {
-    _file: File,
-}
+struct RealLock(File);
 
 impl DiskLock for RealLock {}
+
+impl Drop for RealLock {
+    /// Closing the file is not enough: a process that another thread is starting has it open too, until
+    /// the program runs in it.
+    fn drop(&mut self) {
+        // Where this fails, closing is what is left to do.
+        let _ = self.0.unlock();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_given_up_though_a_starting_process_has_its_file_open() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let disk = RealDisk::open(dir.path()).expect("it is there");
+        let file = File::create(disk.path("LOCK")).expect("a file");
+        file.try_lock().expect("nobody has it");
+        // What a fork does to it.
+        let inherited = file.try_clone().expect("a descriptor");
+        drop(RealLock(file));
+        assert!(disk.lock("LOCK").is_ok());
+        drop(inherited);
+    }
+}

@@ -1,35 +1,16 @@
 //! The program, what it says, and folders for it.
-//!
-//! A process that is being started holds, until the program runs in it, whatever this one has open:
-//! the locks of stores among it. So programs are started here, and whoever has closed a store and
-//! needs it closed for everybody calls [`settle`].
 
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::{PoisonError, RwLock};
+use std::process::{Command, Output, Stdio};
 use std::time::SystemTime;
-
-/// Read while a process is being started.
-static STARTING: RwLock<()> = RwLock::new(());
-
-/// Waits until no process that is being started holds what this one has closed.
-pub(crate) fn settle() {
-    drop(STARTING.write().unwrap_or_else(PoisonError::into_inner));
-}
-
-pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
-    let _starting = STARTING.read().unwrap_or_else(PoisonError::into_inner);
-    command.spawn()
-}
 
 /// Runs a program to its end; an error is that there is none.
 pub(crate) fn try_run(command: &mut Command) -> io::Result<Output> {
-    let command = command.stdin(Stdio::null());
-    spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?.wait_with_output()
+    command.stdin(Stdio::null()).output()
 }
 
 pub(crate) fn run(command: &mut Command) -> Output {

@@ -1,6 +1,5 @@
 //! Stores that real nodes have written, for commands that work on them.
 
-use crate::common::settle;
 use bytes::Bytes;
 use duraft::{
     ApplyContext, ClusterId, JoinAs, Membership, Network, Node, NodeId, NodeOptions, ReadBasis,
@@ -60,12 +59,10 @@ pub(crate) fn expected(upto: u64) -> Vec<String> {
 
 pub(crate) fn bootstrap(options: &NodeOptions, membership: &Membership) {
     Node::bootstrap(options, membership).expect("bootstrapped");
-    settle();
 }
 
 pub(crate) fn bootstrap_joining(options: &NodeOptions) {
     Node::bootstrap_joining(options, JoinAs::New).expect("an empty store");
-    settle();
 }
 
 /// Starts a node whose cluster needs nobody else, and waits until it leads.
@@ -79,7 +76,6 @@ pub(crate) fn begin(options: NodeOptions) -> Node {
 /// Ends a node; its store can be opened by anybody.
 pub(crate) fn stop(node: Node) {
     node.shutdown();
-    settle();
 }
 
 pub(crate) fn propose(node: &Node, i: u64) -> bool {

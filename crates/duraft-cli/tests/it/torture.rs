@@ -1,6 +1,6 @@
 //! `duraft torture`, briefly: with nothing planted it finds nothing, with faults planted it does.
 
-use crate::common::{program, run, said, scratch, spawn, try_run};
+use crate::common::{program, run, said, scratch, try_run};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -15,7 +15,10 @@ fn torture(arguments: &[&str]) -> (Option<i32>, String, serde_json::Value) {
     let mut torture = program();
     torture.args(["torture", "--nodes", "3"]).args(arguments);
     torture.arg("--dir").arg(&dir).arg("--json").arg(&json);
-    let child = spawn(torture.stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let child = torture
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
     let child = child.expect("the program runs");
     let (ended, end) = channel();
     std::thread::spawn(move || ended.send(child.wait_with_output()));

@@ -1,6 +1,6 @@
 //! `duraft wal` as a user runs it: on a sound store, on damaged ones, and on one that is being written.
 
-use crate::common::{flip, image, json, program, run, said, scratch, settle};
+use crate::common::{flip, image, json, program, run, said, scratch};
 use duraft_core::{GroupId, Membership, NodeId, Position, Term, Write, WriteSeq};
 use duraft_disk::{Disk, RealDisk};
 use duraft_storage::inspect::View;
@@ -53,7 +53,6 @@ impl Life {
         let membership = Membership::new((1..=voters).map(NodeId), []).expect("voters");
         let groups = [(GROUP, membership)];
         bootstrap(&disk, &identity(), &options(), entropy(1), &groups).expect("a fresh store");
-        settle();
         let opened = open(disk, &identity(), options(), entropy(2));
         let (wal, _) = opened.expect("it opens");
         Life {
@@ -133,7 +132,6 @@ fn store(dir: &Path, commits: u64, voters: u64) {
     let mut life = Life::begin(dir, voters);
     (0..commits).for_each(|_| life.commit());
     life.wal.close().expect("closed");
-    settle();
 }
 
 fn wal(dir: &Path, what: &str, more: &[&str]) -> Output {
@@ -319,7 +317,6 @@ fn a_snapshot_that_the_log_counts_on_and_that_is_not_there_is_damage() {
     (0..7).for_each(|_| life.commit());
     life.compact();
     life.wal.close().expect("closed");
-    settle();
     let verify = wal(dir.path(), "verify", &["--json"]);
     assert_eq!(verify.status.code(), Some(1), "{}", said(&verify));
     let report = json(&verify);

@@ -1,6 +1,6 @@
 //! `duraft accept-loss`.
 
-use crate::common::{flip, image, json_file, program, run, said, scratch, settle, unchanged};
+use crate::common::{flip, image, json_file, program, run, said, scratch, unchanged};
 use crate::nodes::{
     CLUSTER, COMMANDS, Lines, begin, bootstrap, expected, lines_of, options, propose, stop, stores,
     text_of,
@@ -42,7 +42,6 @@ fn a_single_node_goes_on_without_what_it_has_lost() {
     damage(dir.path(), lost);
     let refused = Node::start(options(dir.path(), 1), Box::<Lines>::default());
     let refused = refused.expect_err("a damaged store is not served");
-    settle();
     assert!(refused.to_string().contains("cannot be read"), "{refused}");
 
     // A report alone changes no byte and says what is lost.

@@ -2,7 +2,6 @@
 
 use super::common::{Cluster, bulk, http, int, is_error, ok};
 use redis_protocol::resp3::types::OwnedFrame;
-use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -136,17 +135,13 @@ fn an_unknown_outcome_closes_the_connection_without_a_word() {
     let leader = cluster.leader();
     let mut redis = cluster.connect(leader);
     let others: Vec<usize> = (1..=3).filter(|id| *id != leader).collect();
-    others
-        .iter()
-        .for_each(|id| cluster.signal(*id, Signal::STOP));
+    others.iter().for_each(|id| cluster.stop(*id));
     redis.send(&["PING"]);
     redis.send(&["SET", "k", "v"]);
     assert_eq!(redis.receive(), Some(super::common::word("PONG")));
     assert_eq!(redis.receive(), None);
     cluster.wait_for_log(leader, "the outcome of a command is unknown");
-    others
-        .iter()
-        .for_each(|id| cluster.signal(*id, Signal::CONT));
+    others.iter().for_each(|id| cluster.go_on(*id));
     cluster.kill(leader);
     let seen = cluster.connect(others[0]).ask(&["SET", "later", "1"]);
     assert_eq!(seen, ok(), "the others go on");
@@ -164,7 +159,7 @@ fn a_write_passed_on_to_a_leader_that_falls_silent_is_not_tried_again() {
         int(1),
         "the way to the leader is open"
     );
-    cluster.signal(leader, Signal::STOP);
+    cluster.stop(leader);
     redis.send(&["INCR", "n"]);
     assert_eq!(redis.receive(), None);
     let line = cluster.wait_for_log(follower, "the outcome of a command is unknown");
@@ -175,7 +170,7 @@ fn a_write_passed_on_to_a_leader_that_falls_silent_is_not_tried_again() {
         ok(),
         "another leads by now"
     );
-    cluster.signal(leader, Signal::CONT);
+    cluster.go_on(leader);
     assert_eq!(
         redis.ask(&["GET", "n"]),
         bulk("1"),
@@ -192,7 +187,7 @@ fn without_a_majority_only_stale_reads_are_answered() {
     let alone = leader % 3 + 1;
     assert_eq!(cluster.connect(alone).ask(&["GET", "k"]), bulk("v"));
     for id in (1..=3).filter(|id| *id != alone) {
-        cluster.signal(id, Signal::STOP);
+        cluster.stop(id);
     }
     let mut redis = cluster.connect(alone);
     let refused = redis.ask(&["GET", "k"]);
@@ -210,7 +205,7 @@ fn without_a_majority_only_stale_reads_are_answered() {
     assert_eq!(redis.ask(&["READWRITE"]), ok());
     assert!(is_error(&redis.ask(&["GET", "k"]), "CLUSTERDOWN"));
     for id in (1..=3).filter(|id| *id != alone) {
-        cluster.signal(id, Signal::CONT);
+        cluster.go_on(id);
     }
     assert_eq!(
         redis.ask(&["SET", "k", "w"]),

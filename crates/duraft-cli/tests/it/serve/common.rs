@@ -1,9 +1,9 @@
 //! Clusters of real processes on loopback addresses of their own, and clients.
 
-use crate::common::{duraft, program, scratch, spawn, text};
+use crate::common::{duraft, program, scratch, text};
 use redis_protocol::resp3::decode::complete::decode;
 use redis_protocol::resp3::types::OwnedFrame;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -106,7 +106,7 @@ impl Cluster {
         let set = self.set.iter().flat_map(|set| ["--set", set]);
         let mut serve = program();
         serve.args(["serve", "--config", &file]).args(set);
-        let child = spawn(serve.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let child = serve.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = child.expect("the program runs");
         let (said, log) = channel();
         let err = child.stderr.take().expect("a pipe");
@@ -144,9 +144,26 @@ impl Cluster {
         self.nodes[id - 1].as_ref().expect("it runs").child.id()
     }
 
-    pub(crate) fn signal(&self, id: usize, signal: Signal) {
+    /// Stops a node where it is. On a busy machine it runs on for milliseconds after the signal.
+    pub(crate) fn stop(&self, id: usize) {
+        self.signal(id, Signal::STOP);
+        let stopped = waitid(WaitId::Pid(self.process(id)), WaitIdOptions::STOPPED);
+        let stopped = stopped.expect("a child of this process");
+        assert!(stopped.is_some_and(|status| status.stopped()), "node {id}");
+    }
+
+    /// Lets a stopped node go on.
+    pub(crate) fn go_on(&self, id: usize) {
+        self.signal(id, Signal::CONT);
+    }
+
+    fn signal(&self, id: usize, signal: Signal) {
+        kill_process(self.process(id), signal).expect("it is there");
+    }
+
+    fn process(&self, id: usize) -> Pid {
         let pid = i32::try_from(self.pid(id)).ok().and_then(Pid::from_raw);
-        kill_process(pid.expect("a process"), signal).expect("it is there");
+        pid.expect("a process")
     }
 
     /// Waits until a node has logged this.
