@@ -422,8 +422,12 @@ impl Cluster {
             raft.plant(plant);
             node.role = raft.role();
         }
-        let uses = node.raft.as_ref().map(|raft| check::uses(raft, &node.disk));
-        self.claim(uses.unwrap_or(Ok(())));
+        // Until its first step, a damaged one uses what its survivors say.
+        let uses = match &node.raft {
+            Some(raft) if !damaged => check::uses(raft, &node.disk),
+            Some(_) | None => Ok(()),
+        };
+        self.claim(uses);
         let uncertain = self.node(id).disk.durable.wounds.as_ref();
         if uncertain.is_some_and(|wounds| wounds.vote_uncertain) {
             self.history.forgets_vote(id);

@@ -61,7 +61,7 @@ pub trait DiskFile: Send + Sync {
     fn map(&self) -> Result<Option<Map>, DiskError>;
 }
 
-/// Proof of holding a lock.
+/// Proof of holding a lock, which is given up when this is dropped.
 pub trait DiskLock: Send + Sync {}
 
 /// A read-only view of a file's bytes. Clones share it.
