@@ -329,6 +329,17 @@ fn what_is_lost_again_and_again_moves_nothing_whatever_the_peer_answers() {
 }
 
 #[test]
+fn a_lost_connection_has_lost_what_was_under_way_and_nothing_else() {
+    let mut idle = replicating();
+    idle.disconnected(at(0));
+    assert!(!idle.repeats);
+    let mut sending = replicating();
+    sending.sent(sent(6, 1), 2);
+    sending.disconnected(at(0));
+    assert!(sending.repeats);
+}
+
+#[test]
 fn a_search_goes_on_when_the_peer_begins_another_life() {
     let mut searching = Progress::new(at(9), 0);
     searching.ask(at(9), id(9), 1);
