@@ -390,8 +390,8 @@ impl Cluster {
         self.look_inside(id, &in_use, writes);
     }
 
-    /// Compares the core with what its outputs said. `in_use` is the membership before the step, which
-    /// needs no second look where it is the one after it and nothing was written.
+    /// Compares the core with what its outputs said. `in_use` is the membership before the step. It is
+    /// held against the disk until a life has written, and from then on where it can have changed.
     fn look_inside(&mut self, id: NodeId, in_use: &Membership, writes: bool) {
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
         let Some(raft) = node.raft.as_ref() else {
@@ -402,9 +402,10 @@ impl Cluster {
             None => check::agrees(raft, (node.role, node.told_term), &node.disk),
             Some(_) => Ok(()),
         };
-        let moved = writes || raft.membership() != in_use;
+        let unwritten = node.disk.last_seq().is_none();
+        let changes = unwritten || writes || raft.membership() != in_use;
         let uses = match node.halted {
-            None if moved => check::uses(raft, &node.disk),
+            None if changes => check::uses(raft, &node.disk),
             None | Some(_) => Ok(()),
         };
         let trusted = node.disk.sabotage.is_none() && self.options.check_release;

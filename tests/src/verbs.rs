@@ -2,7 +2,7 @@
 
 use crate::cluster::{Cluster, Outcome};
 use crate::net::{Kind, Pick, any};
-use crate::{Broken, Machine, Sabotage, body, check};
+use crate::{Broken, Machine, Sabotage, body};
 use duraft_core::{
     Boot, Completion, Envelope, Incarnation, Input, Leave, LoadError, NodeId, ProposalId, Raft,
     RoleKind, WriteSeq,
@@ -422,12 +422,6 @@ impl Cluster {
             raft.plant(plant);
             node.role = raft.role();
         }
-        // Until its first step, a damaged one uses what its survivors say.
-        let uses = match &node.raft {
-            Some(raft) if !damaged => check::uses(raft, &node.disk),
-            Some(_) | None => Ok(()),
-        };
-        self.claim(uses);
         let uncertain = self.node(id).disk.durable.wounds.as_ref();
         if uncertain.is_some_and(|wounds| wounds.vote_uncertain) {
             self.history.forgets_vote(id);
